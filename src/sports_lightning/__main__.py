@@ -1,0 +1,19 @@
+"""`python -m sports_lightning`: the commands, with an example of each."""
+
+COMMANDS = """\
+sports_lightning: train, compare and use image classifiers on a folder of pictures
+
+  python -m sports_lightning.train data=sample
+      trains on a small drawn data set, tests the best checkpoint and prints the run's folder
+  python -m sports_lightning.train model=resnet50 finetune=head data=folder data.root=PICTURES
+      trains on your own pictures: PICTURES/train/CLASS/*.jpg, and likewise valid/ and test/
+  python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt split=val
+      figures, predictions, confusion matrix and worst mistakes of a checkpoint
+  python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES
+      labels new pictures: a file, a folder or a glob
+
+Each command explains its settings with --help, and shows what it would run with --cfg job.
+"""
+
+if __name__ == "__main__":
+    print(COMMANDS, end="")

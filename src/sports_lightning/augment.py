@@ -1,0 +1,83 @@
+"""Augmentations that torchvision has not got, and how an augmentation config becomes a transform.
+
+An augmentation is a list of `torchvision.transforms.v2` transforms in `conf/augment/`; a new one needs no code. Each
+works on a uint8 tensor (3, h, w) and draws from torch's global generator, which the data set seeds for every picture.
+"""
+
+import math
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+
+def build_transform(augment: DictConfig) -> v2.Compose:
+    """The training transform of `conf/augment/*.yaml`, once `augment.preprocessing` holds the model's own."""
+    return v2.Compose([instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform])
+
+
+def build_mix(augment: DictConfig, num_classes: int) -> "PairMix | None":
+    """Mixup and cutmix as the config asks for them, or None where both are off."""
+    if not augment.mixup and not augment.cutmix:
+        return None
+    return PairMix(num_classes, augment.mixup, augment.cutmix)
+
+
+class PairMix:
+    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of two pictures, by torchvision.
+
+    Args:
+        num_classes: length of the target.
+        mixup: alpha of the Beta distribution that the share is drawn from; 0 is off.
+        cutmix: likewise; with both on, one of the two is drawn for each picture.
+    """
+
+    def __init__(self, num_classes: int, mixup: float, cutmix: float) -> None:
+        kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        self.choices = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (2, 3, h, w) and int64 (2,) to uint8 (3, h, w) and float32 (classes,)."""
+        choice = self.choices[int(torch.randint(len(self.choices), ()))]
+        mixed, targets = choice(images.float(), labels)  # in float: mixup of uint8 would wrap around
+        return mixed[0].round().to(torch.uint8), targets[0]
+
+
+class KerasAffine:
+    """Rotation, shift, shear and zoom in one resampling, as `keras.preprocessing.image.ImageDataGenerator` draws them.
+
+    Bilinear; pixels from beyond the border repeat the edge (`fill_mode="nearest"`). Zoom is drawn for x and y apart.
+    The matrix is rotation · shift · shear · zoom about the centre, in (row, column) coordinates, from output to input
+    (keras-preprocessing, `apply_affine_transform`).
+
+    Args:
+        degrees: rotation is uniform in ±degrees.
+        shift: uniform in ±shift of the height and of the width.
+        shear: uniform in ±shear degrees (Keras takes degrees, and so 0.2 is nearly nothing).
+        zoom: uniform in 1 ± zoom, for each axis.
+    """
+
+    def __init__(self, degrees: float = 0, shift: float = 0, shear: float = 0, zoom: float = 0) -> None:
+        self.degrees, self.shift, self.shear, self.zoom = degrees, shift, shear, zoom
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 (3, h, w) to uint8 (3, h, w)."""
+        height, width = image.shape[-2:]
+        turn, up, left, slant, zoom_y, zoom_x = (torch.rand(6, dtype=torch.float64) * 2 - 1).tolist()
+        angle, slant = math.radians(turn * self.degrees), math.radians(slant * self.shear)
+        rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        shear = torch.tensor([[1, -math.sin(slant)], [0, math.cos(slant)]])
+        zoom = torch.diag(torch.tensor([1 + zoom_y * self.zoom, 1 + zoom_x * self.zoom]))
+        linear = rotation @ shear @ zoom
+        offset = rotation @ torch.tensor([up * self.shift * height, left * self.shift * width])
+
+        # grid_sample wants (x, y) in -1..1 about the centre; swap the axes and scale pixels by half the size.
+        half = torch.tensor([width / 2, height / 2])
+        matrix = linear.flip(0, 1) * half[None, :] / half[:, None]
+        theta = torch.cat([matrix, (offset.flip(0) / half)[:, None]], dim=1)[None]
+        grid = F.affine_grid(theta, [1, 3, height, width], align_corners=False)
+        moved = F.grid_sample(image[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return moved[0].round().to(torch.uint8)

@@ -1,0 +1,60 @@
+"""Callbacks that Lightning has not got."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from sports_lightning.run_folder import write_csv
+
+
+class EpochTable(Callback):
+    """Writes `metrics.csv`, one row an epoch, while the run goes on.
+
+    Columns: `epoch` (from 0), `train/…` and `val/…` figures, `lr` after the epoch's last step, `seconds` of the epoch
+    with its validation, and `images_per_second` of its training part.
+
+    Args:
+        path: the file to write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, so that a resumed run writes on."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows of an interrupted run."""
+        self.rows = state_dict["rows"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started, self._images, self._training_seconds = time.perf_counter(), 0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count pictures; the last batch before validation gives the training time."""
+        self._images += len(batch[0]) * trainer.world_size
+        self._training_seconds = time.perf_counter() - self._started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the table with the new row (Lightning has validated by now)."""
+        figures = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                **dict(sorted(figures.items())),
+                "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+                "seconds": round(time.perf_counter() - self._started, 3),
+                "images_per_second": round(self._images / max(self._training_seconds, 1e-9), 2),
+            }
+        )
+        if trainer.is_global_zero:
+            header = list(dict.fromkeys(key for row in self.rows for key in row))
+            write_csv(self.path, header, [[row.get(key, "") for key in header] for row in self.rows])

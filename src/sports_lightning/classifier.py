@@ -1,0 +1,175 @@
+"""A backbone with everything that is needed to use it: classes, preprocessing, normalisation. Built, saved and loaded.
+
+What a checkpoint says of itself is plain data under the key "sports_lightning": an architecture's name and arguments,
+looked up in timm. Loading one never imports or runs anything that it names.
+"""
+
+import pickle
+import socket
+import urllib.parse
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
+from sports_lightning.errors import UserError
+from sports_lightning.preprocessing import Preprocessing
+
+CHECKPOINT_KEY = "sports_lightning"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a classifier is, apart from its weights; goes into the checkpoint as plain data.
+
+    Attributes:
+        architecture: name in timm's registry, which has ours too.
+        arguments: further arguments of `timm.create_model`.
+        classes: names, in the order of the logits.
+        preprocessing: fields of `Preprocessing`.
+        data_root: absolute path of the data it was trained on, the default for `evaluate`.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    data_root: str
+
+
+class Classifier(nn.Module):
+    """uint8 pictures in, logits out: normalises on the device, then runs the backbone.
+
+    Args:
+        net: backbone with its head, normalised float pictures to logits.
+        spec: what it is.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, spec: Spec) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spec = spec
+        preprocessing = Preprocessing.from_dict(spec.preprocessing)
+        # In units of the uint8 pixels. Not in the state dict: the spec holds them.
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to logits (n, classes)."""
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        return self.net(normalised.contiguous(memory_format=torch.channels_last))
+
+
+def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> Classifier:
+    """The untrained or pretrained classifier of `conf/model/*.yaml`, with a new head for `classes`.
+
+    Raises:
+        UserError: an unknown name, weights that are missing, unreachable or do not fit.
+    """
+    arguments: dict[str, Any] = dict(OmegaConf.to_container(model.arguments))  # type: ignore[arg-type]
+    if model.name == "simple_cnn" and model.image_size:
+        arguments["img_size"] = model.image_size  # its dense layer depends on the size
+    net = _create(model.name, arguments, len(classes), model.pretrained, model.weights)
+    preprocessing = Preprocessing.from_pretrained_cfg(net.pretrained_cfg, model.image_size)
+    spec = Spec(model.name, arguments, list(classes), preprocessing.to_dict(), str(data_root.absolute()))
+    return Classifier(net, spec)
+
+
+def load_classifier(ckpt_path: str | Path) -> Classifier:
+    """The classifier in a checkpoint that `train` wrote, in eval mode, on the CPU. Never runs code from the file.
+
+    Raises:
+        UserError: no such file, not a checkpoint, or not one of ours.
+    """
+    path = Path(ckpt_path)
+    if not path.is_file():
+        raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
+    remedy = "pass a checkpoint that python -m sports_lightning.train wrote"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint, or a damaged one; {remedy}") from error
+    if not isinstance(checkpoint, Mapping) or CHECKPOINT_KEY not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of sports_lightning; {remedy}")
+    try:
+        spec = Spec(**checkpoint[CHECKPOINT_KEY])
+        classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
+        prefix = "classifier."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        classifier.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} holds weights that do not fit its architecture; {remedy}") from error
+    return classifier.eval()
+
+
+def spec_to_dict(spec: Spec) -> dict[str, Any]:
+    """The spec as plain data, for a checkpoint."""
+    return asdict(spec)
+
+
+def _create(
+    name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None
+) -> nn.Module:
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name}*")[:3]
+        hint = f" Did you mean {', '.join(close)}?" if close else " timm.list_models() has the names."
+        raise UserError(f"model.name={name} is not known to timm.{hint}")
+    overlay = None
+    if weights:
+        if not Path(weights).is_file():
+            raise UserError(f"model.weights={weights} is not a file")
+        overlay = {"file": str(weights)}
+    elif pretrained:
+        _check_hub(name)
+    try:
+        return timm.create_model(
+            name, pretrained=bool(weights) or pretrained, num_classes=num_classes,
+            pretrained_cfg_overlay=overlay, **arguments,
+        )
+    except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
+        if weights:
+            raise UserError(f"model.weights={weights} does not fit {name}: {_first_line(error)}") from error
+        if pretrained:
+            raise UserError(f"can't get pretrained weights of {name}: {_first_line(error)}{_OFFLINE}") from error
+        if isinstance(error, TypeError):
+            raise UserError(f"model.arguments={arguments} do not fit {name}: {_first_line(error)}") from error
+        raise
+
+
+_OFFLINE = (
+    "; go online, or set model.weights=PATH to a .safetensors or .pth file, or model.pretrained=false to start untrained"
+)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return " ".join(lines[:2]).replace("\t", " ")[:300] or type(error).__name__
+
+
+def _check_hub(name: str) -> None:
+    """Raise within seconds where timm would retry an unreachable hub for a minute."""
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if cfg is None or not cfg.has_weights:
+        raise UserError(f"{name} has no pretrained weights: set model.pretrained=false or model.weights=PATH")
+    from huggingface_hub import constants, try_to_load_from_cache  # timm's own dependency
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
+        return
+    host = urllib.parse.urlsplit(constants.ENDPOINT if cfg.hf_hub_id else cfg.url)
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        socket.create_connection((host.hostname, host.port or (80 if host.scheme == "http" else 443)), 3).close()
+    except OSError as error:
+        raise UserError(f"can't reach {host.hostname} for the weights of {name} ({error}){_OFFLINE}") from error

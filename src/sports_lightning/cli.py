@@ -1,0 +1,117 @@
+"""What the commands share: compose the config, run the task in its run folder, turn a user's mistake into one line.
+
+No torch in here: `--help` and `--cfg job` must answer at once.
+"""
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sports_lightning.errors import UserError
+
+# Beside this file in an installed wheel, at the top of the repository in a checkout.
+CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
+
+# Warnings of libraries about their own insides or about choices that the config documents.
+_NOT_FOR_USERS = (".*LeafSpec", ".*does not have many workers", ".*Checkpoint directory .* exists", ".*log_every_n_steps")
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that prints and writes files (true outside distributed training)."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> None:
+    """Compose `conf/<config_name>.yaml` with the command line, call `task(cfg, run_folder)`, and exit.
+
+    The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
+    status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
+    # Large pages make the large activations of training on a CPU cheaper to allocate; torch reads this when it starts.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    for advice in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", advice)
+    failed = False
+
+    def report(error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        line = _one_line(error, config_name)
+        if wants_traceback or line is None:
+            raise error
+        print(f"error: {line}", file=sys.stderr)
+
+    def job(cfg: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            task(cfg, folder)
+        except Exception as error:
+            _remove_if_nothing_was_written(folder)
+            report(error)
+        else:
+            if is_rank_zero():
+                print(folder, flush=True)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        report(error)
+    sys.exit(1 if failed else 0)
+
+
+def _remove_if_nothing_was_written(folder: Path) -> None:
+    """Remove a run folder that holds nothing but what Hydra put there at start-up."""
+    if folder.is_dir() and all(p.name == ".hydra" or p.suffix == ".log" for p in folder.iterdir()):
+        shutil.rmtree(folder)
+
+
+def _one_line(error: Exception, config_name: str) -> str | None:
+    """The message for an error that the user can put right, or None for a bug of ours."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            # An error raised in a data-loading worker arrives with the worker's traceback before its message.
+            return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadablePicture: ", "", str(cause).strip().splitlines()[-1])
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return " ".join(str(error).split()) + _suggestion(str(error), config_name)
+    if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
+        return f"can't write {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
+        return " ".join(str(error).split())
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _suggestion(message: str, config_name: str) -> str:
+    """' Did you mean …?' for a key that the config does not have."""
+    found = re.search(r"Could not override '([^']+)'", message)
+    if not found:
+        return ""
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        known = list(_keys(OmegaConf.to_container(hydra.compose(config_name), resolve=False)))
+    close = difflib.get_close_matches(found[1], known, n=1)
+    return f" Did you mean {close[0]}?" if close else " See --help for the keys there are."
+
+
+def _keys(tree: object, prefix: str = "") -> Iterator[str]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")

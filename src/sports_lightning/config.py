@@ -1,0 +1,62 @@
+"""Checks of values that no config file can express; a wrong one is a line before any work begins."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.errors import UserError
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/train.yaml`."""
+    _whole(cfg, "seed", 0)
+    _whole(cfg, "data.batch_size", 1)
+    _whole(cfg, "data.num_workers", 0)
+    _check_inference(cfg)
+    _positive(cfg, "optimizer.lr")
+    if cfg.trainer.max_epochs is not None:
+        _whole(cfg, "trainer.max_epochs", 1)
+    if cfg.model.image_size is not None:
+        _whole(cfg, "model.image_size", 1)
+    if cfg.data.root is None:
+        raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")
+
+
+def check_evaluate(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/evaluate.yaml`."""
+    _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
+    _choice(cfg, "split", ["train", "val", "test"])
+    _check_inference(cfg)
+
+
+def check_predict(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/predict.yaml`."""
+    _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
+    _required(cfg, "input", "a file, a folder or a glob")
+    _check_inference(cfg)
+
+
+def _check_inference(cfg: DictConfig) -> None:
+    _whole(cfg, "inference.batch_size", 1)
+    _whole(cfg, "inference.num_workers", 0)
+
+
+def _required(cfg: DictConfig, key: str, example: str) -> None:
+    if OmegaConf.select(cfg, key) is None:
+        raise UserError(f"{key} is not set: pass {key}={example}")
+
+
+def _choice(cfg: DictConfig, key: str, choices: list[str]) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value not in choices:
+        raise UserError(f"{key}={value} is not one of {', '.join(choices)}")
+
+
+def _whole(cfg: DictConfig, key: str, least: int) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value} must be a whole number, {least} or more")
+
+
+def _positive(cfg: DictConfig, key: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise UserError(f"{key}={value} must be a number above 0")

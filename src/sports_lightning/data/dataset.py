@@ -1,0 +1,85 @@
+"""Pictures as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sports_lightning.data.images import decode
+from sports_lightning.data.index import Split
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed torch's, numpy's and Python's global draws from `key`, and put back what was there afterwards."""
+    a, b = np.random.SeedSequence(key).generate_state(2)
+    with isolate_rng(include_cuda=False):
+        torch.default_generator.manual_seed(int(a))  # torch.manual_seed would queue a call for every CUDA device
+        np.random.seed(b)
+        random.seed(int(b))
+        yield
+
+
+class EvaluationPictures(Dataset[tuple[Tensor, int]]):
+    """Decoded and preprocessed pictures with their labels, in order, nothing random.
+
+    Item i is (uint8 (3, height, width), label).
+    """
+
+    def __init__(self, root: Path, split: Split, transform: Transform) -> None:
+        self.root, self.split, self.transform = root, split, transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(decode(self.root / self.split.paths[index])), self.split.labels[index]
+
+
+class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented pictures, addressed by (epoch, index).
+
+    Args:
+        root: the folder that the split's paths are relative to.
+        split: the pictures.
+        transform: augmentation, uint8 (3, h, w) to uint8 (3, height, width); may draw from torch's global generator.
+        seed: of the run.
+        mix: mixup or cutmix of two pictures (see augment.PairMix), or None. The partner is drawn for each picture
+            alone, not within its batch, so that the result does not depend on how batches are cut over devices.
+
+    Item (epoch, i) is (uint8 (3, height, width), int64 label ()) or, with `mix`, a float32 (classes,) target.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: Split,
+        transform: Transform,
+        seed: int,
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.root, self.split, self.transform, self.seed, self.mix = root, split, transform, seed, mix
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        with seeded(self.seed, epoch, index):
+            image, label = self._load(index)
+            if self.mix is None:
+                return image, label
+            other, other_label = self._load(int(torch.randint(len(self), ())))
+            return self.mix(torch.stack([image, other]), torch.stack([label, other_label]))
+
+    def _load(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.transform(decode(self.root / self.split.paths[index]))
+        return image, torch.tensor(self.split.labels[index])

@@ -1,0 +1,103 @@
+"""Which pictures there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sports_lightning.errors import UserError
+
+SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures of one split: paths relative to the data root, and the class index of each."""
+
+    paths: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def without(self, unwanted: set[str]) -> "Split":
+        """The same split less the paths in `unwanted`."""
+        kept = [(p, y) for p, y in zip(self.paths, self.labels, strict=True) if p not in unwanted]
+        return Split([p for p, _ in kept], [y for _, y in kept])
+
+
+@dataclass(frozen=True)
+class Index:
+    """A data set on disk: class names in alphabetical order (their position is the label) and its splits."""
+
+    root: Path
+    classes: list[str]
+    splits: dict[str, Split]
+
+    def class_counts(self, split: str) -> list[int]:
+        """Pictures per class, in the order of `classes`."""
+        counts = [0] * len(self.classes)
+        for label in self.splits[split].labels:
+            counts[label] += 1
+        return counts
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Picture files below `folder`, by extension, as sorted paths relative to it. Hidden entries are left out."""
+    found = []
+    for directory, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        relative = os.path.relpath(directory, folder)
+        found += [
+            os.path.normpath(os.path.join(relative, name))
+            for name in files
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> Index:
+    """List the data set under `root`.
+
+    Args:
+        root: folder that holds `train`, `valid`, `test`, each with one folder a class.
+        splits: which of "train", "val", "test" to list.
+        classes: the classes to expect; those of `train` where not given.
+
+    Raises:
+        UserError: a missing folder, no pictures, an empty class, or a split whose classes differ.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
+    classes = classes or _class_folders(root, "train")
+    return Index(root, classes, {split: _read_split(root, split, classes) for split in splits})
+
+
+def _class_folders(root: Path, split: str) -> list[str]:
+    folder = root / SPLIT_FOLDERS[split]
+    if not folder.is_dir():
+        remedy = "; test=false trains without a test split" if split == "test" else ""
+        raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    if not names:
+        raise UserError(f"{folder} holds no class folders: put the pictures into one sub-folder a class")
+    return names
+
+
+def _read_split(root: Path, split: str, classes: list[str]) -> Split:
+    folder = root / SPLIT_FOLDERS[split]
+    names = _class_folders(root, split)
+    for wrong, problem in ((set(classes) - set(names), "lacks"), (set(names) - set(classes), "has the unknown")):
+        if wrong:
+            listed = ", ".join(repr(name) for name in sorted(wrong)[:5])
+            raise UserError(f"{folder} {problem} class {listed}: every split needs the same class folders as train/")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = list_pictures(folder / name)
+        if not files:
+            raise UserError(f"class {name!r} has no pictures in {folder / name}: add some or remove the folder")
+        paths += [os.path.join(SPLIT_FOLDERS[split], name, file) for file in files]
+        labels += [label] * len(files)
+    return Split(paths, labels)

@@ -1,0 +1,9 @@
+"""The one exception that a user can cause."""
+
+
+class UserError(Exception):
+    """Something the user can put right: one line with the culprit and the remedy. Commands print it and exit with 1."""
+
+
+class UnreadablePicture(UserError):
+    """A file that cannot be decoded as a picture."""

@@ -1,0 +1,30 @@
+"""Figures of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.cli import run_command
+from sports_lightning.config import check_evaluate
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> None:
+    """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
+    check_evaluate(cfg)
+    from sports_lightning.classifier import load_classifier
+    from sports_lightning.data.source import open_dataset
+    from sports_lightning.evaluation import evaluate_split, print_figures
+    from sports_lightning.run_folder import write_json
+
+    classifier = load_classifier(cfg.ckpt_path)
+    OmegaConf.update(cfg, "data.root", cfg.data.root or classifier.spec.data_root)
+    index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
+    evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
+    figures = {cfg.split: evaluation.figures()}
+    evaluation.write(folder)
+    write_json(folder / "metrics.json", figures)
+    print_figures(figures)
+
+
+if __name__ == "__main__":
+    run_command(evaluate, "evaluate")

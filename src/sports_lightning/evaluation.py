@@ -1,0 +1,121 @@
+"""Figures and files of a classifier on a split whose labels are known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from sports_lightning import plots
+from sports_lightning.classifier import Classifier
+from sports_lightning.data.index import Index, Split
+from sports_lightning.inference import compute_logits
+from sports_lightning.metrics import compute_figures
+from sports_lightning.run_folder import write_csv
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Logits (n, classes) float32 of a classifier for the pictures of a split."""
+
+    root: Path
+    split: Split
+    classes: list[str]
+    logits: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64."""
+        return torch.tensor(self.split.labels)
+
+    def figures(self) -> dict[str, float]:
+        """Loss, accuracies and macro averages (see metrics)."""
+        return compute_figures(self.logits, self.labels)
+
+    def write(self, folder: Path) -> None:
+        """Write `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and `mistakes.png` into `folder`."""
+        self._write_predictions(folder / "predictions.csv")
+        self._write_per_class(folder / "per_class.csv")
+        plots.confusion_matrix(self.confusion(), self.classes, folder / "confusion_matrix.png")
+        self._draw_mistakes(folder / "mistakes.png")
+
+    def confusion(self) -> Tensor:
+        """(classes, classes) int64: rows are labels, columns predictions."""
+        count = len(self.classes)
+        pairs = self.labels * count + self.logits.argmax(dim=1)
+        return torch.bincount(pairs, minlength=count * count).view(count, count)
+
+    def _write_predictions(self, path: Path) -> None:
+        header, columns = top_columns(self.logits, self.classes)
+        losses = F.cross_entropy(self.logits, self.labels, reduction="none").tolist()
+        label_names = [self.classes[label] for label in self.split.labels]
+        rows = zip(self.split.paths, label_names, columns, losses, strict=True)
+        write_csv(
+            path,
+            ["path", "label", *header, "loss"],
+            ([picture, label, *column, loss] for picture, label, column, loss in rows),
+        )
+
+    def _write_per_class(self, path: Path) -> None:
+        confusion = self.confusion()
+        correct, actual, predicted = confusion.diag().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist()
+        mistaken = confusion - torch.diag(confusion.diag())
+        rows = []
+        for i, name in enumerate(self.classes):
+            precision = correct[i] / predicted[i] if predicted[i] else 0.0
+            recall = correct[i] / actual[i] if actual[i] else 0.0
+            f1 = 2 * correct[i] / (actual[i] + predicted[i]) if actual[i] + predicted[i] else 0.0
+            confused = self.classes[int(mistaken[i].argmax())] if mistaken[i].any() else ""
+            rows.append([name, actual[i], precision, recall, f1, confused])
+        write_csv(path, ["class", "count", "precision", "recall", "f1", "most_confused_with"], rows)
+
+    def _draw_mistakes(self, path: Path, most: int = 24) -> None:
+        confidence, predicted = self.logits.softmax(dim=1).max(dim=1)
+        wrong = (predicted != self.labels).nonzero().flatten()
+        wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)][:most]
+        plots.picture_grid(
+            [self.root / self.split.paths[i] for i in wrong],
+            [
+                f"{self.classes[predicted[i]]} {confidence[i]:.0%}\nis {self.classes[self.split.labels[i]]}"
+                for i in wrong.tolist()
+            ],
+            path,
+            title=f"most confident mistakes: {len(wrong)} of {int((predicted != self.labels).sum())}",
+        )
+
+
+def evaluate_split(classifier: Classifier, index: Index, split: str, inference: DictConfig) -> Evaluation:
+    """Run the classifier over a split of the index."""
+    logits = compute_logits(classifier, index.root, index.splits[split], inference)
+    return Evaluation(index.root, index.splits[split], index.classes, logits)
+
+
+def print_figures(figures: dict[str, dict[str, float]]) -> None:
+    """Print {split: {name: value}} as a table."""
+    names = list(next(iter(figures.values())))
+    table = Table("split", *names)
+    for split, values in figures.items():
+        table.add_row(split, *(f"{values[name]:.4f}" for name in names))
+    Console().print(table)
+
+
+def top_columns(logits: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:
+    """The columns that every predictions file shares: the prediction, its probability, and the top five with theirs.
+
+    Returns:
+        The header and a list for each of the n pictures of logits (n, classes).
+    """
+    probabilities = logits.softmax(dim=1)
+    top = probabilities.topk(min(5, len(classes)), dim=1)
+    header = ["prediction", "probability"]
+    for rank in range(1, top.values.shape[1] + 1):
+        header += [f"top{rank}", f"top{rank}_probability"]
+    rows: list[list[str | float]] = []
+    for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        ranked = [cell for p, i in zip(values, indices, strict=True) for cell in (classes[i], p)]
+        rows.append([*ranked[:2], *ranked])
+    return header, rows

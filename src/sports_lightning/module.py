@@ -1,0 +1,126 @@
+"""One training step, one validation step, and the optimiser: the classifier as Lightning trains it."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import timm.optim
+import timm.scheduler
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from sports_lightning.classifier import CHECKPOINT_KEY, Classifier, spec_to_dict
+from sports_lightning.errors import UserError
+from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
+from sports_lightning.metrics import build_metrics
+
+
+class ClassifierModule(pl.LightningModule):
+    """Trains a `Classifier`.
+
+    Args:
+        classifier: what is trained.
+        loss: takes logits (n, classes) and labels (n,) or target shares (n, classes).
+        optimizer: `conf/optimizer/*.yaml`.
+        scheduler: `conf/scheduler/*.yaml`.
+        finetune: `conf/finetune/*.yaml`.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        loss: nn.Module,
+        optimizer: DictConfig,
+        scheduler: DictConfig,
+        finetune: DictConfig,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.loss = loss
+        self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
+        apply_finetune(classifier.net, finetune)
+        num_classes = len(classifier.spec.classes)
+        self.train_metrics = build_metrics(num_classes, "train/")
+        self.val_metrics = build_metrics(num_classes, "val/")
+
+    def train(self, mode: bool = True) -> "ClassifierModule":
+        """As torch's, but what is frozen stays in eval mode."""
+        super().train(mode)
+        if mode:
+            set_frozen_parts_to_eval(self.classifier.net)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Thaw further stages where `finetune=gradual` says so."""
+        if self.finetune_config.mode == "gradual":
+            if self.trainer.world_size > 1:
+                raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
+            apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
+            self.train()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss that is optimised; the figures are logged as `train/…`."""
+        images, targets = batch
+        logits = self.classifier(images)
+        # Mixed pictures count as the class that has the larger share of them.
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        self.train_metrics.update(logits.detach(), labels)
+        return self.loss(logits, targets)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's `train/…`."""
+        self.log_dict(self.train_metrics.compute())
+        self.train_metrics.reset()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch in; the figures are logged as `val/…`."""
+        images, labels = batch
+        self.val_metrics.update(self.classifier(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/…`."""
+        for name, value in self.val_metrics.compute().items():
+            self.log(name, value, prog_bar=name in ("val/loss", "val/acc"))
+        self.val_metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        """timm's optimiser and schedule by name; the schedule steps with every optimiser step."""
+        config, net = self.optimizer_config, self.classifier.net
+        if self.finetune_config.mode == "gradual":  # everything learns sooner or later: the optimiser must know it
+            net.requires_grad_(True)
+        try:
+            optimizer = timm.optim.create_optimizer_v2(
+                net,
+                opt=config.name,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                layer_decay=config.layer_decay,
+                **OmegaConf.to_container(config.arguments),  # type: ignore[arg-type]
+            )
+        except (AssertionError, TypeError, ValueError) as error:
+            raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
+        apply_finetune(net, self.finetune_config, self.current_epoch)
+
+        epochs = self.trainer.max_epochs or 1
+        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
+        scheduler, _ = timm.scheduler.create_scheduler_v2(
+            optimizer,
+            sched=self.scheduler_config.name,
+            num_epochs=epochs,
+            warmup_epochs=self.scheduler_config.warmup_epochs,
+            warmup_lr=config.lr * self.scheduler_config.warmup_start,
+            min_lr=config.lr * self.scheduler_config.final,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
+            **OmegaConf.to_container(self.scheduler_config.arguments),  # type: ignore[arg-type]
+        )
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """timm's schedules are told the number of the update."""
+        scheduler.step_update(num_updates=self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `load_classifier` needs, as plain data."""
+        checkpoint[CHECKPOINT_KEY] = spec_to_dict(self.classifier.spec)

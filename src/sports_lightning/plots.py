@@ -1,0 +1,81 @@
+"""The pictures that runs leave behind: curves, confusion matrix, captioned grids."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sports_lightning.data.images import decode
+from sports_lightning.errors import UnreadablePicture
+
+
+def curves(table: Path, path: Path) -> None:
+    """Draw loss and accuracy, train against val, from a run's `metrics.csv`."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, name, label in zip(
+        figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy (nats)", "accuracy"), strict=True
+    ):
+        for split in ("train", "val"):
+            points = [(int(r["epoch"]) + 1, float(r[f"{split}/{name}"])) for r in rows if r.get(f"{split}/{name}")]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=split)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
+    """Draw shares of each label's pictures, with the counts written in; readable at 100 classes.
+
+    Args:
+        confusion: (classes, classes) counts; rows are labels, columns predictions.
+        classes: names.
+        path: PNG to write.
+    """
+    counts = confusion.numpy()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(5.0, 0.24 * len(classes) + 2.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes: Axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if len(classes) <= 20 else 7.5
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    axes.set_xticks(np.arange(len(classes)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(classes)) - 0.5, minor=True)
+    axes.grid(which="minor", color="#ddd", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        axes.text(
+            column, row, counts[row, column], ha="center", va="center", fontsize=size,
+            color="white" if share[row, column] > 0.5 else "black",
+        )  # fmt: skip
+    figure.savefig(path, dpi=100)
+
+
+def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
+    """Draw pictures with a caption under each; without any, a sheet that says so."""
+    columns = min(columns, max(1, len(paths)))
+    rows = max(1, math.ceil(len(paths) / columns))
+    figure = Figure(figsize=(max(4.0, 2.1 * columns), 2.5 * rows + 0.4), layout="constrained")
+    figure.suptitle(title or "none")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, picture, caption in zip(figure.axes, paths, captions, strict=False):
+        try:
+            axes.imshow(decode(picture).permute(1, 2, 0).numpy())
+        except UnreadablePicture:
+            axes.text(0.5, 0.5, "unreadable", ha="center")
+        # $ would begin a formula
+        axes.set_title(caption.replace("$", r"\$"), fontsize=9, y=-0.04, va="top")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,91 @@
+"""Labels for pictures whose labels are not known."""
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from sports_lightning import plots
+from sports_lightning.classifier import Classifier
+from sports_lightning.data.images import find_unreadable
+from sports_lightning.data.index import Split, list_pictures
+from sports_lightning.errors import UserError
+from sports_lightning.evaluation import top_columns
+from sports_lightning.inference import compute_logits
+from sports_lightning.run_folder import write_csv
+
+GRID_SIZE = 36  # pictures in predictions.png
+
+
+def find_inputs(pattern: str) -> list[str]:
+    """The files that `input` names: a file, the pictures below a folder, or what a glob (`**` too) matches.
+
+    Raises:
+        UserError: nothing.
+    """
+    if os.path.isfile(pattern):
+        return [pattern]
+    if os.path.isdir(pattern):
+        found = [os.path.join(pattern, name) for name in list_pictures(Path(pattern))]
+    else:
+        found = sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
+    if not found:
+        raise UserError(f"input={pattern} matches no pictures: pass a file, a folder or a quoted glob")
+    return found
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read."""
+
+    paths: list[str]
+    logits: Tensor
+    classes: list[str]
+    unreadable: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write `predictions.csv` (unreadable files last, with their reason) and `predictions.png`."""
+        header, columns = top_columns(self.logits, self.classes)
+        rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
+        rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
+        write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
+        shown = min(len(self.paths), GRID_SIZE)
+        plots.picture_grid(
+            [Path(path) for path in self.paths[:shown]],
+            [f"{column[0]}\n{column[1]:.0%}" for column in columns[:shown]],
+            folder / "predictions.png",
+            title=f"{shown} of {len(self.paths)} pictures",
+        )
+
+    def print(self) -> None:
+        """Print the predictions as a table."""
+        table = Table("picture", "prediction", "probability", "second", "third")
+        _, columns = top_columns(self.logits, self.classes)
+        for path, (_, _, *ranked) in zip(self.paths, columns, strict=True):
+            (first, p), *others = zip(ranked[::2], ranked[1::2], strict=True)
+            second, third = [f"{name} {q:.1%}" for name, q in others[:2]] + [""] * (2 - len(others[:2]))
+            table.add_row(escape(path), escape(str(first)), f"{p:.1%}", escape(second), escape(third))
+        for path, reason in self.unreadable.items():
+            table.add_row(escape(path), f"[red]unreadable: {escape(reason)}[/red]", "", "", "")
+        Console().print(table)
+
+
+def predict_pictures(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
+    """Predict what can be read of `paths`.
+
+    Raises:
+        UserError: none of them can.
+    """
+    unreadable = find_unreadable(Path(), paths)
+    readable = [path for path in paths if path not in unreadable]
+    if not readable:
+        path, reason = next(iter(unreadable.items()))
+        raise UserError(f"none of the {len(paths)} files can be read as a picture; {path}: {reason}")
+    logits = compute_logits(classifier, Path(), Split(readable, [-1] * len(readable)), inference)
+    return Predictions(readable, logits, classifier.spec.classes, unreadable)

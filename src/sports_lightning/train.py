@@ -1,0 +1,22 @@
+"""Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli import is_rank_zero, run_command
+from sports_lightning.config import check_train
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
+    check_train(cfg)
+    from sports_lightning import training
+
+    run = training.fit(cfg)
+    if is_rank_zero():
+        training.report(cfg, run, folder)
+
+
+if __name__ == "__main__":
+    run_command(train, "train")

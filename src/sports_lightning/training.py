@@ -1,0 +1,104 @@
+"""Fit a classifier: data → model → Lightning trainer → best checkpoint."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import wandb
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from sports_lightning import plots
+from sports_lightning.classifier import build_classifier, load_classifier
+from sports_lightning.data.datamodule import SportsDataModule
+from sports_lightning.data.index import Index
+from sports_lightning.data.source import open_dataset
+from sports_lightning.errors import UserError
+from sports_lightning.evaluation import evaluate_split, print_figures
+from sports_lightning.finetune import count_parameters
+from sports_lightning.losses import loss_function
+from sports_lightning.module import ClassifierModule
+from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.run_folder import write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fitting leaves behind, for the evaluation that follows."""
+
+    index: Index
+    best_checkpoint: Path
+    loggers: list[Logger]
+
+
+def fit(cfg: DictConfig) -> Fit:
+    """Train as `conf/train.yaml` says and return where the best checkpoint is.
+
+    Raises:
+        UserError: data, model or settings that cannot work.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
+    classifier = build_classifier(cfg.model, index.classes, index.root)
+    cfg.augment.preprocessing = classifier.spec.preprocessing
+    module = ClassifierModule(
+        classifier, loss_function(cfg.loss, index.class_counts("train")), cfg.optimizer, cfg.scheduler, cfg.finetune
+    )
+    data = SportsDataModule(
+        index,
+        Preprocessing.from_dict(classifier.spec.preprocessing),
+        cfg.augment,
+        cfg.data.batch_size,
+        cfg.data.num_workers,
+        cfg.seed,
+        cfg.data.balanced_sampling,
+    )
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    checkpointing = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
+    if checkpointing is None:
+        raise UserError("callbacks has no ModelCheckpoint: add default, as in callbacks=[default,ema]")
+    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+
+    total, learning = count_parameters(classifier)
+    log.info(
+        "%s: %s parameters, %s learning; %d classes, %s pictures",
+        cfg.model.name, f"{total:,}", f"{learning:,}", len(index.classes),
+        " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
+    )  # fmt: skip
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    trainer.fit(module, datamodule=data)
+    return Fit(index, Path(checkpointing.best_model_path), loggers)
+
+
+def report(cfg: DictConfig, run: Fit, folder: Path) -> None:
+    """Evaluate the best checkpoint on one device and write `metrics.json`, `curves.png` and the evaluation's files.
+
+    `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
+    """
+    classifier = load_classifier(run.best_checkpoint)
+    figures = {}
+    for name in [name for name in ("val", "test") if name in run.index.splits]:
+        evaluation = evaluate_split(classifier, run.index, name, cfg.inference)
+        figures[name] = evaluation.figures()
+    evaluation.write(folder)
+    epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        best = next(row for row in csv.DictReader(file) if int(row["epoch"]) == epoch)
+    figures["train"] = {name: float(best[f"train/{name}"]) for name in figures["val"]}
+    write_json(folder / "metrics.json", figures)
+    plots.curves(folder / "metrics.csv", folder / "curves.png")
+    for logger in run.loggers:
+        logger.log_metrics({f"test/{name}": value for name, value in figures.get("test", {}).items()})
+        logger.finalize("success")
+    if any(isinstance(logger, WandbLogger) for logger in run.loggers):
+        wandb.finish()
+    print_figures(figures)
