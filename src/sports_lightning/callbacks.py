@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 
 from sports_lightning.run_folder import write_csv
 
 
-class EpochTable(Callback):
+class EpochTable(Checkpoint):
     """Writes `metrics.csv`, one row an epoch, while the run goes on.
 
     Columns: `epoch` (from 0), `train/…` and `val/…` figures, `lr` after the epoch's last step, `seconds` of the epoch
     with its validation, and `images_per_second` of its training part.
+
+    It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's figures.
 
     Args:
         path: the file to write.
