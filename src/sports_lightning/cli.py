@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,6 +84,8 @@ def _one_line(error: Exception, config_name: str) -> str | None:
         if isinstance(cause, UserError):
             # An error raised in a data-loading worker arrives with the worker's traceback before its message.
             return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadablePicture: ", "", str(cause).strip().splitlines()[-1])
+    if isinstance(error, InstantiationException) and error.__cause__:
+        return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split()) + _suggestion(str(error), config_name)
     if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
