@@ -16,7 +16,9 @@ from torchvision.transforms import v2
 
 def build_transform(augment: DictConfig) -> v2.Compose:
     """The training transform of `conf/augment/*.yaml`, once `augment.preprocessing` holds the model's own."""
-    return v2.Compose([instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform])
+    return v2.Compose(
+        [instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform]
+    )
 
 
 def build_mix(augment: DictConfig, num_classes: int) -> "PairMix | None":

@@ -47,7 +47,9 @@ class EpochTable(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table with the new row (Lightning has validated by now)."""
-        figures = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))}
+        figures = {
+            name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
+        }
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,

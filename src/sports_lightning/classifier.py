@@ -57,7 +57,7 @@ class Classifier(nn.Module):
 
     def __init__(self, net: nn.Module, spec: Spec) -> None:
         super().__init__()
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = net.to(memory_format=torch.channels_last)
         self.spec = spec
         preprocessing = Preprocessing.from_dict(spec.preprocessing)
         # In units of the uint8 pixels. Not in the state dict: the spec holds them.
@@ -77,10 +77,11 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
         UserError: an unknown name, weights that are missing, unreachable or do not fit.
     """
     arguments: dict[str, Any] = dict(OmegaConf.to_container(model.arguments))  # type: ignore[arg-type]
-    if model.name == "simple_cnn" and model.image_size:
-        arguments["img_size"] = model.image_size  # its dense layer depends on the size
+    cfg = timm.get_pretrained_cfg(model.name, allow_unregistered=True)
+    if model.image_size and cfg is not None and cfg.fixed_input_size:
+        arguments["img_size"] = model.image_size
     net = _create(model.name, arguments, len(classes), model.pretrained, model.weights)
-    preprocessing = Preprocessing.from_pretrained_cfg(net.pretrained_cfg, model.image_size)
+    preprocessing = Preprocessing.from_pretrained_cfg(net.pretrained_cfg, model.image_size)  # type: ignore[arg-type]
     spec = Spec(model.name, arguments, list(classes), preprocessing.to_dict(), str(data_root.absolute()))
     return Classifier(net, spec)
 
@@ -117,9 +118,7 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def _create(
-    name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None
-) -> nn.Module:
+def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:
     if not timm.is_model(name):
         close = timm.list_models(f"*{name}*")[:3]
         hint = f" Did you mean {', '.join(close)}?" if close else " timm.list_models() has the names."
@@ -133,8 +132,11 @@ def _create(
         _check_hub(name)
     try:
         return timm.create_model(
-            name, pretrained=bool(weights) or pretrained, num_classes=num_classes,
-            pretrained_cfg_overlay=overlay, **arguments,
+            name,
+            pretrained=bool(weights) or pretrained,
+            num_classes=num_classes,
+            pretrained_cfg_overlay=overlay,
+            **arguments,
         )
     except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
         if weights:
@@ -147,7 +149,8 @@ def _create(
 
 
 _OFFLINE = (
-    "; go online, or set model.weights=PATH to a .safetensors or .pth file, or model.pretrained=false to start untrained"
+    "; go online, or set model.weights=PATH to a .safetensors or .pth file, "
+    "or model.pretrained=false to start untrained"
 )
 
 
@@ -166,7 +169,7 @@ def _check_hub(name: str) -> None:
     files = ("model.safetensors", "pytorch_model.bin")
     if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
         return
-    host = urllib.parse.urlsplit(constants.ENDPOINT if cfg.hf_hub_id else cfg.url)
+    host = urllib.parse.urlsplit(str(constants.ENDPOINT if cfg.hf_hub_id else cfg.url))
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")

@@ -24,7 +24,12 @@ from sports_lightning.errors import UserError
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
 
 # Warnings of libraries about their own insides or about choices that the config documents.
-_NOT_FOR_USERS = (".*LeafSpec", ".*does not have many workers", ".*Checkpoint directory .* exists", ".*log_every_n_steps")
+_NOT_FOR_USERS = (
+    ".*LeafSpec",
+    ".*does not have many workers",
+    ".*Checkpoint directory .* exists",
+    ".*log_every_n_steps",
+)
 
 
 def is_rank_zero() -> bool:

@@ -35,16 +35,15 @@ class MeanCrossEntropy(Metric):
 
 
 def build_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro` of logits (n, classes), labels (n,)."""
-    macro = {"num_classes": num_classes, "average": "macro"}
+    """The six figures of logits (n, classes) float against labels (n,) int64, named as in the files."""
     return MetricCollection(
         {
             "loss": MeanCrossEntropy(),
             "acc": MulticlassAccuracy(num_classes, average="micro"),
             "acc_top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
-            "f1_macro": MulticlassF1Score(**macro),
-            "precision_macro": MulticlassPrecision(**macro),
-            "recall_macro": MulticlassRecall(**macro),
+            "f1_macro": MulticlassF1Score(num_classes, average="macro"),
+            "precision_macro": MulticlassPrecision(num_classes, average="macro"),
+            "recall_macro": MulticlassRecall(num_classes, average="macro"),
         },
         prefix=prefix,
     )

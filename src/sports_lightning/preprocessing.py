@@ -41,7 +41,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+        return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for a checkpoint or a config."""
@@ -67,12 +68,13 @@ class Fit:
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w) to uint8 (3, *size)."""
         height, width = image.shape[-2:]
-        ratios = (self.scaled[0] / height, self.scaled[1] / width)
+        tall, wide = self.scaled
         if self.crop_mode == "squash":
-            target = self.scaled
+            target = [tall, wide]
+        elif (tall * width >= wide * height) == (self.crop_mode == "center"):  # the height decides
+            target = [tall, tall * width // height]
         else:
-            ratio = min(ratios) if self.crop_mode == "border" else max(ratios)
-            target = [max(1, round(height * ratio)), max(1, round(width * ratio))]
+            target = [wide * height // width, wide]
         if target != [height, width]:
             image = F.resize(image, target, self.interpolation, antialias=True)
         return F.center_crop(image, self.size)

@@ -74,7 +74,7 @@ def fit(cfg: DictConfig) -> Fit:
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
     for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(module, datamodule=data)
     return Fit(index, Path(checkpointing.best_model_path), loggers)
 
@@ -85,7 +85,7 @@ def report(cfg: DictConfig, run: Fit, folder: Path) -> None:
     `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
     """
     classifier = load_classifier(run.best_checkpoint)
-    figures = {}
+    figures: dict[str, dict[str, float]] = {}
     for name in [name for name in ("val", "test") if name in run.index.splits]:
         evaluation = evaluate_split(classifier, run.index, name, cfg.inference)
         figures[name] = evaluation.figures()

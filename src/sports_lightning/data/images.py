@@ -1,7 +1,6 @@
 """Decoding: any picture file becomes an RGB uint8 tensor, or an error that names it."""
 
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,9 +31,8 @@ def decode(path: str | Path) -> Tensor:
         UnreadablePicture: not a picture, truncated, or larger than PIL's limit for decompression bombs.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
+        with Image.open(path) as image:
+            _check_size(image)
             pixels = np.array(to_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
         raise UnreadablePicture(f"can't read {path} as a picture: {_reason(error)}") from error
@@ -49,8 +47,8 @@ def find_unreadable(root: Path, paths: list[str]) -> dict[str, str]:
 
     def problem(path: str) -> str | None:
         try:
-            with warnings.catch_warnings(), Image.open(root / path) as image:
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(root / path) as image:
+                _check_size(image)
                 image.draft("L", (image.width // 8, image.height // 8))
                 image.load()
         except Exception as error:
@@ -61,6 +59,12 @@ def find_unreadable(root: Path, paths: list[str]) -> dict[str, str]:
         # Shown only where it takes longer than a second or two.
         reasons = tqdm(pool.map(problem, paths), "checking pictures", len(paths), unit="img", delay=2, leave=False)
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse what PIL only warns of: a small file that unpacks to an enormous picture."""
+    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def _reason(error: Exception) -> str:

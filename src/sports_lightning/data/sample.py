@@ -37,10 +37,14 @@ def draw_sample(root: Path) -> None:
         for sport_number, sport in enumerate(SPORTS)
         for i in range(count)
     ]
-    for split_number, split, sport_number, sport, i in tqdm(jobs, "drawing the sample", unit="img", delay=2, leave=False):
+    for split_number, split, sport_number, sport, i in tqdm(
+        jobs, "drawing the sample", unit="img", delay=2, leave=False
+    ):
         folder = partial / split / sport
         folder.mkdir(parents=True, exist_ok=True)
-        draw_scene(sport, np.random.default_rng([split_number, sport_number, i])).save(folder / f"{i + 1:03d}.jpg", quality=90)
+        draw_scene(sport, np.random.default_rng([split_number, sport_number, i])).save(
+            folder / f"{i + 1:03d}.jpg", quality=90
+        )
     partial.chmod(0o755)
     try:
         os.rename(partial, root)
@@ -90,10 +94,16 @@ class _Scene:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill)
 
     def line(self, points: list[tuple[float, float]], fill: Colour, width: float = 1) -> None:
-        self.pen.line(self._px(*(v for point in points for v in point)), fill, max(1, round(self._px(width)[0])), "curve")
+        self.pen.line(
+            self._px(*(v for point in points for v in point)), fill, max(1, round(self._px(width)[0])), "curve"
+        )
 
-    def disc(self, x: float, y: float, radius: float, fill: Colour | None, outline: Colour | None = None, width: float = 0) -> None:
-        self.pen.ellipse(self._px(x - radius, y - radius, x + radius, y + radius), fill, outline, round(self._px(width)[0]))
+    def disc(
+        self, x: float, y: float, radius: float, fill: Colour | None, outline: Colour | None = None, width: float = 0
+    ) -> None:
+        self.pen.ellipse(
+            self._px(x - radius, y - radius, x + radius, y + radius), fill, outline, round(self._px(width)[0])
+        )
 
     def outdoors(self, ground: Colour) -> None:
         sky = self.pick([(150, 195, 235), (200, 210, 220), (240, 190, 150), (110, 140, 190)])
@@ -110,7 +120,9 @@ class _Scene:
             self.disc(self.uniform(0, 100), self.uniform(3, self.horizon), self.uniform(0.8, 2.2), self.pick(_SKINS))
         self.box(0, self.horizon, 100, 100, floor)
 
-    def person(self, x: float, feet: float, height: float, arms: float | None = None, lean: float = 0) -> tuple[float, float]:
+    def person(
+        self, x: float, feet: float, height: float, arms: float | None = None, lean: float = 0
+    ) -> tuple[float, float]:
         """A figure standing at (x, feet); returns where its right hand is."""
         shirt, legs, skin = self.colour(), self.colour(), self.pick(_SKINS)
         hip, neck = (x + lean * 0.4, feet - height * 0.45), (x + lean, feet - height * 0.8)
@@ -122,7 +134,11 @@ class _Scene:
         hand = (neck[0] + math.cos(angle) * height * 0.32, neck[1] + 0.05 * height - math.sin(angle) * height * 0.32)
         self.line([(neck[0], neck[1] + 0.05 * height), hand], skin, height * 0.06)
         other = self.uniform(2.0, 4.0)
-        self.line([neck, (neck[0] + math.cos(other) * height * 0.3, neck[1] - math.sin(other) * height * 0.3)], skin, height * 0.06)
+        self.line(
+            [neck, (neck[0] + math.cos(other) * height * 0.3, neck[1] - math.sin(other) * height * 0.3)],
+            skin,
+            height * 0.06,
+        )
         self.disc(neck[0], neck[1] - height * 0.09, height * 0.09, skin)
         return hand
 
@@ -151,7 +167,17 @@ def _archery(s: _Scene) -> None:
         s.disc(x, y, radius * (1 - ring * 0.2), s.near(colour, 15))
     hand = s.person(s.uniform(12, 35), s.uniform(85, 95), s.uniform(40, 60), arms=s.uniform(-0.15, 0.2))
     bow = s.uniform(8, 14)
-    s.line([(hand[0] - 3, hand[1] - bow), (hand[0] + 2, hand[1] - bow / 2), (hand[0] + 3, hand[1]), (hand[0] + 2, hand[1] + bow / 2), (hand[0] - 3, hand[1] + bow)], s.colour(), 1.5)
+    s.line(
+        [
+            (hand[0] - 3, hand[1] - bow),
+            (hand[0] + 2, hand[1] - bow / 2),
+            (hand[0] + 3, hand[1]),
+            (hand[0] + 2, hand[1] + bow / 2),
+            (hand[0] - 3, hand[1] + bow),
+        ],
+        s.colour(),
+        1.5,
+    )
     s.line([(hand[0] - 9, hand[1]), (hand[0] + 5, hand[1])], (60, 50, 40), 0.8)
 
 
@@ -172,7 +198,10 @@ def _basketball(s: _Scene) -> None:
 def _bowling(s: _Scene) -> None:
     s.indoors(s.near(s.colour(), 10))
     middle, top = s.uniform(35, 65), s.horizon
-    s.polygon([(middle - 8, top), (middle + 8, top), (middle + 34, 100), (middle - 34, 100)], s.pick([(215, 170, 110), (190, 140, 90)]))
+    s.polygon(
+        [(middle - 8, top), (middle + 8, top), (middle + 34, 100), (middle - 34, 100)],
+        s.pick([(215, 170, 110), (190, 140, 90)]),
+    )
     for side in (-1, 1):
         s.line([(middle + side * 8, top), (middle + side * 34, 100)], (60, 55, 60), 1.8)
     for row in range(3, -1, -1):
@@ -212,7 +241,10 @@ def _sailing(s: _Scene) -> None:
         x, y, k = s.uniform(20, 80), s.uniform(s.horizon + 12, 85), s.uniform(0.5, 1.4)
         tilt = s.uniform(-6, 6)
         top = (x + tilt * k, y - 42 * k)
-        s.polygon([(x - 12 * k, y - 3 * k), (x + 13 * k, y - 3 * k), (x + 8 * k, y + 3 * k), (x - 9 * k, y + 3 * k)], s.colour())
+        s.polygon(
+            [(x - 12 * k, y - 3 * k), (x + 13 * k, y - 3 * k), (x + 8 * k, y + 3 * k), (x - 9 * k, y + 3 * k)],
+            s.colour(),
+        )
         s.line([(x, y - 3 * k), top], (110, 90, 70), 1)
         s.polygon([(x - 1, y - 6 * k), top, (x - 15 * k, y - 6 * k)], s.pick([(245, 245, 240), s.colour()]))
         s.polygon([(x + 1, y - 6 * k), top, (x + 10 * k, y - 6 * k)], s.pick([(240, 235, 225), s.colour()]))
@@ -238,7 +270,12 @@ def _skiing(s: _Scene) -> None:
 
 def _soccer(s: _Scene) -> None:
     s.outdoors(s.pick(_GREENS))
-    x, y, width, height = s.uniform(10, 50), s.uniform(s.horizon - 6, s.horizon + 4), s.uniform(30, 50), s.uniform(16, 26)
+    x, y, width, height = (
+        s.uniform(10, 50),
+        s.uniform(s.horizon - 6, s.horizon + 4),
+        s.uniform(30, 50),
+        s.uniform(16, 26),
+    )
     for step in np.arange(0, width, 4):
         s.line([(x + step, y), (x + step, y + height)], (215, 220, 220), 0.4)
     for step in np.arange(0, height, 4):

@@ -37,8 +37,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         draws = np.random.default_rng([self.seed, self.epoch])
-        order = draws.permutation(self.size) if self.weights is None else draws.choice(
-            self.size, self.size, p=self.weights
+        order = (
+            draws.permutation(self.size) if self.weights is None else draws.choice(self.size, self.size, p=self.weights)
         )
         mine = order[self.rank :: self.world_size][: len(self)]
         return ((self.epoch, int(index)) for index in mine)

@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = _conv(in_chans, out_chans, 3, stride)
         self.conv2 = _conv(out_chans, out_chans, 3)
-        nn.init.zeros_(self.conv2[1].weight)
+        nn.init.constant_(self.conv2[1].weight, 0)  # type: ignore[arg-type]
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity(),
             _conv(in_chans, out_chans, 1) if in_chans != out_chans else nn.Identity(),
@@ -117,4 +117,4 @@ class ScratchCNN(nn.Module):
 @register_model
 def scratch_cnn(pretrained: bool = False, **kwargs: Any) -> ScratchCNN:
     """The small residual network."""
-    return build_model_with_cfg(ScratchCNN, "scratch_cnn", pretrained, kwargs_filter=("img_size", "global_pool"), **kwargs)
+    return build_model_with_cfg(ScratchCNN, "scratch_cnn", pretrained, **kwargs)

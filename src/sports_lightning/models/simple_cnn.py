@@ -16,6 +16,7 @@ default_cfgs = generate_default_cfgs(
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "squash",
+            "fixed_input_size": True,
             "first_conv": "features.0",
             "classifier": "classifier",
         }
@@ -52,7 +53,7 @@ class SimpleCNN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.bias, 0)  # type: ignore[arg-type]
 
     def get_classifier(self) -> nn.Module:
         """The last dense layer."""
@@ -80,4 +81,4 @@ class SimpleCNN(nn.Module):
 @register_model
 def simple_cnn(pretrained: bool = False, **kwargs: Any) -> SimpleCNN:
     """The notebooks' baseline CNN."""
-    return build_model_with_cfg(SimpleCNN, "simple_cnn", pretrained, kwargs_filter=("global_pool",), **kwargs)
+    return build_model_with_cfg(SimpleCNN, "simple_cnn", pretrained, **kwargs)

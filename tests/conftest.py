@@ -1,0 +1,68 @@
+"""What the tests share: the sample data set, commands as subprocesses and in this process, one trained run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from sports_lightning import cli
+from sports_lightning.data.sample import draw_sample
+
+FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+
+def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `python -m sports_lightning.<module>` as a user would."""
+    result = subprocess.run(
+        [sys.executable, "-m", f"sports_lightning.{module}".removesuffix("."), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample data set, drawn once."""
+    root = tmp_path_factory.mktemp("data") / "sample"
+    draw_sample(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder of a short training by command line, and what the command printed."""
+    cwd = tmp_path_factory.mktemp("train")
+    result = command("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3", cwd=cwd)
+    return Path(result.stdout.strip().splitlines()[-1]), result.stdout
+
+
+@pytest.fixture
+def in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process, in an empty folder: (exit status, what it printed on stderr)."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str]:
+        module = __import__(f"sports_lightning.{name}", fromlist=[name])
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_status:
+            cli.run_command(getattr(module, name), name)
+        return int(exit_status.value.code or 0), capsys.readouterr().err
+
+    return run

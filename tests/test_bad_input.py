@@ -1,0 +1,188 @@
+"""What a user can get wrong: one line on stderr that names culprit and remedy, exit status 1, nothing left behind."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import FAST
+
+InProcess = Callable[..., tuple[int, str]]
+TRAIN = [*FAST, "logger=csv"]
+
+
+@pytest.fixture
+def tree(sample: Path, tmp_path: Path) -> Path:
+    """A small copy of the sample that a test may spoil: 3 pictures of each class."""
+    root = tmp_path / "tree"
+    for picture in sample.glob("*/*/00[123].jpg"):
+        target = root / picture.relative_to(sample)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, target)
+    return root
+
+
+def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> None:
+    status, printed = result
+    assert status == 1
+    assert printed.count("\n") == 1, printed
+    assert printed.startswith("error: ")
+    for part in parts:
+        assert part in printed
+    assert not list(tmp_path.rglob("outputs/*/*")), "nothing half-written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["optimizer.lrr=1"], ["optimizer.lrr", "Did you mean optimizer.lr?"]),
+        (["trainer.max_epoch=1"], ["Did you mean trainer.max_epochs?"]),
+        (["model=resnet5O"], ["model/resnet5O", "resnet50"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast", "number above 0"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
+        (["data.num_workers=-1"], ["data.num_workers=-1"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
+        (["seed=-3"], ["seed=-3"]),
+        (["data=folder"], ["data.root is not set", "data.root=FOLDER"]),
+        (["data=folder", "data.root=nowhere"], ["data.root=nowhere", "not a folder"]),
+        (["data=sports100"], ["data/sports100", "data.download=true", "data=sample"]),
+        (["model=timm", "model.name=resnet5"], ["model.name=resnet5", "not known to timm"]),
+        (["model=resnet50", "model.weights=none.pth"], ["model.weights=none.pth", "not a file"]),
+        (["optimizer.name=adamm"], ["optimizer=adamm"]),
+        (["scheduler.name=cosin"], ["scheduler=cosin"]),
+        (["finetune=last_stages", "finetune.stages=50"], ["finetune.stages=50"]),
+        (["callbacks=[]"], ["callbacks=[default,"]),
+        (["model.arguments={foo: 1}"], ["foo"]),
+        (["trainer.accelerator=gpuu"], ["gpuu"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_train_settings(
+    in_process: InProcess, tree: Path, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    data = [] if any(a.startswith("data=") for a in arguments) else [f"data.root={tree}"]
+    assert_one_line(in_process("train", *TRAIN, *data, *arguments), tmp_path, *parts)
+
+
+def test_empty_root(in_process: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tmp_path / 'empty'}"), tmp_path, "empty/train is missing")
+
+
+def test_class_without_pictures(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    (tree / "train" / "curling").mkdir()
+    (tree / "valid" / "curling").mkdir()
+    (tree / "test" / "curling").mkdir()
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "'curling' has no pictures")
+
+
+@pytest.mark.parametrize(("split", "change"), [("valid", "remove"), ("test", "add")])
+def test_classes_that_differ(in_process: InProcess, tree: Path, tmp_path: Path, split: str, change: str) -> None:
+    if change == "remove":
+        shutil.rmtree(tree / split / "tennis")
+    else:
+        shutil.copytree(tree / split / "tennis", tree / split / "curling")
+    name = "tennis" if change == "remove" else "curling"
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, f"{tree / split}", f"'{name}'")
+
+
+@pytest.mark.parametrize("content", ["torn", "text"])
+def test_unreadable_picture(in_process: InProcess, tree: Path, tmp_path: Path, content: str) -> None:
+    victim = tree / "train" / "tennis" / "002.jpg"
+    victim.write_bytes(victim.read_bytes()[:1500] if content == "torn" else b"not a picture")
+    assert_one_line(
+        in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "tennis/002.jpg", "data.skip_unreadable=true"
+    )
+
+
+def test_skip_unreadable_leaves_the_file_out_and_names_it(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    (tree / "train" / "tennis" / "002.jpg").write_bytes(b"not a picture")
+    status, _ = in_process(
+        "train", *TRAIN, "debug=fast", f"data.root={tree}", "data.skip_unreadable=true", "hydra.run.dir=run"
+    )
+    assert status == 0
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "tennis/002.jpg" in log
+    assert "29 train" in log
+
+
+def test_weights_that_do_not_fit(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    safetensors.torch.save_file({"conv.weight": torch.zeros(3)}, weights)
+    arguments = [f"data.root={tree}", "model=resnet50", f"model.weights={weights}"]
+    assert_one_line(in_process("train", *TRAIN, *arguments), tmp_path, "other.safetensors", "does not fit resnet50")
+
+
+def test_no_network_names_all_three_ways(
+    in_process: InProcess, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    result = in_process("train", *TRAIN, f"data.root={tree}", "model=resnet50")
+    assert_one_line(result, tmp_path, "resnet50", "go online", "model.weights=", "model.pretrained=false")
+
+
+def test_no_test_split_is_fine_without_a_final_test(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tree / "test")
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "test=false")
+    status, _ = in_process("train", *TRAIN, "debug=fast", f"data.root={tree}", "test=false")
+    assert status == 0
+
+
+def test_unwritable_output_folder(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    result = in_process("train", *TRAIN, f"data.root={tree}", "hydra.run.dir=taken/run")
+    assert_one_line(result, tmp_path, "taken", "hydra.run.dir=")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    ("ckpt", "part"),
+    [
+        (None, "ckpt_path is not set"),
+        ("none.ckpt", "is not a file"),
+        ("text", "not a checkpoint"),
+        ("other", "not a checkpoint of"),
+    ],
+)
+def test_checkpoint(
+    in_process: InProcess, sample: Path, tmp_path: Path, name: str, ckpt: str | None, part: str
+) -> None:
+    path = tmp_path / (ckpt or "")
+    if ckpt == "text":
+        path.write_text("hello")
+    if ckpt == "other":
+        torch.save({"state_dict": {}}, path)
+    arguments = [f"ckpt_path={path}"] if ckpt else []
+    arguments += [f"input={sample}"] if name == "predict" else []
+    assert_one_line(in_process(name, *arguments), tmp_path, part)
+
+
+def test_checkpoint_that_would_run_code_is_refused(in_process: InProcess, sample: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+            return Path.write_text, (tmp_path / "ran", "")  # type: ignore[return-value]
+
+    torch.save({"sports_lightning": Trap()}, tmp_path / "trap.ckpt")
+    result = in_process("predict", f"ckpt_path={tmp_path / 'trap.ckpt'}", f"input={sample}")
+    assert_one_line(result, tmp_path, "trap.ckpt is not a checkpoint")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_input_that_matches_nothing(in_process: InProcess, trained: tuple[Path, str], tmp_path: Path) -> None:
+    checkpoint = f"ckpt_path={trained[0] / 'checkpoints/best.ckpt'}"
+    assert_one_line(in_process("predict", checkpoint), tmp_path, "input is not set")
+    assert_one_line(in_process("predict", checkpoint, "input=no*.jpg"), tmp_path, "input=no*.jpg matches no pictures")
+    (tmp_path / "note.jpg").write_text("no picture")
+    assert_one_line(in_process("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not a picture")
+
+
+def test_split_that_does_not_exist(in_process: InProcess, trained: tuple[Path, str], tmp_path: Path) -> None:
+    result = in_process("evaluate", f"ckpt_path={trained[0] / 'checkpoints/best.ckpt'}", "split=valid")
+    assert_one_line(result, tmp_path, "split=valid", "train, val, test")

@@ -1,0 +1,221 @@
+"""The whole way by command line on the sample: train, evaluate, predict."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics as sk
+
+from conftest import FAST, command
+
+FIGURES = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_figures_match(figures: dict[str, float], predictions: list[dict[str, str]]) -> None:
+    """The figures of metrics.json equal scikit-learn's on the predictions file."""
+    labels = [row["label"] for row in predictions]
+    predicted = [row["prediction"] for row in predictions]
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    top5 = np.mean([row["label"] in [row[f"top{k}"] for k in range(1, 6)] for row in predictions])
+    expected = {
+        "loss": np.mean([float(row["loss"]) for row in predictions]),
+        "acc": sk.accuracy_score(labels, predicted),
+        "acc_top5": top5,
+        "f1_macro": f1,
+        "precision_macro": precision,
+        "recall_macro": recall,
+    }
+    assert figures == pytest.approx(expected, abs=1e-6)
+
+
+def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        ".hydra",
+        "checkpoints",
+        "metrics.csv",
+        "metrics.json",
+        "curves.png",
+        "predictions.csv",
+        "per_class.csv",
+        "confusion_matrix.png",
+        "mistakes.png",
+        "wandb",
+    }
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert {split: set(values) for split, values in figures.items()} == dict.fromkeys(("val", "test", "train"), FIGURES)
+    assert figures["test"]["acc"] > 0.25, "three epochs beat chance (0.1) by far"
+    assert_figures_match(figures["test"], read_csv(folder / "predictions.csv"))
+
+
+def test_metrics_csv_has_a_row_an_epoch_and_the_best_one_is_the_checkpoint(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    rows = read_csv(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert {f"{split}/{name}" for split in ("train", "val") for name in FIGURES} <= set(rows[0])
+    figures = json.loads((folder / "metrics.json").read_text())
+    best = max(rows, key=lambda row: float(row["val/acc"]))
+    assert float(best["val/acc"]) == pytest.approx(figures["val"]["acc"], abs=1e-6)
+    assert float(best["val/loss"]) == pytest.approx(figures["val"]["loss"], rel=1e-5)
+    assert float(best["train/acc"]) == figures["train"]["acc"]
+
+
+def test_per_class_figures_equal_scikit_learn(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    predictions, per_class = read_csv(folder / "predictions.csv"), read_csv(folder / "per_class.csv")
+    names = [row["class"] for row in per_class]
+    expected = sk.precision_recall_fscore_support(
+        [p["label"] for p in predictions], [p["prediction"] for p in predictions], labels=names, zero_division=0
+    )
+    for column, values in zip(("precision", "recall", "f1", "count"), expected, strict=True):
+        assert [float(row[column]) for row in per_class] == pytest.approx(list(values))
+
+
+def test_wandb_run_is_kept_offline_in_the_run_folder(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    assert len(list((folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    ckpt = tmp_path / "moved.ckpt"
+    shutil.copy(folder / "checkpoints/best.ckpt", ckpt)
+    printed = command("evaluate", f"ckpt_path={ckpt}", "inference.accelerator=cpu", cwd=tmp_path).stdout
+    out = tmp_path / printed.strip().splitlines()[-1]
+    assert json.loads((out / "metrics.json").read_text())["test"] == pytest.approx(
+        json.loads((folder / "metrics.json").read_text())["test"], rel=1e-6
+    )
+    assert (out / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
+    assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
+
+
+def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
+    trained: tuple[Path, str], sample: Path, tmp_path: Path
+) -> None:
+    folder, _ = trained
+    pictures = tmp_path / "photos" / "deeper"
+    pictures.mkdir(parents=True)
+    source = sample / "test" / "sailing" / "001.jpg"
+    shutil.copy(source, pictures / "plain.jpg")
+    with Image.open(source) as image:
+        image.convert("L").save(pictures / "grey.png")
+        image.convert("RGBA").resize((300, 90)).save(pictures / "wide.webp")
+    (pictures / "torn.jpg").write_bytes(source.read_bytes()[:900])
+    result = command(
+        "predict",
+        f"ckpt_path={folder / 'checkpoints/best.ckpt'}",
+        f"input={tmp_path / 'photos'}",
+        "inference.accelerator=cpu",
+        cwd=tmp_path,
+    )
+    out = tmp_path / result.stdout.strip().splitlines()[-1]
+    rows = {Path(row["path"]).name: row for row in read_csv(out / "predictions.csv")}
+    assert set(rows) == {"plain.jpg", "grey.png", "wide.webp", "torn.jpg"}
+    assert "truncated" in rows["torn.jpg"]["error"]
+    assert rows["torn.jpg"]["prediction"] == ""
+    assert rows["plain.jpg"]["error"] == ""
+    assert "torn.jpg" in result.stdout
+    assert (out / "predictions.png").stat().st_size > 10_000
+    # The same picture gets the same answer from predict as from the evaluation at the end of train.
+    tested = {row["path"]: row for row in read_csv(folder / "predictions.csv")}["test/sailing/001.jpg"]
+    assert rows["plain.jpg"]["prediction"] == tested["prediction"]
+    assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
+
+
+def test_a_run_repeats_exactly_whatever_the_number_of_workers(sample: Path, tmp_path: Path) -> None:
+    tables = []
+    for workers in (0, 2):
+        out = tmp_path / f"workers{workers}"
+        command(
+            "train",
+            *FAST,
+            f"data.root={sample}",
+            f"data.num_workers={workers}",
+            "augment=strong",
+            "logger=csv",
+            "test=false",
+            "trainer.max_epochs=2",
+            "trainer.limit_train_batches=6",
+            f"hydra.run.dir={out}",
+            cwd=tmp_path,
+        )
+        tables.append(
+            [
+                {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+                for row in read_csv(out / "metrics.csv")
+            ]
+        )
+    assert tables[0] == tables[1]
+
+
+def test_two_devices_train_one_run(sample: Path, tmp_path: Path) -> None:
+    result = command(
+        "train",
+        *FAST,
+        f"data.root={sample}",
+        "trainer.devices=2",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=4",
+        "data.num_workers=0",
+        "logger=csv",
+        cwd=tmp_path,
+    )
+    folder = tmp_path / result.stdout.strip().splitlines()[-1]
+    assert [path.name for path in (tmp_path / "outputs" / "train").iterdir()] == [folder.name]
+    assert "test" in json.loads((folder / "metrics.json").read_text())
+
+
+def test_ema_weights_are_what_the_checkpoint_holds(sample: Path, tmp_path: Path) -> None:
+    command(
+        "train",
+        *FAST,
+        f"data.root={sample}",
+        "callbacks=[default,ema]",
+        "callbacks.ema.decay=1.0",  # an average that never moves: the untrained weights
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        "logger=csv",
+        "test=false",
+        "hydra.run.dir=run",
+        cwd=tmp_path,
+    )
+    state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert state["classifier.net.classifier.bias"].abs().max() > 0
+    assert state["classifier.net.stages.0.0.conv2.1.weight"].abs().max() == 0, "starts at zero and was never moved"
+
+
+def test_package_lists_its_commands(tmp_path: Path) -> None:
+    printed = command("", cwd=tmp_path).stdout
+    for name in ("train", "evaluate", "predict"):
+        assert f"python -m sports_lightning.{name} " in printed
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Path) -> None:
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['x', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('sports_lightning.{name}', run_name='__main__')\n"
+        "finally:\n"
+        "    print('torch' in sys.modules)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "Examples" in printed
+    assert f"python -m sports_lightning.{name} " in printed
+    assert printed.strip().endswith("False")
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,85 @@
+"""Every file in every config group composes and builds what it says."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.augment import build_mix, build_transform
+from sports_lightning.classifier import build_classifier
+from sports_lightning.cli import CONF_DIR
+from sports_lightning.losses import loss_function
+from sports_lightning.module import ClassifierModule
+from sports_lightning.preprocessing import Preprocessing
+
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF_DIR.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "inference", "wandb")
+)
+NEEDS = {"model=timm": ["model.name=resnet18"]}
+
+
+def composed(tmp_path: Path, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    cfg.hydra.runtime.output_dir = str(tmp_path)
+    HydraConfig.instance().set_config(cfg)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_choice_composes_and_builds(choice: str, tmp_path: Path) -> None:
+    if choice == "logger=tensorboard":
+        pytest.importorskip("tensorboard")
+    group, name = choice.split("=")
+    override = f"{group}=[default,{name}]" if group == "callbacks" and name != "default" else choice
+    cfg = composed(tmp_path, override, "model.pretrained=false", *NEEDS.get(choice, []))
+    classes = ["a", "b", "c"]
+    classifier = build_classifier(cfg.model, classes, tmp_path)
+    cfg.augment.preprocessing = classifier.spec.preprocessing
+    module = ClassifierModule(
+        classifier, loss_function(cfg.loss, [3, 2, 1]), cfg.optimizer, cfg.scheduler, cfg.finetune
+    )
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    assert isinstance(trainer, pl.Trainer)
+    module.trainer = trainer
+    trainer.fit_loop.epoch_loop.max_steps = 10
+    trainer.strategy.connect(module)
+
+    image = torch.randint(256, (3, 70, 90), dtype=torch.uint8)
+    augmented = build_transform(cfg.augment)(image)
+    size = Preprocessing.from_dict(classifier.spec.preprocessing).size
+    assert augmented.shape == (3, *size)
+    assert augmented.dtype == torch.uint8
+    mix = build_mix(cfg.augment, len(classes))
+    if mix:
+        mixed, target = mix(torch.stack([augmented, augmented]), torch.tensor([0, 2]))
+        assert mixed.dtype == torch.uint8
+        assert float(target.sum()) == pytest.approx(1)
+    logits = module.eval().classifier(augmented[None])
+    assert logits.shape == (1, 3)
+    assert module.loss(logits, torch.tensor([1])).isfinite()
+
+
+def test_every_key_of_the_trainer_is_lightnings_and_none_is_missing(tmp_path: Path) -> None:
+    ours = {"callbacks", "logger"}  # their own groups
+    rare = {"barebones", "enable_autolog_hparams", "model_registry", "limit_test_batches", "limit_predict_batches"}
+    declared = set(composed(tmp_path).trainer) - {"_target_"}
+    assert declared == set(inspect.signature(pl.Trainer).parameters) - ours - rare
+
+
+def test_every_key_is_explained_where_it_is_declared() -> None:
+    for path in CONF_DIR.glob("*/*.yaml"):
+        assert path.read_text().startswith("#"), f"{path} opens with what it is"

@@ -1,0 +1,185 @@
+"""Index, decoding, order and augmentation."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from sports_lightning.augment import KerasAffine, PairMix
+from sports_lightning.data.dataset import TrainingPictures, seeded
+from sports_lightning.data.images import decode, find_unreadable
+from sports_lightning.data.index import read_index
+from sports_lightning.data.sample import COUNTS, SPORTS, draw_sample, draw_scene
+from sports_lightning.data.sampler import EpochSampler
+from sports_lightning.errors import UnreadablePicture, UserError
+
+
+def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        for name in ("b", "a"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / "1.PNG")
+            (folder / "notes.txt").write_text("x")
+            (folder / ".hidden.jpg").write_text("x")
+        (tmp_path / split / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "sports.csv").write_text("x")
+    (tmp_path / "model.h5").write_text("x")
+    index = read_index(tmp_path, ["train", "val"])
+    assert index.classes == ["a", "b"]
+    assert index.splits["train"].paths == ["train/a/1.PNG", "train/b/1.PNG"]
+    assert index.splits["val"].labels == [0, 1]
+    with pytest.raises(UserError, match="test is missing"):
+        read_index(tmp_path, ["test"])
+
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "colour", "options", "expected"),
+    [
+        ("grey.jpg", "L", 100, {}, (100, 100, 100)),
+        ("bits.png", "1", 1, {}, WHITE),
+        ("clear.png", "RGBA", (255, 0, 0, 0), {}, WHITE),
+        ("half.webp", "RGBA", (255, 0, 0, 128), {"lossless": True}, (255, 127, 127)),
+        ("greyalpha.png", "LA", (0, 0), {}, WHITE),
+        ("palette.gif", "P", 0, {}, (0, 0, 0)),
+        ("print.jpg", "CMYK", (0, 255, 255, 0), {"quality": 100}, (255, 0, 0)),
+        ("deep.png", "I;16", 128 * 257, {}, (128, 128, 128)),
+        ("deep.tif", "I;16", 200 * 257, {}, (200, 200, 200)),
+        ("plain.bmp", "RGB", RED, {}, RED),
+    ],
+)
+def test_any_mode_becomes_rgb(
+    tmp_path: Path, name: str, mode: str, colour: object, options: dict[str, object], expected: tuple[int, ...]
+) -> None:
+    Image.new(mode, (20, 12), colour).save(tmp_path / name, **options)  # type: ignore[arg-type]
+    pixels = decode(tmp_path / name)
+    assert pixels.shape == (3, 12, 20)
+    assert pixels.dtype == torch.uint8
+    assert pixels[:, 6, 10].tolist() == pytest.approx(expected, abs=3)
+
+
+def test_exif_orientation_is_applied_and_the_first_frame_taken(tmp_path: Path) -> None:
+    image = Image.new("RGB", (30, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn by 90°
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(tmp_path / "turned.jpg").shape == (3, 30, 10)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert decode(tmp_path / "moving.webp")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_unreadable_files_are_found_with_their_reason(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (sample / "train/tennis/001.jpg").read_bytes()
+    (tmp_path / "good.jpg").write_bytes(whole)
+    (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "nothing.gif").write_bytes(b"")
+    Image.new("RGB", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert set(find_unreadable(tmp_path, names)) == {"torn.jpg", "text.png", "nothing.gif", "bomb.png"}
+    for name in ("torn.jpg", "text.png", "nothing.gif", "bomb.png"):
+        with pytest.raises(UnreadablePicture, match=name), warnings.catch_warnings():
+            decode(tmp_path / name)
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_devices_share_it() -> None:
+    def order(seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> list[tuple[int, int]]:
+        sampler = EpochSampler(101, seed, rank=rank, world_size=world_size)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    alone = order(1, 2)
+    assert sorted(index for _, index in alone) == list(range(101))
+    assert {epoch for epoch, _ in alone} == {2}
+    assert order(1, 2) == alone
+    assert order(1, 3) != alone
+    assert order(2, 2) != alone
+    first, second = order(1, 2, 0, 2), order(1, 2, 1, 2)
+    assert len(first) == len(second) == 50
+    together = [pair for both in zip(first, second, strict=True) for pair in both]
+    assert together == alone[:100], "step for step the same global batch"
+
+
+def test_balanced_sampling_draws_rare_classes_as_often() -> None:
+    labels = np.array([0] * 900 + [1] * 100)
+    weights = 1 / np.bincount(labels)[labels]
+    drawn = Counter(labels[i] for _, i in EpochSampler(1000, 0, weights / weights.sum()))
+    assert 400 < drawn[1] < 600
+
+
+def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: Path) -> None:
+    split = read_index(sample, ["train"]).splits["train"]
+    transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
+    pictures = TrainingPictures(sample, split, transform, 7, PairMix(10, 0.4, 1.0))
+    before = torch.get_rng_state()
+    image, target = pictures[3, 11]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    again, same_target = pictures[3, 11]
+    assert torch.equal(image, again)
+    assert torch.equal(target, same_target)
+    assert not torch.equal(image, pictures[4, 11][0])
+    assert not torch.equal(image, TrainingPictures(sample, split, transform, 8)[3, 11][0])
+    with seeded(1, 2):
+        first = (torch.rand(1).item(), np.random.rand())
+    with seeded(1, 2):
+        assert (torch.rand(1).item(), np.random.rand()) == first
+
+
+def test_mixup_blends_and_target_says_how_much() -> None:
+    images = torch.stack([torch.full((3, 8, 8), 200), torch.full((3, 8, 8), 100)]).to(torch.uint8)
+    torch.manual_seed(0)
+    for _ in range(5):
+        mixed, target = PairMix(4, mixup=1.0, cutmix=0)(images, torch.tensor([1, 3]))
+        share = target[1].item()
+        assert mixed.float().mean().item() == pytest.approx(100 + 100 * share, abs=0.6)
+        mixed, target = PairMix(4, mixup=0, cutmix=1.0)(images, torch.tensor([1, 3]))
+        assert (mixed == 200).float().mean().item() == pytest.approx(target[1].item(), abs=1e-3)
+
+
+def test_keras_affine_moves_as_keras_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part alone, with its draw at the far end, against what Keras's matrix says."""
+    image = torch.zeros(3, 41, 41, dtype=torch.uint8)
+    image[:, 10, 20] = 255  # above the centre
+
+    def moved(**ranges: float) -> tuple[int, int]:
+        monkeypatch.setattr(torch, "rand", lambda n, dtype: torch.ones(n, dtype=dtype))
+        brightest = int(KerasAffine(**ranges)(image)[0].flatten().argmax())
+        return brightest // 41, brightest % 41
+
+    assert moved() == (10, 20)
+    assert moved(degrees=90) == (20, 30)  # output (row, col) reads input R·(row, col): the top goes to the right
+    assert moved(zoom=1.0) == (15, 20)  # zoom 2 reads twice as far from the centre
+    row, column = moved(shift=0.1)  # reads 4.1 pixels further down and right
+    assert (row, column) == (6, 16)
+
+
+def test_keras_affine_repeats_the_edge() -> None:
+    image = torch.full((3, 32, 32), 180, dtype=torch.uint8)
+    torch.manual_seed(0)
+    for _ in range(5):
+        assert (KerasAffine(40, 0.2, 0.2, 0.2)(image) == 180).all()
+
+
+def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_path: Path) -> None:
+    assert len(SPORTS) >= 8
+    for split, count in COUNTS.items():
+        for sport in SPORTS:
+            assert len(list((sample / split / sport).iterdir())) == count
+    one, two = (draw_scene("tennis", np.random.default_rng([0, 8, 3])) for _ in range(2))
+    assert one.tobytes() == two.tobytes()
+    (tmp_path / "mine").mkdir()
+    draw_sample(tmp_path / "mine")
+    assert not list((tmp_path / "mine").iterdir()), "what is there is left alone"

@@ -1,0 +1,111 @@
+"""Backbones, what is frozen, losses, weights, and a checkpoint's way there and back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from sports_lightning.classifier import Classifier, build_classifier, load_classifier
+from sports_lightning.finetune import apply_finetune, count_parameters
+from sports_lightning.losses import loss_function
+from sports_lightning.module import ClassifierModule
+
+CLASSES = [f"class {i:03d}" for i in range(100)]
+
+
+def model(name: str, **changes: object) -> DictConfig:
+    settings = {"name": name, "pretrained": False, "weights": None, "image_size": None, "arguments": {}}
+    return OmegaConf.create({**settings, **changes})
+
+
+def module(classifier: Classifier, **finetune: object) -> ClassifierModule:
+    nothing = OmegaConf.create({})
+    return ClassifierModule(classifier, nn.CrossEntropyLoss(), nothing, nothing, OmegaConf.create(finetune))
+
+
+def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
+    net = build_classifier(model("simple_cnn"), CLASSES, tmp_path).net
+    assert count_parameters(net)[0] == 19_314_596
+    shapes = [tuple(p.shape) for name, p in net.named_parameters() if name.endswith("weight")]
+    assert shapes == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3), (512, 36864), (100, 512)]
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            assert parameter.abs().max() == 0
+    first = net.features[0].weight  # type: ignore[index,union-attr]
+    bound = (6 / (3 * 9 + 32 * 9)) ** 0.5  # Glorot and Bengio 2010
+    assert 0.95 * bound < first.abs().max() <= bound
+
+
+def test_scratch_cnn_has_at_most_a_fifth_of_that(tmp_path: Path) -> None:
+    assert count_parameters(build_classifier(model("scratch_cnn"), CLASSES, tmp_path))[0] <= 19_314_596 / 5
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "scratch_cnn", "simple_cnn", "vit_tiny_patch16_224"]
+)
+def test_only_the_head_learns_and_the_rest_stands_still(name: str, tmp_path: Path) -> None:
+    classifier = build_classifier(model(name), CLASSES, tmp_path)
+    trainee = module(classifier, mode="head").train()
+    head = set(classifier.net.get_classifier().parameters())  # type: ignore[operator]
+    assert {p for p in classifier.net.parameters() if p.requires_grad} == head
+    before = {k: v.clone() for k, v in classifier.net.state_dict().items()}
+    size = classifier.spec.preprocessing["size"]
+    loss = trainee.loss(classifier(torch.randint(256, (2, 3, *size), dtype=torch.uint8)), torch.tensor([0, 1]))
+    loss.backward()
+    torch.optim.SGD(classifier.net.parameters(), 0.1).step()
+    changed = {k for k, v in classifier.net.state_dict().items() if not torch.equal(v, before[k])}
+    names = {name for name, p in classifier.net.named_parameters() if p in head}
+    assert changed == names, "neither weights nor BatchNorm statistics of the frozen part moved"
+
+
+def test_last_stages_and_gradual_free_the_end_first(tmp_path: Path) -> None:
+    net = build_classifier(model("resnet18"), CLASSES, tmp_path).net
+
+    def learning() -> set[str]:
+        return {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
+
+    apply_finetune(net, OmegaConf.create({"mode": "last_stages", "stages": 2}))
+    assert learning() == {"layer3", "layer4", "fc"}
+    gradual = OmegaConf.create({"mode": "gradual", "epochs_per_stage": 2})
+    expected = [{"fc"}, {"fc"}, {"fc", "layer4"}, {"fc", "layer4"}, {"fc", "layer4", "layer3"}]
+    for epoch, parts in enumerate(expected):
+        apply_finetune(net, gradual, epoch)
+        assert learning() == parts
+    apply_finetune(net, gradual, 1000)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_balanced_class_weights_equal_scikit_learn() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    loss = OmegaConf.create({"class_weights": "balanced", "function": {"_target_": "torch.nn.CrossEntropyLoss"}})
+    labels = [0] * 5 + [1] * 3 + [2] * 2
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
+    assert loss_function(loss, [5, 3, 2]).weight.tolist() == pytest.approx(list(expected))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_local_weights_are_loaded_and_their_head_dropped(suffix: str, tmp_path: Path) -> None:
+    donor = timm.create_model("resnet18", num_classes=1000)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(donor.state_dict(), path)
+    else:
+        safetensors.torch.save_file(donor.state_dict(), path)
+    net = build_classifier(model("resnet18", weights=str(path), pretrained=True), CLASSES, tmp_path).net
+    assert torch.equal(net.layer4[0].conv1.weight, donor.layer4[0].conv1.weight)  # type: ignore[index,union-attr]
+    assert net.fc.out_features == 100  # type: ignore[union-attr]
+
+
+def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
+    path = trained[0] / "checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert set(checkpoint["sports_lightning"]) == {"architecture", "arguments", "classes", "preprocessing", "data_root"}
+    classifier = load_classifier(path)
+    assert not classifier.training
+    assert len(classifier.spec.classes) == 10
