@@ -109,11 +109,25 @@ def test_skip_unreadable_leaves_the_file_out_and_names_it(in_process: InProcess,
     assert "29 train" in log
 
 
-def test_weights_that_do_not_fit(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ({"conv.weight": torch.zeros(3)}, "lacks 265 keys"),
+        ({"conv1.weight": torch.zeros(3, 3)}, "does not fit resnet50"),
+        (None, "does not fit resnet50"),
+    ],
+    ids=["foreign", "shapes", "text"],
+)
+def test_weights_that_do_not_fit(
+    in_process: InProcess, tree: Path, tmp_path: Path, content: dict[str, torch.Tensor] | None, part: str
+) -> None:
     weights = tmp_path / "other.safetensors"
-    safetensors.torch.save_file({"conv.weight": torch.zeros(3)}, weights)
+    if content is None:
+        weights.write_text("hello")
+    else:
+        safetensors.torch.save_file(content, weights)
     arguments = [f"data.root={tree}", "model=resnet50", f"model.weights={weights}"]
-    assert_one_line(in_process("train", *TRAIN, *arguments), tmp_path, "other.safetensors", "does not fit resnet50")
+    assert_one_line(in_process("train", *TRAIN, *arguments), tmp_path, "other.safetensors", part)
 
 
 def test_no_network_names_all_three_ways(

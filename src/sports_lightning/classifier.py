@@ -4,10 +4,6 @@ What a checkpoint says of itself is plain data under the key "sports_lightning":
 looked up in timm. Loading one never imports or runs anything that it names.
 """
 
-import pickle
-import socket
-import urllib.parse
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +17,7 @@ from torch import Tensor, nn
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.errors import UserError
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.weights import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
 
 CHECKPOINT_KEY = "sports_lightning"
 
@@ -98,7 +95,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     remedy = "pass a checkpoint that python -m sports_lightning.train wrote"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except Exception as error:  # the unpickler raises whatever the bytes of a foreign file lead it into
         raise UserError(f"{path} is not a checkpoint, or a damaged one; {remedy}") from error
     if not isinstance(checkpoint, Mapping) or CHECKPOINT_KEY not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of sports_lightning; {remedy}")
@@ -123,56 +120,15 @@ def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: 
         close = timm.list_models(f"*{name}*")[:3]
         hint = f" Did you mean {', '.join(close)}?" if close else " timm.list_models() has the names."
         raise UserError(f"model.name={name} is not known to timm.{hint}")
-    overlay = None
+    from_hub = pretrained and not weights
+    if from_hub:
+        check_hub(name)
+    try:
+        net = timm.create_model(name, pretrained=from_hub, num_classes=num_classes, **arguments)
+    except (TypeError, RuntimeError, OSError) as error:
+        if from_hub:
+            raise UserError(f"can't get the weights of {name}: {first_line(error)}; {WAYS_TO_WEIGHTS}") from error
+        raise UserError(f"model.arguments={arguments} do not fit {name}: {first_line(error)}") from error
     if weights:
-        if not Path(weights).is_file():
-            raise UserError(f"model.weights={weights} is not a file")
-        overlay = {"file": str(weights)}
-    elif pretrained:
-        _check_hub(name)
-    try:
-        return timm.create_model(
-            name,
-            pretrained=bool(weights) or pretrained,
-            num_classes=num_classes,
-            pretrained_cfg_overlay=overlay,
-            **arguments,
-        )
-    except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
-        if weights:
-            raise UserError(f"model.weights={weights} does not fit {name}: {_first_line(error)}") from error
-        if pretrained:
-            raise UserError(f"can't get pretrained weights of {name}: {_first_line(error)}{_OFFLINE}") from error
-        if isinstance(error, TypeError):
-            raise UserError(f"model.arguments={arguments} do not fit {name}: {_first_line(error)}") from error
-        raise
-
-
-_OFFLINE = (
-    "; go online, or set model.weights=PATH to a .safetensors or .pth file, "
-    "or model.pretrained=false to start untrained"
-)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return " ".join(lines[:2]).replace("\t", " ")[:300] or type(error).__name__
-
-
-def _check_hub(name: str) -> None:
-    """Raise within seconds where timm would retry an unreachable hub for a minute."""
-    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if cfg is None or not cfg.has_weights:
-        raise UserError(f"{name} has no pretrained weights: set model.pretrained=false or model.weights=PATH")
-    from huggingface_hub import constants, try_to_load_from_cache  # timm's own dependency
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
-        return
-    host = urllib.parse.urlsplit(str(constants.ENDPOINT if cfg.hf_hub_id else cfg.url))
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise OSError("HF_HUB_OFFLINE is set")
-        socket.create_connection((host.hostname, host.port or (80 if host.scheme == "http" else 443)), 3).close()
-    except OSError as error:
-        raise UserError(f"can't reach {host.hostname} for the weights of {name} ({error}){_OFFLINE}") from error
+        load_weights(net, Path(weights))
+    return net

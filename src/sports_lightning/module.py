@@ -102,17 +102,21 @@ class ClassifierModule(pl.LightningModule):
 
         epochs = self.trainer.max_epochs or 1
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
-        scheduler, _ = timm.scheduler.create_scheduler_v2(
-            optimizer,
-            sched=self.scheduler_config.name,
-            num_epochs=epochs,
-            warmup_epochs=self.scheduler_config.warmup_epochs,
-            warmup_lr=config.lr * self.scheduler_config.warmup_start,
-            min_lr=config.lr * self.scheduler_config.final,
-            step_on_epochs=False,
-            updates_per_epoch=steps_per_epoch,
-            **OmegaConf.to_container(self.scheduler_config.arguments),  # type: ignore[arg-type]
-        )
+        schedule = self.scheduler_config
+        try:
+            scheduler, _ = timm.scheduler.create_scheduler_v2(
+                optimizer,
+                sched=schedule.name,
+                num_epochs=epochs,
+                warmup_epochs=schedule.warmup_epochs,
+                warmup_lr=config.lr * schedule.warmup_start,
+                min_lr=config.lr * schedule.final,
+                step_on_epochs=False,
+                updates_per_epoch=steps_per_epoch,
+                **OmegaConf.to_container(schedule.arguments),  # type: ignore[arg-type]
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"scheduler={schedule.name} with {dict(schedule.arguments)}: {error}") from error
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -60,7 +60,7 @@ def fit(cfg: DictConfig) -> Fit:
         cfg.seed,
         cfg.data.balanced_sampling,
     )
-    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    callbacks = [instantiate(callback) for callback in cfg.get("callbacks", {}).values() if callback]
     checkpointing = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
     if checkpointing is None:
         raise UserError("callbacks has no ModelCheckpoint: add default, as in callbacks=[default,ema]")

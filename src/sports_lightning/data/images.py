@@ -57,7 +57,9 @@ def find_unreadable(root: Path, paths: list[str]) -> dict[str, str]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Shown only where it takes longer than a second or two.
-        reasons = tqdm(pool.map(problem, paths), "checking pictures", len(paths), unit="img", delay=2, leave=False)
+        reasons = tqdm(
+            pool.map(problem, paths), "checking pictures", len(paths), unit="img", delay=2, leave=False, disable=None
+        )
         return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
 
 

@@ -38,7 +38,7 @@ def draw_sample(root: Path) -> None:
         for i in range(count)
     ]
     for split_number, split, sport_number, sport, i in tqdm(
-        jobs, "drawing the sample", unit="img", delay=2, leave=False
+        jobs, "drawing the sample", unit="img", delay=2, leave=False, disable=None
     ):
         folder = partial / split / sport
         folder.mkdir(parents=True, exist_ok=True)
