@@ -79,8 +79,11 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
 
 def _remove_if_nothing_was_written(folder: Path) -> None:
     """Remove a run folder that holds nothing but what Hydra put there at start-up."""
-    if folder.is_dir() and all(p.name == ".hydra" or p.suffix == ".log" for p in folder.iterdir()):
-        shutil.rmtree(folder)
+    log = folder / f"{HydraConfig.get().job.name}.log"
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", log.name}:
+        shutil.rmtree(folder / ".hydra", ignore_errors=True)
+        log.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _one_line(error: Exception, config_name: str) -> str | None:
