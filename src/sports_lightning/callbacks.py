@@ -37,6 +37,11 @@ class EpochTable(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started, self._images, self._training_seconds = time.perf_counter(), 0, 0.0
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember that this epoch has figures of its own; Lightning keeps an earlier epoch's in place."""
+        self._validated = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -47,9 +52,8 @@ class EpochTable(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table with the new row (Lightning has validated by now)."""
-        figures = {
-            name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(("train/", "val/"))
-        }
+        wanted = ("train/", "val/") if self._validated else ("train/",)
+        figures = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(wanted)}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch,

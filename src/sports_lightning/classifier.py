@@ -89,7 +89,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     Raises:
         UserError: no such file, not a checkpoint, or not one of ours.
     """
-    path = Path(ckpt_path)
+    path = Path(ckpt_path).expanduser()
     if not path.is_file():
         raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
     remedy = "pass a checkpoint that python -m sports_lightning.train wrote"
@@ -130,5 +130,5 @@ def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: 
             raise UserError(f"can't get the weights of {name}: {first_line(error)}; {WAYS_TO_WEIGHTS}") from error
         raise UserError(f"model.arguments={arguments} do not fit {name}: {first_line(error)}") from error
     if weights:
-        load_weights(net, Path(weights))
+        load_weights(net, Path(weights).expanduser())
     return net

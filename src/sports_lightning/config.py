@@ -8,10 +8,14 @@ from sports_lightning.errors import UserError
 def check_train(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/train.yaml`."""
     _whole(cfg, "seed", 0)
+    if cfg.seed >= 2**32:
+        raise UserError(f"seed={cfg.seed} must be below 2**32")
     _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
     _check_inference(cfg)
     _positive(cfg, "optimizer.lr")
+    _positive(cfg, "augment.mixup", or_zero=True)
+    _positive(cfg, "augment.cutmix", or_zero=True)
     if cfg.trainer.max_epochs is not None:
         _whole(cfg, "trainer.max_epochs", 1)
     if cfg.model.image_size is not None:
@@ -37,6 +41,8 @@ def check_predict(cfg: DictConfig) -> None:
 def _check_inference(cfg: DictConfig) -> None:
     _whole(cfg, "inference.batch_size", 1)
     _whole(cfg, "inference.num_workers", 0)
+    _choice(cfg, "inference.accelerator", ["auto", "cpu", "gpu", "cuda", "mps", "tpu"])
+    _choice(cfg, "inference.precision", ["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"])
 
 
 def _required(cfg: DictConfig, key: str, example: str) -> None:
@@ -56,7 +62,8 @@ def _whole(cfg: DictConfig, key: str, least: int) -> None:
         raise UserError(f"{key}={value} must be a whole number, {least} or more")
 
 
-def _positive(cfg: DictConfig, key: str) -> None:
+def _positive(cfg: DictConfig, key: str, or_zero: bool = False) -> None:
     value = OmegaConf.select(cfg, key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-        raise UserError(f"{key}={value} must be a number above 0")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (value > 0 or (or_zero and value == 0)):
+        raise UserError(f"{key}={value} must be a number above 0{', or 0' if or_zero else ''}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_evaluate
@@ -12,13 +12,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
     check_evaluate(cfg)
     from sports_lightning.classifier import load_classifier
-    from sports_lightning.data.source import open_dataset
+    from sports_lightning.data.source import open_dataset, provide_data
     from sports_lightning.evaluation import evaluate_split, print_figures
     from sports_lightning.run_folder import write_json
 
     classifier = load_classifier(cfg.ckpt_path)
-    OmegaConf.update(cfg, "data.root", cfg.data.root or classifier.spec.data_root)
-    index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
+    cfg.data.root = cfg.data.root or classifier.spec.data_root
+    root = provide_data(cfg.data)
+    index = open_dataset(root, [cfg.split], classifier.spec.classes, cfg.data.skip_unreadable)
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
     figures = {cfg.split: evaluation.figures()}
     evaluation.write(folder)

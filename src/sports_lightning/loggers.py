@@ -19,7 +19,7 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
     WANDB_MODE, where set, decides. `arguments` are those of WandbLogger and of `wandb.init`.
     """
     if "WANDB_MODE" not in os.environ:
-        reason = _why_offline()
+        reason = why_offline()
         if reason:
             os.environ["WANDB_MODE"] = "offline"  # the environment, so that worker processes follow
             log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
@@ -28,7 +28,8 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
     return WandbLogger(save_dir=save_dir, **arguments)
 
 
-def _why_offline() -> str | None:
+def why_offline() -> str | None:
+    """The reason why W&B cannot be online, or None where it can."""
     settings = wandb.setup().settings
     host = urllib.parse.urlsplit(settings.base_url)
     from requests.utils import get_netrc_auth  # wandb's own dependency

@@ -17,7 +17,7 @@ from sports_lightning import plots
 from sports_lightning.classifier import build_classifier, load_classifier
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
-from sports_lightning.data.source import open_dataset
+from sports_lightning.data.source import open_dataset, provide_data
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import evaluate_split, print_figures
 from sports_lightning.finetune import count_parameters
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fit:
+class FittedRun:
     """What fitting leaves behind, for the evaluation that follows."""
 
     index: Index
@@ -38,14 +38,15 @@ class Fit:
     loggers: list[Logger]
 
 
-def fit(cfg: DictConfig) -> Fit:
+def fit(cfg: DictConfig) -> FittedRun:
     """Train as `conf/train.yaml` says and return where the best checkpoint is.
 
     Raises:
         UserError: data, model or settings that cannot work.
     """
     pl.seed_everything(cfg.seed, verbose=False)
-    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
+    splits = ["train", "val", "test"] if cfg.test else ["train", "val"]
+    index = open_dataset(provide_data(cfg.data), splits, skip_unreadable=cfg.data.skip_unreadable)
     classifier = build_classifier(cfg.model, index.classes, index.root)
     cfg.augment.preprocessing = classifier.spec.preprocessing
     module = ClassifierModule(
@@ -60,11 +61,11 @@ def fit(cfg: DictConfig) -> Fit:
         cfg.seed,
         cfg.data.balanced_sampling,
     )
-    callbacks = [instantiate(callback) for callback in cfg.get("callbacks", {}).values() if callback]
+    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     checkpointing = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
     if checkpointing is None:
         raise UserError("callbacks has no ModelCheckpoint: add default, as in callbacks=[default,ema]")
-    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
 
     total, learning = count_parameters(classifier)
@@ -76,10 +77,12 @@ def fit(cfg: DictConfig) -> Fit:
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(module, datamodule=data)
-    return Fit(index, Path(checkpointing.best_model_path), loggers)
+    if not checkpointing.best_model_path:
+        raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
+    return FittedRun(index, Path(checkpointing.best_model_path), loggers)
 
 
-def report(cfg: DictConfig, run: Fit, folder: Path) -> None:
+def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     """Evaluate the best checkpoint on one device and write `metrics.json`, `curves.png` and the evaluation's files.
 
     `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.

@@ -1,7 +1,7 @@
 """Which pictures there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def without(self, unwanted: set[str]) -> "Split":
+    def without(self, unwanted: Container[str]) -> "Split":
         """The same split less the paths in `unwanted`."""
         kept = [(p, y) for p, y in zip(self.paths, self.labels, strict=True) if p not in unwanted]
         return Split([p for p, _ in kept], [y for _, y in kept])

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 SIZE = 128  # pixels a side
-COUNTS = {"train": 60, "valid": 10, "test": 20}  # pictures a class
+COUNTS = {"train": 120, "valid": 20, "test": 20}  # pictures a class
 _SCALE = 2  # drawn larger and shrunk, for smooth edges
 _GREENS = [(70, 130, 60), (95, 150, 70), (60, 110, 75), (120, 140, 70)]
 _SKINS = [(235, 200, 170), (200, 150, 115), (150, 100, 70), (95, 65, 50)]

@@ -14,18 +14,13 @@ from sports_lightning.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> Index:
-    """The index of `conf/data/*.yaml`, with every picture read once to its end.
-
-    Args:
-        data: the config.
-        splits: which of "train", "val", "test".
-        classes: what to expect; the folders of `train` where not given.
+def provide_data(data: DictConfig) -> Path:
+    """The root of `conf/data/*.yaml`, after drawing the sample or downloading what is missing.
 
     Raises:
-        UserError: no data, folders that do not agree, or a file that is not a picture (unless skip_unreadable).
+        UserError: the data is neither there nor asked to be downloaded, or cannot be.
     """
-    root = Path(data.root)
+    root = Path(data.root).expanduser()
     if data.source == "sample":
         draw_sample(root)
     elif not root.exists() and data.source:
@@ -35,24 +30,40 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
                 f"data.download=true to fetch it from Kaggle, or data=sample to try without"
             )
         _download(data.source, root)
+    return root
+
+
+def open_dataset(
+    root: Path, splits: list[str], classes: list[str] | None = None, skip_unreadable: bool = False
+) -> Index:
+    """The index of the data set under `root`, with every picture read once to its end.
+
+    Args:
+        root: folder that holds train/ valid/ test/.
+        splits: which of "train", "val", "test".
+        classes: what to expect; the folders of `train` where not given.
+        skip_unreadable: leave damaged files out instead of raising.
+
+    Raises:
+        UserError: folders that are missing, empty or do not agree, or a file that is not a picture.
+    """
     index = read_index(root, splits, classes)
-    paths = [path for split in index.splits.values() for path in split.paths]
-    unreadable = find_unreadable(root, paths)
+    unreadable = find_unreadable(root, [path for split in index.splits.values() for path in split.paths])
     if not unreadable:
         return index
     listed = "; ".join(f"{root / path}: {reason}" for path, reason in list(unreadable.items())[:5])
     more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-    if not data.skip_unreadable:
+    if not skip_unreadable:
         raise UserError(
             f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
         )
     log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
-    kept = {name: split.without(set(unreadable)) for name, split in index.splits.items()}
-    index = Index(root, index.classes, kept)
-    for name in kept:
-        if 0 in index.class_counts(name):
-            empty = index.classes[index.class_counts(name).index(0)]
-            raise UserError(f"class {empty!r} has no readable pictures in {root / SPLIT_FOLDERS[name]}")
+    index = Index(root, index.classes, {name: split.without(unreadable) for name, split in index.splits.items()})
+    for name in splits:
+        for label, count in enumerate(index.class_counts(name)):
+            if not count:
+                folder = root / SPLIT_FOLDERS[name] / index.classes[label]
+                raise UserError(f"class {index.classes[label]!r} has no readable pictures in {folder}")
     return index
 
 

@@ -1,0 +1,157 @@
+"""The real clients of Kaggle, the Hugging Face hub and Weights & Biases, against servers on the loopback address."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from conftest import FAST
+from sports_lightning import loggers
+from sports_lightning.errors import UserError
+
+Answer = tuple[dict[str, str], bytes]
+KAGGLE_TEST_PORT = 7777  # fixed in Kaggle's client: KAGGLE_API_ENVIRONMENT=TEST
+
+
+@contextmanager
+def serving(answer: Callable[[str], Answer | None], port: int = 0) -> Iterator[int]:
+    """A server that answers every GET, HEAD and POST with `answer(path)`, or 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            found = answer(self.path)
+            headers, body = found or ({}, b"")
+            self.send_response(200 if found else 404)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sports_lightning.train",
+            *FAST,
+            "debug=fast",
+            "test=false",
+            "hydra.run.dir=run",
+            *arguments,
+        ],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_weights_come_from_the_hub(sample: Path, tmp_path: Path) -> None:
+    donor = timm.create_model("test_resnet", num_classes=1000)
+    weights = safetensors.torch.save(donor.state_dict())
+    headers = {"ETag": '"abc"', "X-Repo-Commit": "0" * 40}
+
+    def hub(path: str) -> Answer | None:
+        return (headers, weights) if path.endswith("/model.safetensors") else None
+
+    with serving(hub) as port:
+        model = ["model=timm", "model.name=test_resnet", "finetune=head", f"data.root={sample}"]
+        home = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+        result = train(tmp_path, *model, **home)
+    assert result.returncode == 0, result.stderr
+    state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(state["classifier.net.conv1.0.weight"], donor.state_dict()["conv1.0.weight"])
+    # And a second time from the cache, with no hub to be reached.
+    assert train(tmp_path, *model, **home).returncode == 0
+
+
+def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:
+    pytest.importorskip("kagglehub")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", KAGGLE_TEST_PORT)) == 0:
+            pytest.skip(f"port {KAGGLE_TEST_PORT} is taken")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as bundle:
+        for picture in sample.glob("*/*/00[12].jpg"):
+            bundle.write(picture, picture.relative_to(sample))
+        bundle.writestr("sports.csv", "stray")
+        bundle.writestr("EfficientNetB0.h5", "stray")
+
+    def kaggle(path: str) -> Answer | None:
+        if path.endswith("/GetDataset"):
+            return {"Content-Type": "application/json"}, json.dumps({"currentVersionNumber": 9}).encode()
+        return ({"Content-Type": "application/zip"}, archive.getvalue()) if path.endswith("/DownloadDataset") else None
+
+    environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
+    arguments = ["data=sports100", "data.root=pictures", "data.download=true"]
+    with serving(kaggle, KAGGLE_TEST_PORT):
+        result = train(tmp_path, *arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"train", "valid", "test"}
+    assert "20 train + 20 val" in result.stdout + result.stderr
+
+
+def test_kaggle_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("kagglehub")
+    environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
+    result = train(tmp_path, "data=sports100", "data.root=pictures", "data.download=true", **environment)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "data.root=FOLDER" in result.stderr
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_wandb_is_online_only_where_someone_is_logged_in_and_the_server_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Settings:
+        base_url, api_key, identity_token_file = "http://127.0.0.1:9", None, None
+
+    class Setup:
+        settings = Settings
+
+    monkeypatch.setattr(loggers.wandb, "setup", lambda: Setup)
+    monkeypatch.setenv("NETRC", os.devnull)
+    assert "nobody is logged in" in str(loggers.why_offline())
+    Settings.api_key = "x" * 40
+    assert "can't reach 127.0.0.1" in str(loggers.why_offline())
+    with serving(lambda _: None) as port:
+        Settings.base_url = f"http://127.0.0.1:{port}"
+        assert loggers.why_offline() is None
+
+
+def test_hub_offline_variable_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    from sports_lightning.weights import check_hub
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        check_hub("resnet50")
