@@ -50,12 +50,12 @@ class ClassifierModule(pl.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Thaw further stages where `finetune=gradual` says so."""
+        """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
         if self.finetune_config.mode == "gradual":
             if self.trainer.world_size > 1:
                 raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
             apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
-            self.train()
+        self.train()  # Lightning leaves every module in the mode that it finds it in
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss that is optimised; the figures are logged as `train/…`."""
