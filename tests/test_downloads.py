@@ -53,6 +53,9 @@ def serving(answer: Callable[[str], Answer | None], port: int = 0) -> Iterator[i
         server.shutdown()
 
 
+QUICK = ["debug=fast", "test=false", "hydra.run.dir=run"]
+
+
 def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
@@ -60,9 +63,7 @@ def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.Complete
             "-m",
             "sports_lightning.train",
             *FAST,
-            "debug=fast",
-            "test=false",
-            "hydra.run.dir=run",
+            *QUICK,
             *arguments,
         ],
         cwd=cwd,
@@ -87,7 +88,9 @@ def test_weights_come_from_the_hub(sample: Path, tmp_path: Path) -> None:
         result = train(tmp_path, *model, **home)
     assert result.returncode == 0, result.stderr
     state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    assert torch.equal(state["classifier.net.conv1.0.weight"], donor.state_dict()["conv1.0.weight"])
+    for name, value in donor.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(state[f"classifier.net.{name}"], value), f"{name} is frozen, BatchNorm statistics too"
     # And a second time from the cache, with no hub to be reached.
     assert train(tmp_path, *model, **home).returncode == 0
 
@@ -128,7 +131,7 @@ def test_kaggle_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "pictures").exists()
 
 
-def test_wandb_is_online_only_where_someone_is_logged_in_and_the_server_answers(
+def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Settings:
