@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from conftest import FAST
@@ -57,19 +58,32 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
         (["callbacks=[]"], ["callbacks=[default,"]),
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),
+        (["inference.accelerator=gpuu"], ["inference.accelerator=gpuu"]),
+        (["finetune.mode=heads"], ["finetune.mode=heads", "full, head"]),
+        (["loss.class_weights=none"], ["loss.class_weights=none", "balanced"]),
+        (["finetune=gradual", "finetune.epochs_per_stage=0"], ["finetune.epochs_per_stage=0"]),
+        (["trainer.check_val_every_n_epoch=20"], ["check_val_every_n_epoch"]),
+        (["data.root=2024"], ["data.root=2024 is not a folder"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
 def test_train_settings(
     in_process: InProcess, tree: Path, tmp_path: Path, arguments: list[str], parts: list[str]
 ) -> None:
-    data = [] if any(a.startswith("data=") for a in arguments) else [f"data.root={tree}"]
+    data = [] if any(a.startswith(("data=", "data.root=")) for a in arguments) else [f"data.root={tree}"]
     assert_one_line(in_process("train", *TRAIN, *data, *arguments), tmp_path, *parts)
 
 
 def test_empty_root(in_process: InProcess, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_one_line(in_process("train", *TRAIN, f"data.root={tmp_path / 'empty'}"), tmp_path, "empty/train is missing")
+
+
+def test_a_single_class(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+    for folder in tree.glob("*/*"):
+        if folder.name != "tennis":
+            shutil.rmtree(folder)
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "'tennis'", "two or more")
 
 
 def test_class_without_pictures(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
@@ -114,9 +128,10 @@ def test_skip_unreadable_leaves_the_file_out_and_names_it(in_process: InProcess,
     [
         ({"conv.weight": torch.zeros(3)}, "lacks 265 keys"),
         ({"conv1.weight": torch.zeros(3, 3)}, "does not fit resnet50"),
+        (timm.create_model("resnet101").state_dict(), "it has besides 102 keys"),
         (None, "does not fit resnet50"),
     ],
-    ids=["foreign", "shapes", "text"],
+    ids=["foreign", "shapes", "deeper", "text"],
 )
 def test_weights_that_do_not_fit(
     in_process: InProcess, tree: Path, tmp_path: Path, content: dict[str, torch.Tensor] | None, part: str
@@ -136,7 +151,7 @@ def test_no_network_names_all_three_ways(
     def unreachable(*_: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr("socket.create_connection", unreachable)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     result = in_process("train", *TRAIN, f"data.root={tree}", "model=resnet50")
     assert_one_line(result, tmp_path, "resnet50", "go online", "model.weights=", "model.pretrained=false")

@@ -30,7 +30,7 @@ def assert_figures_match(figures: dict[str, float], predictions: list[dict[str, 
     precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     top5 = np.mean([row["label"] in [row[f"top{k}"] for k in range(1, 6)] for row in predictions])
     expected = {
-        "loss": np.mean([float(row["loss"]) for row in predictions]),
+        "loss": -np.mean([np.log(float(row["label_probability"])) for row in predictions]),
         "acc": sk.accuracy_score(labels, predicted),
         "acc_top5": top5,
         "f1_macro": f1,
@@ -179,23 +179,39 @@ def test_two_devices_train_one_run(sample: Path, tmp_path: Path) -> None:
     assert "test" in json.loads((folder / "metrics.json").read_text())
 
 
-def test_ema_weights_are_what_the_checkpoint_holds(sample: Path, tmp_path: Path) -> None:
+def test_the_average_is_what_is_validated_saved_and_tested(sample: Path, tmp_path: Path) -> None:
     command(
         "train",
         *FAST,
         f"data.root={sample}",
         "callbacks=[default,ema]",
-        "callbacks.ema.decay=1.0",  # an average that never moves: the untrained weights
         "trainer.max_epochs=1",
-        "trainer.limit_train_batches=2",
+        "trainer.limit_train_batches=8",
         "logger=csv",
         "test=false",
         "hydra.run.dir=run",
         cwd=tmp_path,
     )
-    state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    assert state["classifier.net.classifier.bias"].abs().max() > 0
-    assert state["classifier.net.stages.0.0.conv2.1.weight"].abs().max() == 0, "starts at zero and was never moved"
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    name = "classifier.net.classifier.weight"
+    assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
+    figures = json.loads((tmp_path / "run/metrics.json").read_text())
+    validated = float(read_csv(tmp_path / "run/metrics.csv")[0]["val/loss"])
+    assert validated == pytest.approx(figures["val"]["loss"], rel=1e-5)
+
+
+def test_last_is_the_last_epoch_and_best_the_best(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    epochs = {
+        name: torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    accuracies = [float(row["val/acc"]) for row in read_csv(folder / "metrics.csv")]
+    assert epochs == {"best": accuracies.index(max(accuracies)), "last": len(accuracies) - 1}
+
+
+def test_debug_overfit_shows_that_the_model_can_learn(sample: Path, tmp_path: Path) -> None:
+    command("train", *FAST, "debug=overfit", f"data.root={sample}", "hydra.run.dir=run", cwd=tmp_path)
+    assert float(read_csv(tmp_path / "run/metrics.csv")[-1]["train/acc"]) > 0.95
 
 
 def test_package_lists_its_commands(tmp_path: Path) -> None:

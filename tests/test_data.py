@@ -95,14 +95,14 @@ def test_unreadable_files_are_found_with_their_reason(
 
 
 def test_order_is_a_function_of_seed_and_epoch_and_devices_share_it() -> None:
-    def order(seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> list[tuple[int, int]]:
+    def order(seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> list[tuple[int, int, int]]:
         sampler = EpochSampler(101, seed, rank=rank, world_size=world_size)
         sampler.set_epoch(epoch)
         return list(sampler)
 
     alone = order(1, 2)
-    assert sorted(index for _, index in alone) == list(range(101))
-    assert {epoch for epoch, _ in alone} == {2}
+    assert sorted(index for _, index, _ in alone) == list(range(101))
+    assert {epoch for epoch, _, _ in alone} == {2}
     assert order(1, 2) == alone
     assert order(1, 3) != alone
     assert order(2, 2) != alone
@@ -115,8 +115,10 @@ def test_order_is_a_function_of_seed_and_epoch_and_devices_share_it() -> None:
 def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     labels = np.array([0] * 900 + [1] * 100)
     weights = 1 / np.bincount(labels)[labels]
-    drawn = Counter(labels[i] for _, i in EpochSampler(1000, 0, weights / weights.sum()))
+    items = list(EpochSampler(1000, 0, weights / weights.sum()))
+    drawn = Counter(labels[i] for _, i, _ in items)
     assert 400 < drawn[1] < 600
+    assert len(set(items)) == 1000, "a picture that comes again is drawn anew"
 
 
 def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: Path) -> None:
@@ -124,14 +126,15 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: P
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
     pictures = TrainingPictures(sample, split, transform, 7, PairMix(10, 0.4, 1.0))
     before = torch.get_rng_state()
-    image, target = pictures[3, 11]
+    image, target = pictures[3, 11, 0]
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
-    again, same_target = pictures[3, 11]
+    again, same_target = pictures[3, 11, 0]
     assert torch.equal(image, again)
     assert torch.equal(target, same_target)
-    assert not torch.equal(image, pictures[4, 11][0])
-    assert not torch.equal(image, TrainingPictures(sample, split, transform, 8)[3, 11][0])
+    assert not torch.equal(image, pictures[4, 11, 0][0])
+    assert not torch.equal(image, pictures[3, 11, 1][0])
+    assert not torch.equal(image, TrainingPictures(sample, split, transform, 8)[3, 11, 0][0])
     with seeded(1, 2):
         first = (torch.rand(1).item(), np.random.rand())
     with seeded(1, 2):

@@ -135,7 +135,7 @@ def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Settings:
-        base_url, api_key, identity_token_file = "http://127.0.0.1:9", None, None
+        base_url, api_key, identity_token_file = "http://127.0.0.1:9", "", None
 
     class Setup:
         settings = Settings
@@ -144,7 +144,7 @@ def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
     monkeypatch.setenv("NETRC", os.devnull)
     assert "nobody is logged in" in str(loggers.why_offline())
     Settings.api_key = "x" * 40
-    assert "can't reach 127.0.0.1" in str(loggers.why_offline())
+    assert "can't reach http://127.0.0.1:9" in str(loggers.why_offline())
     with serving(lambda _: None) as port:
         Settings.base_url = f"http://127.0.0.1:{port}"
         assert loggers.why_offline() is None

@@ -63,7 +63,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     from sports_lightning.augment import build_transform
     from sports_lightning.data.dataset import TrainingPictures
 
-    image, _ = TrainingPictures(sample, split, build_transform(cfg.augment), seed=0)[(0, 0)]
+    image, _ = TrainingPictures(sample, split, build_transform(cfg.augment), seed=0)[0, 0, 0]
     classifier(image[None])
     data = SportsDataModule(index, Preprocessing.from_dict(classifier.spec.preprocessing), cfg.augment, 1, 0, 0)
     classifier(next(iter(data.val_dataloader()))[0])

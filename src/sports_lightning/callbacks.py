@@ -1,11 +1,14 @@
 """Callbacks that Lightning has not got."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
 from sports_lightning.run_folder import write_csv
 
@@ -66,3 +69,17 @@ class EpochTable(Checkpoint):
         if trainer.is_global_zero:
             header = list(dict.fromkeys(key for row in self.rows for key in row))
             write_csv(self.path, header, [[row.get(key, "") for key in header] for row in self.rows])
+
+
+def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """An exponential moving average for Lightning's `WeightAveraging`, whose decay rises to `decay` with the steps.
+
+    min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow's ExponentialMovingAverage and timm's ModelEmaV3 have
+    it, so that the untrained weights are forgotten in a short run too.
+    """
+
+    def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+        share = torch.clamp((1 + updates) / (10 + updates), max=decay)
+        return averaged * share + current * (1 - share)
+
+    return average

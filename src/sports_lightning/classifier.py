@@ -5,7 +5,7 @@ looked up in timm. Loading one never imports or runs anything that it names.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +108,6 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds weights that do not fit its architecture; {remedy}") from error
     return classifier.eval()
-
-
-def spec_to_dict(spec: Spec) -> dict[str, Any]:
-    """The spec as plain data, for a checkpoint."""
-    return asdict(spec)
 
 
 def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:

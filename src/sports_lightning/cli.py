@@ -72,7 +72,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except OSError as error:
+        where = "choose another place with hydra.run.dir=FOLDER"
+        report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
+    except (HydraException, OmegaConfBaseException) as error:
         report(error)
     sys.exit(1 if failed else 0)
 
@@ -96,8 +99,8 @@ def _one_line(error: Exception, config_name: str) -> str | None:
         return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split()) + _suggestion(str(error), config_name)
-    if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
-        return f"can't write {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return " ".join(str(error).split())
     return None

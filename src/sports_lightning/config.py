@@ -16,8 +16,17 @@ def check_train(cfg: DictConfig) -> None:
     _positive(cfg, "optimizer.lr")
     _positive(cfg, "augment.mixup", or_zero=True)
     _positive(cfg, "augment.cutmix", or_zero=True)
-    if cfg.trainer.max_epochs is not None:
-        _whole(cfg, "trainer.max_epochs", 1)
+    _whole(cfg, "trainer.max_epochs", 1)
+    if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
+        raise UserError("trainer.check_val_every_n_epoch is above trainer.max_epochs: no checkpoint would be written")
+    _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
+    if cfg.finetune.mode == "gradual":
+        _whole(cfg, "finetune.epochs_per_stage", 1)
+    _choice(cfg, "loss.class_weights", [None, "balanced"])
+    if cfg.scheduler.name == "plateau":
+        raise UserError("scheduler.name=plateau follows no schedule by steps; choose cosine, linear, step or constant")
+    if cfg.scheduler.name == "none" and cfg.optimizer.layer_decay is not None:
+        raise UserError("optimizer.layer_decay needs a schedule: use scheduler=constant instead of scheduler.name=none")
     if cfg.model.image_size is not None:
         _whole(cfg, "model.image_size", 1)
     if cfg.data.root is None:
@@ -50,10 +59,10 @@ def _required(cfg: DictConfig, key: str, example: str) -> None:
         raise UserError(f"{key} is not set: pass {key}={example}")
 
 
-def _choice(cfg: DictConfig, key: str, choices: list[str]) -> None:
+def _choice(cfg: DictConfig, key: str, choices: list[str | None]) -> None:
     value = OmegaConf.select(cfg, key)
     if value not in choices:
-        raise UserError(f"{key}={value} is not one of {', '.join(choices)}")
+        raise UserError(f"{key}={value} is not one of {', '.join(map(str, choices))}")
 
 
 def _whole(cfg: DictConfig, key: str, least: int) -> None:

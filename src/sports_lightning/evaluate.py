@@ -16,7 +16,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.evaluation import evaluate_split, print_figures
     from sports_lightning.run_folder import write_json
 
-    classifier = load_classifier(cfg.ckpt_path)
+    classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     root = provide_data(cfg.data)
     index = open_dataset(root, [cfg.split], classifier.spec.classes, cfg.data.skip_unreadable)

@@ -8,13 +8,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.nn import functional as F
 
 from sports_lightning import plots
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Index, Split
 from sports_lightning.inference import compute_logits
-from sports_lightning.metrics import compute_figures
+from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix
 from sports_lightning.run_folder import write_csv
 
 
@@ -45,32 +44,26 @@ class Evaluation:
 
     def confusion(self) -> Tensor:
         """(classes, classes) int64: rows are labels, columns predictions."""
-        count = len(self.classes)
-        pairs = self.labels * count + self.logits.argmax(dim=1)
-        return torch.bincount(pairs, minlength=count * count).view(count, count)
+        return confusion_matrix(self.logits.argmax(dim=1), self.labels, len(self.classes))
 
     def _write_predictions(self, path: Path) -> None:
         header, columns = top_columns(self.logits, self.classes)
-        losses = F.cross_entropy(self.logits, self.labels, reduction="none").tolist()
+        of_label = self.logits.double().softmax(dim=1).gather(1, self.labels[:, None]).flatten().tolist()
         label_names = [self.classes[label] for label in self.split.labels]
-        rows = zip(self.split.paths, label_names, columns, losses, strict=True)
+        rows = zip(self.split.paths, label_names, columns, of_label, strict=True)
         write_csv(
             path,
-            ["path", "label", *header, "loss"],
-            ([picture, label, *column, loss] for picture, label, column, loss in rows),
+            ["path", "label", *header, "label_probability"],
+            ([picture, label, *column, probability] for picture, label, column, probability in rows),
         )
 
     def _write_per_class(self, path: Path) -> None:
         confusion = self.confusion()
-        correct, actual, predicted = confusion.diag().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist()
+        scores = torch.stack(class_scores(confusion), dim=1).tolist()
+        counts = confusion.sum(dim=1).tolist()
         mistaken = confusion - torch.diag(confusion.diag())
-        rows = []
-        for i, name in enumerate(self.classes):
-            precision = correct[i] / predicted[i] if predicted[i] else 0.0
-            recall = correct[i] / actual[i] if actual[i] else 0.0
-            f1 = 2 * correct[i] / (actual[i] + predicted[i]) if actual[i] + predicted[i] else 0.0
-            confused = self.classes[int(mistaken[i].argmax())] if mistaken[i].any() else ""
-            rows.append([name, actual[i], precision, recall, f1, confused])
+        most = [self.classes[int(row.argmax())] if row.any() else "" for row in mistaken]
+        rows = ([name, n, *s, other] for name, n, s, other in zip(self.classes, counts, scores, most, strict=True))
         write_csv(path, ["class", "count", "precision", "recall", "f1", "most_confused_with"], rows)
 
     def _draw_mistakes(self, path: Path, most: int = 24) -> None:
@@ -109,7 +102,7 @@ def top_columns(logits: Tensor, classes: list[str]) -> tuple[list[str], list[lis
     Returns:
         The header and a list for each of the n pictures of logits (n, classes).
     """
-    probabilities = logits.softmax(dim=1)
+    probabilities = logits.double().softmax(dim=1)
     top = probabilities.topk(min(5, len(classes)), dim=1)
     header = ["prediction", "probability"]
     for rank in range(1, top.values.shape[1] + 1):

@@ -16,7 +16,9 @@ def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None
         UserError: more stages than the model has.
     """
     layers = group_parameters(net, net.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
-    head = {id(p) for p in net.get_classifier().parameters()}  # type: ignore[operator]
+    classifier = net.get_classifier()  # type: ignore[operator]
+    heads = classifier if isinstance(classifier, tuple) else (classifier,)  # distilled models have two
+    head = {id(p) for module in heads for p in module.parameters()}
     backbone = sorted({layers[name] for name, p in net.named_parameters() if id(p) not in head})
     stages = len(backbone)
     if finetune.mode == "head":

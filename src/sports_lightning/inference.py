@@ -34,7 +34,14 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
     """
     transform = Preprocessing.from_dict(classifier.spec.preprocessing).transform()
     dataset = EvaluationPictures(root, split, transform)
-    trainer = pl.Trainer(
+    trainer = build_inference_trainer(inference)
+    batches = trainer.predict(_Forward(classifier), build_loader(dataset, inference.batch_size, inference.num_workers))
+    return torch.cat(batches)  # type: ignore[arg-type]
+
+
+def build_inference_trainer(inference: DictConfig) -> pl.Trainer:
+    """A Lightning trainer that does nothing but run a model on one device."""
+    return pl.Trainer(
         accelerator=inference.accelerator,
         devices=1,
         precision=inference.precision,
@@ -42,5 +49,3 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    batches = trainer.predict(_Forward(classifier), build_loader(dataset, inference.batch_size, inference.num_workers))
-    return torch.cat(batches)  # type: ignore[arg-type]

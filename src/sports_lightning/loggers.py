@@ -2,13 +2,13 @@
 
 import logging
 import os
-import socket
-import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
+
+from sports_lightning.network import why_unreachable
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +30,10 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
 
 def why_offline() -> str | None:
     """The reason why W&B cannot be online, or None where it can."""
-    settings = wandb.setup().settings
-    host = urllib.parse.urlsplit(settings.base_url)
     from requests.utils import get_netrc_auth  # wandb's own dependency
 
+    settings = wandb.setup().settings
     if not (settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)):
         return "nobody is logged in; wandb login"
-    try:
-        port = host.port or (80 if host.scheme == "http" else 443)
-        socket.create_connection((host.hostname or "", port), timeout=3).close()
-    except OSError as error:
-        return f"can't reach {host.hostname}: {error}"
-    return None
+    reason = why_unreachable(settings.base_url)
+    return reason and f"can't reach {settings.base_url}: {reason}"

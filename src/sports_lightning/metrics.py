@@ -1,56 +1,79 @@
 """The figures that every command quotes, under the names that every file and dashboard uses.
 
-`loss` is plain cross-entropy in nats, whatever the model was trained with. Macro averages are scikit-learn's: the mean
-over classes, with 0 for a class that is never predicted.
+All but two come from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the model was trained with.
+Macro averages are the mean over classes, with 0 for a class that is never predicted, as scikit-learn has them.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
+from torchmetrics import Metric
+
+# Apple's GPUs have no 64-bit floats.
+_SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 
-class MeanCrossEntropy(Metric):
-    """Mean cross-entropy of logits (n, classes) against labels (n,), in nats; summed in float64."""
+class Figures(Metric):
+    """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro`, summed up batch by batch.
 
-    total: Tensor
-    count: Tensor
+    Args:
+        num_classes: columns of the logits.
+        sync_on_compute: add up over all processes of a distributed run.
+    """
+
+    confusion: Tensor
+    top5: Tensor
+    loss: Tensor
     full_state_update = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-        self.set_dtype(torch.float64)
+    def __init__(self, num_classes: int, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("top5", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("loss", torch.tensor(0.0, dtype=_SUM_DTYPE), dist_reduce_fx="sum")
+        self.set_dtype(_SUM_DTYPE)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add a batch."""
-        self.total += F.cross_entropy(preds.float(), target, reduction="none").double().sum()
-        self.count += target.numel()
+        """Add a batch: logits (n, classes) float and labels (n,) int64."""
+        top = preds.topk(min(5, preds.shape[1]), dim=1).indices
+        self.confusion += confusion_matrix(top[:, 0], target, preds.shape[1])
+        self.top5 += (top == target[:, None]).sum()
+        self.loss += F.cross_entropy(preds.float(), target, reduction="none").sum(dtype=_SUM_DTYPE)
 
-    def compute(self) -> Tensor:
-        """The mean so far, a float64 scalar."""
-        return self.total / self.count
-
-
-def build_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """The six figures of logits (n, classes) float against labels (n,) int64, named as in the files."""
-    return MetricCollection(
-        {
-            "loss": MeanCrossEntropy(),
-            "acc": MulticlassAccuracy(num_classes, average="micro"),
-            "acc_top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
-            "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-            "precision_macro": MulticlassPrecision(num_classes, average="macro"),
-            "recall_macro": MulticlassRecall(num_classes, average="macro"),
-        },
-        prefix=prefix,
-    )
+    def compute(self) -> dict[str, Tensor]:
+        """The figures so far, by name."""
+        count = self.confusion.sum()
+        precision, recall, f1 = (scores.mean() for scores in class_scores(self.confusion))
+        return {
+            "loss": self.loss / count,
+            "acc": self.confusion.diag().sum().to(_SUM_DTYPE) / count,
+            "acc_top5": self.top5.to(_SUM_DTYPE) / count,
+            "f1_macro": f1,
+            "precision_macro": precision,
+            "recall_macro": recall,
+        }
 
 
 def compute_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """All figures of logits (n, classes) float32 against labels (n,) int64."""
-    metrics = build_metrics(logits.shape[1])
-    metrics.update(logits, labels)
-    return {name: float(value) for name, value in metrics.compute().items()}
+    """The figures of logits (n, classes) float32 against labels (n,) int64, in this process alone."""
+    metric = Figures(logits.shape[1], sync_on_compute=False)
+    metric.update(logits, labels)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """(classes, classes) int64 counts; rows are labels, columns predictions. Both arguments are (n,) int64."""
+    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=labels.device)
+    counts.index_add_(0, labels * num_classes + predicted, torch.ones_like(labels))
+    return counts.view(num_classes, num_classes)
+
+
+def class_scores(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall and F1 of each class, (classes,) each; 0 where nothing is there to divide by."""
+    correct = confusion.diag().to(_SUM_DTYPE)
+    predicted, actual = confusion.sum(0), confusion.sum(1)
+    return (
+        correct / predicted.clamp(min=1),
+        correct / actual.clamp(min=1),
+        2 * correct / (predicted + actual).clamp(min=1),
+    )

@@ -1,5 +1,6 @@
 """One training step, one validation step, and the optimiser: the classifier as Lightning trains it."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,10 +9,10 @@ import timm.scheduler
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from sports_lightning.classifier import CHECKPOINT_KEY, Classifier, spec_to_dict
+from sports_lightning.classifier import CHECKPOINT_KEY, Classifier
 from sports_lightning.errors import UserError
 from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
-from sports_lightning.metrics import build_metrics
+from sports_lightning.metrics import Figures
 
 
 class ClassifierModule(pl.LightningModule):
@@ -39,8 +40,8 @@ class ClassifierModule(pl.LightningModule):
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
         apply_finetune(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
-        self.train_metrics = build_metrics(num_classes, "train/")
-        self.val_metrics = build_metrics(num_classes, "val/")
+        self.train_figures = Figures(num_classes)
+        self.val_figures = Figures(num_classes)
 
     def train(self, mode: bool = True) -> "ClassifierModule":
         """As torch's, but what is frozen stays in eval mode."""
@@ -52,8 +53,6 @@ class ClassifierModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
         if self.finetune_config.mode == "gradual":
-            if self.trainer.world_size > 1:
-                raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
             apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
         self.train()  # Lightning leaves every module in the mode that it finds it in
 
@@ -63,24 +62,24 @@ class ClassifierModule(pl.LightningModule):
         logits = self.classifier(images)
         # Mixed pictures count as the class that has the larger share of them.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        self.train_metrics.update(logits.detach(), labels)
+        self.train_figures.update(logits.detach(), labels)
         return self.loss(logits, targets)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's `train/…`."""
-        self.log_dict(self.train_metrics.compute())
-        self.train_metrics.reset()
+        self.log_dict({f"train/{name}": value for name, value in self.train_figures.compute().items()})
+        self.train_figures.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch in; the figures are logged as `val/…`."""
         images, labels = batch
-        self.val_metrics.update(self.classifier(images), labels)
+        self.val_figures.update(self.classifier(images), labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/…`."""
-        for name, value in self.val_metrics.compute().items():
-            self.log(name, value, prog_bar=name in ("val/loss", "val/acc"))
-        self.val_metrics.reset()
+        for name, value in self.val_figures.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name in ("loss", "acc"))
+        self.val_figures.reset()
 
     def configure_optimizers(self) -> Any:
         """timm's optimiser and schedule by name; the schedule steps with every optimiser step."""
@@ -100,7 +99,8 @@ class ClassifierModule(pl.LightningModule):
             raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
         apply_finetune(net, self.finetune_config, self.current_epoch)
 
-        epochs = self.trainer.max_epochs or 1
+        epochs = self.trainer.max_epochs
+        assert epochs is not None
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
         schedule = self.scheduler_config
         try:
@@ -127,4 +127,4 @@ class ClassifierModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `load_classifier` needs, as plain data."""
-        checkpoint[CHECKPOINT_KEY] = spec_to_dict(self.classifier.spec)
+        checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.spec)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.data.images import decode
 from sports_lightning.errors import UnreadablePicture
@@ -73,7 +74,7 @@ def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str 
         axes.axis("off")
     for axes, picture, caption in zip(figure.axes, paths, captions, strict=False):
         try:
-            axes.imshow(decode(picture).permute(1, 2, 0).numpy())
+            axes.imshow(F.resize(decode(picture), None, max_size=256).permute(1, 2, 0).numpy())
         except UnreadablePicture:
             axes.text(0.5, 0.5, "unreadable", ha="center")
         # $ would begin a formula

@@ -14,8 +14,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.classifier import load_classifier
     from sports_lightning.prediction import find_inputs, predict_pictures
 
-    paths = find_inputs(cfg.input)
-    classifier = load_classifier(cfg.ckpt_path)
+    paths = find_inputs(str(cfg.input))
+    classifier = load_classifier(str(cfg.ckpt_path))
     predictions = predict_pictures(classifier, paths, cfg.inference)
     predictions.write(folder)
     predictions.print()

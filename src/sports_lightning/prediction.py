@@ -29,12 +29,13 @@ def find_inputs(pattern: str) -> list[str]:
     Raises:
         UserError: nothing.
     """
+    pattern = os.path.expanduser(pattern)
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
         found = [os.path.join(pattern, name) for name in list_pictures(Path(pattern))]
     else:
-        found = sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
+        found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
     if not found:
         raise UserError(f"input={pattern} matches no pictures: pass a file, a folder or a quoted glob")
     return found

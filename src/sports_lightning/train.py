@@ -1,5 +1,6 @@
 """Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,9 +14,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
     check_train(cfg)
     from sports_lightning import training
 
-    run = training.fit(cfg)
-    if is_rank_zero():
-        training.report(cfg, run, folder)
+    try:
+        run = training.fit(cfg)
+        if is_rank_zero():
+            training.report(cfg, run, folder)
+    finally:
+        if "wandb" in sys.modules:  # one tracked run a job: the next job of a sweep must not write on into this one
+            sys.modules["wandb"].finish()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-import wandb
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
 
 from sports_lightning import plots
 from sports_lightning.classifier import build_classifier, load_classifier
@@ -21,6 +20,7 @@ from sports_lightning.data.source import open_dataset, provide_data
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import evaluate_split, print_figures
 from sports_lightning.finetune import count_parameters
+from sports_lightning.inference import build_inference_trainer
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
 from sports_lightning.preprocessing import Preprocessing
@@ -60,13 +60,21 @@ def fit(cfg: DictConfig) -> FittedRun:
         cfg.data.num_workers,
         cfg.seed,
         cfg.data.balanced_sampling,
+        cfg.data.reshuffle,
     )
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
-    checkpointing = next((c for c in callbacks if isinstance(c, ModelCheckpoint)), None)
-    if checkpointing is None:
-        raise UserError("callbacks has no ModelCheckpoint: add default, as in callbacks=[default,ema]")
+    best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
+    if best is None:
+        raise UserError("callbacks has no ModelCheckpoint with a monitor: add default, as in callbacks=[default,ema]")
+    # Only once everything has been set up, so that a mistake found before leaves no trace in a dashboard.
+    callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: _log_config(cfg, trainer.loggers)))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    if cfg.data.batch_size % trainer.world_size:
+        raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
+    if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
+        raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
+    build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
     total, learning = count_parameters(classifier)
     log.info(
@@ -74,12 +82,18 @@ def fit(cfg: DictConfig) -> FittedRun:
         cfg.model.name, f"{total:,}", f"{learning:,}", len(index.classes),
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(module, datamodule=data)
-    if not checkpointing.best_model_path:
+    if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if not best.best_model_path:
         raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
-    return FittedRun(index, Path(checkpointing.best_model_path), loggers)
+    return FittedRun(index, Path(best.best_model_path), loggers)
+
+
+def _log_config(cfg: DictConfig, loggers: list[Logger]) -> None:
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
 
 
 def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
@@ -95,13 +109,11 @@ def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     evaluation.write(folder)
     epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        best = next(row for row in csv.DictReader(file) if int(row["epoch"]) == epoch)
-    figures["train"] = {name: float(best[f"train/{name}"]) for name in figures["val"]}
+        row_of_best = next(row for row in csv.DictReader(file) if int(row["epoch"]) == epoch)
+    figures["train"] = {name: float(row_of_best[f"train/{name}"]) for name in figures["val"]}
     write_json(folder / "metrics.json", figures)
     plots.curves(folder / "metrics.csv", folder / "curves.png")
     for logger in run.loggers:
         logger.log_metrics({f"test/{name}": value for name, value in figures.get("test", {}).items()})
         logger.finalize("success")
-    if any(isinstance(logger, WandbLogger) for logger in run.loggers):
-        wandb.finish()
     print_figures(figures)

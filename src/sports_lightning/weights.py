@@ -1,15 +1,15 @@
 """Pretrained weights: from a file that must fit, or from timm's hub if it can be reached."""
 
-import socket
 import sys
-import urllib.parse
 from pathlib import Path
 
 import timm
 from timm.models import load_pretrained
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from sports_lightning.errors import UserError
+from sports_lightning.network import why_unreachable
 
 WAYS_TO_WEIGHTS = (
     "go online, or set model.weights=PATH to a .safetensors or .pth file, or model.pretrained=false to start untrained"
@@ -22,27 +22,28 @@ def load_weights(net: nn.Module, path: Path) -> None:
     timm itself only warns where keys are missing, which would train from random weights unnoticed.
 
     Raises:
-        UserError: no such file, not a weight file, or one that lacks any part of the backbone.
+        UserError: no such file, not a weight file, or one that is not of exactly this backbone.
     """
     if not path.is_file():
         raise UserError(f"model.weights={path} is not a file")
-    missing: list[str] = []
-    hook = net.register_load_state_dict_post_hook(lambda _, keys: missing.extend(keys.missing_keys))
+    keys: list[_IncompatibleKeys] = []
+    hook = net.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
     # The name by which timm's model files convert the keys of a model's original authors.
     filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    num_classes: int = net.num_classes  # type: ignore[assignment]
+    net.reset_classifier(0)  # type: ignore[operator]  # timm then leaves the file's head out
     try:
-        load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, net.num_classes, filter_fn=filter_fn)  # type: ignore[dict-item, arg-type]
+        load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, filter_fn=filter_fn)  # type: ignore[dict-item]
     except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
         raise UserError(f"model.weights={path} does not fit {_name(net)}: {first_line(error)}") from error
     finally:
         hook.remove()
-    head = {id(p) for p in net.get_classifier().parameters()}  # type: ignore[operator]
-    lacking = sorted(set(missing) - {name for name, p in net.named_parameters() if id(p) in head})
-    if lacking:
-        listed = ", ".join(lacking[:3])
-        raise UserError(
-            f"model.weights={path} does not fit {_name(net)}: it lacks {len(lacking)} keys such as {listed}"
-        )
+        net.reset_classifier(num_classes)  # type: ignore[operator]
+    lacking, left_over = keys[-1].missing_keys, keys[-1].unexpected_keys
+    for wrong, problem in ((lacking, "it lacks"), (left_over, "it has besides")):
+        if wrong:
+            listed = ", ".join(wrong[:3])
+            raise UserError(f"model.weights={path} does not fit {_name(net)}: {problem} {len(wrong)} keys: {listed} …")
 
 
 def check_hub(name: str) -> None:
@@ -59,15 +60,11 @@ def check_hub(name: str) -> None:
     files = ("model.safetensors", "pytorch_model.bin")
     if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
         return
-    host = urllib.parse.urlsplit(str(constants.ENDPOINT if cfg.hf_hub_id else cfg.url))
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise OSError("HF_HUB_OFFLINE is set")
-        socket.create_connection((host.hostname or "", host.port or (80 if host.scheme == "http" else 443)), 3).close()
-    except OSError as error:
-        raise UserError(
-            f"can't reach {host.hostname} for the weights of {name} ({error}); {WAYS_TO_WEIGHTS}"
-        ) from error
+    reason = (
+        "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(str(cfg.url or constants.ENDPOINT))
+    )
+    if reason:
+        raise UserError(f"can't reach the hub for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
 
 
 def first_line(error: Exception) -> str:

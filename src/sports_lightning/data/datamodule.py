@@ -10,7 +10,6 @@ from sports_lightning.augment import build_mix, build_transform
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
 from sports_lightning.data.index import Index
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.errors import UserError
 from sports_lightning.preprocessing import Preprocessing
 
 
@@ -27,6 +26,7 @@ class SportsDataModule(pl.LightningDataModule):
         num_workers: data-loading processes for each device; 0 loads in the training process.
         seed: of the run.
         balanced_sampling: draw every class equally often.
+        reshuffle: a new order every epoch.
     """
 
     def __init__(
@@ -38,18 +38,17 @@ class SportsDataModule(pl.LightningDataModule):
         num_workers: int,
         seed: int,
         balanced_sampling: bool = False,
+        reshuffle: bool = True,
     ) -> None:
         super().__init__()
         self.index, self.preprocessing, self.augment = index, preprocessing, augment
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.balanced_sampling = balanced_sampling
+        self.balanced_sampling, self.reshuffle = balanced_sampling, reshuffle
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others."""
         assert self.trainer is not None
         split, rank, world_size = self.index.splits["train"], self.trainer.global_rank, self.trainer.world_size
-        if self.batch_size % world_size:
-            raise UserError(f"data.batch_size={self.batch_size} does not divide over {world_size} devices")
         weights = None
         if self.balanced_sampling:
             weights = 1 / np.array(self.index.class_counts("train"), dtype=np.float64)[split.labels]
@@ -61,7 +60,7 @@ class SportsDataModule(pl.LightningDataModule):
             self.seed,
             build_mix(self.augment, len(self.index.classes)),
         )
-        sampler = EpochSampler(len(split), self.seed, weights, rank, world_size)
+        sampler = EpochSampler(len(split), self.seed, weights, self.reshuffle, rank, world_size)
         batch_size = self.batch_size // world_size
         return build_loader(dataset, batch_size, self.num_workers, sampler, drop_last=len(sampler) >= batch_size)
 

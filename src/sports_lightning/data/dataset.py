@@ -45,7 +45,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
 
 
 class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented pictures, addressed by (epoch, index).
+    """Augmented pictures, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
 
     Args:
         root: the folder that the split's paths are relative to.
@@ -55,7 +55,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
         mix: mixup or cutmix of two pictures (see augment.PairMix), or None. The partner is drawn for each picture
             alone, not within its batch, so that the result does not depend on how batches are cut over devices.
 
-    Item (epoch, i) is (uint8 (3, height, width), int64 label ()) or, with `mix`, a float32 (classes,) target.
+    An item is (uint8 (3, height, width), int64 label ()) or, with `mix`, a float32 (classes,) target.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = key
-        with seeded(self.seed, epoch, index):
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index, repeat = key
+        with seeded(self.seed, epoch, index, repeat):
             image, label = self._load(index)
             if self.mix is None:
                 return image, label

@@ -71,6 +71,8 @@ def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = No
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
     classes = classes or _class_folders(root, "train")
+    if len(classes) < 2:
+        raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
     return Index(root, classes, {split: _read_split(root, split, classes) for split in splits})
 
 

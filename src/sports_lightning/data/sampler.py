@@ -1,30 +1,38 @@
 """In which order pictures are seen: a function of (seed, epoch), the same on any number of workers and devices."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs; the epoch travels with the index, so that a data worker needs no state.
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Yields (epoch, index, repeat), so that a data worker needs no state to know what to draw.
 
     Lightning calls `set_epoch` at the start of every epoch. With several devices each takes every `world_size`-th
-    pair, so that step k sees the same global batch whatever their number; the odd rest of an epoch is left out, a
-    different one every epoch.
+    item, so that step k sees the same global batch whatever their number; the odd rest of an epoch is left out, a
+    different one every epoch. `repeat` counts how often a picture has come before in its epoch.
 
     Args:
         size: number of pictures.
         seed: of the run.
         weights: (size,) probability of each picture, drawn with replacement; every picture once where None.
+        reshuffle: a new order every epoch; the first epoch's again where False.
         rank: of this process.
         world_size: number of processes.
     """
 
     def __init__(
-        self, size: int, seed: int, weights: np.ndarray | None = None, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        seed: int,
+        weights: np.ndarray | None = None,
+        reshuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.size, self.seed, self.weights = size, seed, weights
+        self.size, self.seed, self.weights, self.reshuffle = size, seed, weights, reshuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
 
@@ -35,10 +43,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.size // self.world_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        draws = np.random.default_rng([self.seed, self.epoch])
-        order = (
-            draws.permutation(self.size) if self.weights is None else draws.choice(self.size, self.size, p=self.weights)
-        )
-        mine = order[self.rank :: self.world_size][: len(self)]
-        return ((self.epoch, int(index)) for index in mine)
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        draws = np.random.default_rng([self.seed, self.epoch if self.reshuffle else 0])
+        if self.weights is None:
+            order = draws.permutation(self.size)
+        else:
+            order = draws.choice(self.size, self.size, p=self.weights)
+        seen: Counter[int] = Counter()
+        items = []
+        for index in order.tolist():
+            items.append((self.epoch, index, seen[index]))
+            seen[index] += 1
+        return iter(items[self.rank :: self.world_size][: len(self)])

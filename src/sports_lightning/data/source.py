@@ -20,7 +20,7 @@ def provide_data(data: DictConfig) -> Path:
     Raises:
         UserError: the data is neither there nor asked to be downloaded, or cannot be.
     """
-    root = Path(data.root).expanduser()
+    root = Path(str(data.root)).expanduser()
     if data.source == "sample":
         draw_sample(root)
     elif not root.exists() and data.source:
