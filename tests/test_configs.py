@@ -64,14 +64,15 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     image = torch.randint(256, (3, 70, 90), dtype=torch.uint8)
     augmented = build_transform(cfg.augment)(image)
     size = Preprocessing.from_dict(classifier.spec.preprocessing).size
-    assert augmented.shape == (3, *size)
+    crop = cfg.augment.transforms.get("crop")
+    assert augmented.shape == (3, *(crop.size if crop else size))
     assert augmented.dtype == torch.uint8
     mix = build_mix(cfg.augment, len(classes))
     if mix:
         mixed, target = mix(torch.stack([augmented, augmented]), torch.tensor([0, 2]))
         assert mixed.dtype == torch.uint8
         assert float(target.sum()) == pytest.approx(1)
-    logits = module.eval().classifier(augmented[None])
+    logits = module.eval().classifier(torch.zeros(1, 3, *size, dtype=torch.uint8))
     assert logits.shape == (1, 3)
     assert module.loss(logits, torch.tensor([1])).isfinite()
 

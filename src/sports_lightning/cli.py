@@ -72,11 +72,11 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        report(error)
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
-    except (HydraException, OmegaConfBaseException) as error:
-        report(error)
     sys.exit(1 if failed else 0)
 
 

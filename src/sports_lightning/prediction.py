@@ -71,10 +71,14 @@ class Predictions:
         for path, (_, _, *ranked) in zip(self.paths, columns, strict=True):
             (first, p), *others = zip(ranked[::2], ranked[1::2], strict=True)
             second, third = [f"{name} {q:.1%}" for name, q in others[:2]] + [""] * (2 - len(others[:2]))
-            table.add_row(escape(path), escape(str(first)), f"{p:.1%}", escape(second), escape(third))
+            table.add_row(_shown(path), escape(str(first)), f"{p:.1%}", escape(second), escape(third))
         for path, reason in self.unreadable.items():
-            table.add_row(escape(path), f"[red]unreadable: {escape(reason)}[/red]", "", "", "")
+            table.add_row(_shown(path), f"[red]unreadable: {escape(reason)}[/red]", "", "", "")
         Console().print(table)
+
+
+def _shown(path: str) -> str:
+    return escape(min(path, os.path.relpath(path), key=len))
 
 
 def predict_pictures(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:

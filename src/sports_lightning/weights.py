@@ -60,11 +60,10 @@ def check_hub(name: str) -> None:
     files = ("model.safetensors", "pytorch_model.bin")
     if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
         return
-    reason = (
-        "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(str(cfg.url or constants.ENDPOINT))
-    )
+    hub = str(constants.ENDPOINT if cfg.hf_hub_id else cfg.url)
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(hub)
     if reason:
-        raise UserError(f"can't reach the hub for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
+        raise UserError(f"can't reach {hub} for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
 
 
 def first_line(error: Exception) -> str:
