@@ -14,8 +14,9 @@ from sports_lightning.augment import KerasAffine, PairMix
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode, find_unreadable
 from sports_lightning.data.index import read_index
-from sports_lightning.data.sample import COUNTS, SPORTS, draw_sample, draw_scene
+from sports_lightning.data.sample import COUNTS, draw_sample
 from sports_lightning.data.sampler import EpochSampler
+from sports_lightning.data.scenes import SPORTS, draw_scene
 from sports_lightning.errors import UnreadablePicture, UserError
 
 

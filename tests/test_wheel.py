@@ -22,22 +22,15 @@ def test_wheel_trains_in_an_empty_folder(sample: Path, tmp_path: Path, monkeypat
     )
     empty = tmp_path / "empty"
     empty.mkdir()
-    result = subprocess.run(
-        [sys.executable, "-m", "sports_lightning.train", *FAST, f"data.root={sample}", "debug=fast", "test=false"],
-        cwd=empty,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    assert (Path(result.stdout.strip().splitlines()[-1]) / "checkpoints/best.ckpt").is_file()
-    where = "import sports_lightning.cli as cli; print(cli.CONF_DIR)"
-    printed = subprocess.run(
-        [sys.executable, "-c", where],
-        cwd=empty,
-        env={**os.environ, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert printed.strip() == str(site / "sports_lightning" / "conf")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def run(*arguments: str) -> str:
+        result = subprocess.run(
+            [sys.executable, *arguments], cwd=empty, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip().splitlines()[-1]
+
+    assert run("-c", "import sports_lightning.cli as cli; print(cli.CONF_DIR)") == str(site / "sports_lightning/conf")
+    folder = run("-m", "sports_lightning.train", *FAST, f"data.root={sample}", "debug=fast", "test=false")
+    assert (Path(folder) / "checkpoints/best.ckpt").is_file()
