@@ -86,8 +86,9 @@ def test_per_class_figures_equal_scikit_learn(trained: tuple[Path, str]) -> None
 
 
 def test_wandb_run_is_kept_offline_in_the_run_folder(trained: tuple[Path, str]) -> None:
-    folder, _ = trained
+    folder, printed = trained
     assert len(list((folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
+    assert f"wandb sync {folder}/wandb/offline-run-*" in printed, "and it says how to upload it later"
 
 
 def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path: Path) -> None:

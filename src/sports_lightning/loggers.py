@@ -18,14 +18,12 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
 
     WANDB_MODE, where set, decides. `arguments` are those of WandbLogger and of `wandb.init`.
     """
-    if "WANDB_MODE" not in os.environ:
-        reason = why_offline()
-        if reason:
-            os.environ["WANDB_MODE"] = "offline"  # the environment, so that worker processes follow
-            log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
-    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_SILENT", "true")  # before wandb reads its settings
+    reason = None if "WANDB_MODE" in os.environ else why_offline()
+    if reason:
+        log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(save_dir=save_dir, **arguments)
+    return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
 
 
 def why_offline() -> str | None:

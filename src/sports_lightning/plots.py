@@ -74,9 +74,16 @@ def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str 
         axes.axis("off")
     for axes, picture, caption in zip(figure.axes, paths, captions, strict=False):
         try:
-            axes.imshow(F.resize(decode(picture), None, max_size=256).permute(1, 2, 0).numpy())
+            axes.imshow(_thumbnail(decode(picture)).permute(1, 2, 0).numpy())
         except UnreadablePicture:
             axes.text(0.5, 0.5, "unreadable", ha="center")
         # $ would begin a formula
         axes.set_title(caption.replace("$", r"\$"), fontsize=9, y=-0.04, va="top")
     figure.savefig(path, dpi=110)
+
+
+def _thumbnail(image: Tensor, side: int = 256) -> Tensor:
+    """uint8 (3, h, w) to uint8 (3, side, side), whole, on white."""
+    image = F.resize(image, None, max_size=side)
+    left, top = (side - image.shape[2]) // 2, (side - image.shape[1]) // 2
+    return F.pad(image, [left, top, side - image.shape[2] - left, side - image.shape[1] - top], fill=255)

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from sports_lightning import plots
@@ -66,14 +66,15 @@ class Predictions:
 
     def print(self) -> None:
         """Print the predictions as a table."""
-        table = Table("picture", "prediction", "probability", "second", "third")
+        table = Table(Column("picture", overflow="fold"), "prediction", "probability", "second")
         _, columns = top_columns(self.logits, self.classes)
-        for path, (_, _, *ranked) in zip(self.paths, columns, strict=True):
-            (first, p), *others = zip(ranked[::2], ranked[1::2], strict=True)
-            second, third = [f"{name} {q:.1%}" for name, q in others[:2]] + [""] * (2 - len(others[:2]))
-            table.add_row(_shown(path), escape(str(first)), f"{p:.1%}", escape(second), escape(third))
+        for path, (name, probability, *ranked) in zip(self.paths, columns, strict=True):
+            second, its_probability = ranked[2:4]
+            table.add_row(
+                _shown(path), escape(str(name)), f"{probability:.1%}", f"{escape(str(second))} {its_probability:.1%}"
+            )
         for path, reason in self.unreadable.items():
-            table.add_row(_shown(path), f"[red]unreadable: {escape(reason)}[/red]", "", "", "")
+            table.add_row(_shown(path), f"[red]unreadable: {escape(reason)}[/red]")
         Console().print(table)
 
 
