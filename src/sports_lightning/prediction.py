@@ -73,9 +73,10 @@ class Predictions:
             table.add_row(
                 _shown(path), escape(str(name)), f"{probability:.1%}", f"{escape(str(second))} {its_probability:.1%}"
             )
+        console = Console()
+        console.print(table)
         for path, reason in self.unreadable.items():
-            table.add_row(_shown(path), f"[red]unreadable: {escape(reason)}[/red]")
-        Console().print(table)
+            console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
 
 
 def _shown(path: str) -> str:
