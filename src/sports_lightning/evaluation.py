@@ -38,8 +38,9 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and `mistakes.png` into `folder`."""
         self._write_predictions(folder / "predictions.csv")
-        self._write_per_class(folder / "per_class.csv")
-        plots.confusion_matrix(self.confusion(), self.classes, folder / "confusion_matrix.png")
+        confusion = self.confusion()
+        self._write_per_class(confusion, folder / "per_class.csv")
+        plots.confusion_matrix(confusion, self.classes, folder / "confusion_matrix.png")
         self._draw_mistakes(folder / "mistakes.png")
 
     def confusion(self) -> Tensor:
@@ -57,8 +58,7 @@ class Evaluation:
             ([picture, label, *column, probability] for picture, label, column, probability in rows),
         )
 
-    def _write_per_class(self, path: Path) -> None:
-        confusion = self.confusion()
+    def _write_per_class(self, confusion: Tensor, path: Path) -> None:
         scores = torch.stack(class_scores(confusion), dim=1).tolist()
         counts = confusion.sum(dim=1).tolist()
         mistaken = confusion - torch.diag(confusion.diag())
