@@ -3,16 +3,25 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import cli
+from sports_lightning.cli import CONF_DIR
 from sports_lightning.data.sample import draw_sample
 
 FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+
+# What a run keeps for the next one stays out of the home folder of whoever runs the tests.
+_cache = tempfile.TemporaryDirectory()
+os.environ["SPORTS_LIGHTNING_CACHE"] = _cache.name
 
 # Nobody is logged in to W&B, whoever runs the tests.
 os.environ["NETRC"] = os.devnull
@@ -32,6 +41,18 @@ def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subp
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+def composed(tmp_path: Path, *overrides: str) -> DictConfig:
+    """`conf/train.yaml` with these overrides, as a command in the run folder `tmp_path` has it."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+    cfg.hydra.runtime.output_dir = str(tmp_path)
+    HydraConfig.instance().set_config(cfg)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    OmegaConf.set_struct(cfg, True)
+    return cfg
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
+from conftest import composed
 from sports_lightning.augment import build_mix, build_transform
 from sports_lightning.classifier import build_classifier
 from sports_lightning.cli import CONF_DIR
@@ -24,17 +22,6 @@ CHOICES = sorted(
     if path.parent.name not in ("hydra", "inference", "wandb")
 )
 NEEDS = {"model=timm": ["model.name=resnet18"]}
-
-
-def composed(tmp_path: Path, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", list(overrides), return_hydra_config=True)
-    cfg.hydra.runtime.output_dir = str(tmp_path)
-    HydraConfig.instance().set_config(cfg)
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    OmegaConf.set_struct(cfg, True)
-    return cfg
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -12,8 +12,10 @@ from torchvision.transforms import v2
 
 from sports_lightning.augment import KerasAffine, PairMix
 from sports_lightning.data.dataset import TrainingPictures, seeded
-from sports_lightning.data.images import decode, find_unreadable
+from sports_lightning.data.images import decode
 from sports_lightning.data.index import read_index
+from sports_lightning.data.ledger import examine
+from sports_lightning.data.pictures import PictureFiles
 from sports_lightning.data.sample import COUNTS, draw_sample
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.data.scenes import SPORTS, draw_scene
@@ -89,7 +91,8 @@ def test_unreadable_files_are_found_with_their_reason(
     Image.new("RGB", (300, 300)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
     names = [path.name for path in tmp_path.iterdir()]
-    assert set(find_unreadable(tmp_path, names)) == {"torn.jpg", "text.png", "nothing.gif", "bomb.png"}
+    unreadable = {name for name, entry in zip(names, examine(tmp_path, names), strict=True) if entry.problem}
+    assert unreadable == {"torn.jpg", "text.png", "nothing.gif", "bomb.png"}
     for name in ("torn.jpg", "text.png", "nothing.gif", "bomb.png"):
         with pytest.raises(UnreadablePicture, match=name), warnings.catch_warnings():
             decode(tmp_path / name)
@@ -125,7 +128,8 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
 def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: Path) -> None:
     split = read_index(sample, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
-    pictures = TrainingPictures(sample, split, transform, 7, PairMix(10, 0.4, 1.0))
+    files = PictureFiles(sample, split, None)
+    pictures = TrainingPictures(files, split.labels, transform, 7, PairMix(10, 0.4, 1.0))
     before = torch.get_rng_state()
     image, target = pictures[3, 11, 0]
     assert torch.equal(torch.get_rng_state(), before)
@@ -135,7 +139,7 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: P
     assert torch.equal(target, same_target)
     assert not torch.equal(image, pictures[4, 11, 0][0])
     assert not torch.equal(image, pictures[3, 11, 1][0])
-    assert not torch.equal(image, TrainingPictures(sample, split, transform, 8)[3, 11, 0][0])
+    assert not torch.equal(image, TrainingPictures(files, split.labels, transform, 8)[3, 11, 0][0])
     with seeded(1, 2):
         first = (torch.rand(1).item(), np.random.rand())
     with seeded(1, 2):

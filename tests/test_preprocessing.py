@@ -62,10 +62,15 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     cfg.augment.preprocessing = classifier.spec.preprocessing
     from sports_lightning.augment import build_transform
     from sports_lightning.data.dataset import TrainingPictures
+    from sports_lightning.data.pictures import PictureFiles
 
-    image, _ = TrainingPictures(sample, split, build_transform(cfg.augment), seed=0)[0, 0, 0]
+    files = PictureFiles(sample, split, None)
+    image, _ = TrainingPictures(files, split.labels, build_transform(cfg.augment), seed=0)[0, 0, 0]
     classifier(image[None])
-    data = SportsDataModule(index, Preprocessing.from_dict(classifier.spec.preprocessing), cfg.augment, 1, 0, 0)
+    folder = OmegaConf.merge(
+        OmegaConf.load(Path(__file__).parents[1] / "conf/data/folder.yaml"), {"batch_size": 1, "num_workers": 0}
+    )
+    data = SportsDataModule(index, Preprocessing.from_dict(classifier.spec.preprocessing), folder, cfg.augment, 0)  # type: ignore[arg-type]
     classifier(next(iter(data.val_dataloader()))[0])
     inference.compute_logits(classifier, sample, split, settings)
     prediction.predict_pictures(classifier, [str(sample / path)], settings)

@@ -13,6 +13,7 @@ import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.errors import UserError
@@ -63,8 +64,20 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to logits (n, classes)."""
+        return self.net(self._normalise(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to what the last layer works on, (n, features), by timm's `forward_head`."""
+        return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)  # type: ignore[operator]
+
+    def head(self, features: Tensor) -> Tensor:
+        """The last layer: features (n, features) to logits (n, classes)."""
+        drop_rate = getattr(self.net, "drop_rate", 0.0)
+        return self.net.get_classifier()(F.dropout(features, drop_rate, self.training))  # type: ignore[operator]
+
+    def _normalise(self, images: Tensor) -> Tensor:
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        return self.net(normalised.contiguous(memory_format=torch.channels_last))
+        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> Classifier:

@@ -11,11 +11,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from string import Template
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import UserError
@@ -71,6 +72,9 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
                 print(folder, flush=True)
 
     try:
+        if "--help" in sys.argv[1:]:
+            print(_help(config_name, [argument for argument in sys.argv[1:] if argument != "--help"]))
+            sys.exit(0)
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         report(error)
@@ -78,6 +82,21 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
     sys.exit(1 if failed else 0)
+
+
+def _help(config_name: str, overrides: list[str]) -> str:
+    """What Hydra's own `--help` prints from `conf/hydra/*.yaml`, in half the time: it parses every group twice."""
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose(config_name, overrides, return_hydra_config=True)
+    template, groups = cfg.hydra.help.template, []
+    for folder in sorted(
+        path for path in CONF_DIR.iterdir() if path.is_dir() and path.name in cfg.hydra.runtime.choices
+    ):
+        if folder.name != "hydra":
+            groups.append(f"{folder.name}: {', '.join(sorted(file.stem for file in folder.glob('*.yaml')))}")
+    with open_dict(cfg):
+        del cfg.hydra
+    return Template(template).substitute(APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(cfg))
 
 
 def _remove_if_nothing_was_written(folder: Path) -> None:

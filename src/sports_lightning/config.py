@@ -12,7 +12,10 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError(f"seed={cfg.seed} must be below 2**32")
     _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
+    _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)
+    if cfg.augment.views is not None:
+        _whole(cfg, "augment.views", 1)
     _positive(cfg, "optimizer.lr")
     _positive(cfg, "augment.mixup", or_zero=True)
     _positive(cfg, "augment.cutmix", or_zero=True)

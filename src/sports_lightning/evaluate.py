@@ -12,14 +12,13 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
     check_evaluate(cfg)
     from sports_lightning.classifier import load_classifier
-    from sports_lightning.data.source import open_dataset, provide_data
+    from sports_lightning.data.source import open_dataset
     from sports_lightning.evaluation import evaluate_split, print_figures
     from sports_lightning.run_folder import write_json
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
-    root = provide_data(cfg.data)
-    index = open_dataset(root, [cfg.split], classifier.spec.classes, cfg.data.skip_unreadable)
+    index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
     figures = {cfg.split: evaluation.figures()}
     evaluation.write(folder)

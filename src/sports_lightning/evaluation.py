@@ -12,6 +12,7 @@ from torch import Tensor
 from sports_lightning import plots
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Index, Split
+from sports_lightning.features import logits_from_features
 from sports_lightning.inference import compute_logits
 from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix
 from sports_lightning.run_folder import write_csv
@@ -81,9 +82,14 @@ class Evaluation:
         )
 
 
-def evaluate_split(classifier: Classifier, index: Index, split: str, inference: DictConfig) -> Evaluation:
-    """Run the classifier over a split of the index."""
-    logits = compute_logits(classifier, index.root, index.splits[split], inference)
+def evaluate_split(
+    classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path | None = None
+) -> Evaluation:
+    """Run the classifier over a split of the index; with a `cache_dir`, its backbone's part is kept there."""
+    if cache_dir:
+        logits = logits_from_features(classifier, index, split, inference, cache_dir)
+    else:
+        logits = compute_logits(classifier, index.root, index.splits[split], inference)
     return Evaluation(index.root, index.splits[split], index.classes, logits)
 
 

@@ -1,26 +1,30 @@
 """Logits of a classifier over a list of pictures; `train`'s end, `evaluate` and `predict` all come through here."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
+from sports_lightning.data.pictures import PictureFiles
 from sports_lightning.preprocessing import Preprocessing
 
 
 class _Forward(pl.LightningModule):
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, function: Callable[[Classifier, Tensor], Tensor], classifier: Classifier) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.function, self.classifier = function, classifier
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self.classifier(batch[0]).float().cpu()
+        return self.function(self.classifier, batch[0]).float().cpu()
 
 
 def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
@@ -32,11 +36,22 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         split: the pictures.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
-    transform = Preprocessing.from_dict(classifier.spec.preprocessing).transform()
-    dataset = EvaluationPictures(root, split, transform)
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    files = PictureFiles(root, split, preprocessing.least_side)
+    dataset = EvaluationPictures(files, split.labels, preprocessing.transform())
+    return run_over(Classifier.forward, classifier, dataset, inference)
+
+
+def run_over(
+    function: Callable[[Classifier, Tensor], Tensor],
+    classifier: Classifier,
+    dataset: Dataset[Any],
+    inference: DictConfig,
+) -> Tensor:
+    """What `function` makes of the pictures (n, 3, height, width) of `dataset`, in order, as float32 on the CPU."""
     trainer = build_inference_trainer(inference)
-    batches = trainer.predict(_Forward(classifier), build_loader(dataset, inference.batch_size, inference.num_workers))
-    return torch.cat(batches)  # type: ignore[arg-type]
+    loader = build_loader(dataset, inference.batch_size, inference.num_workers)
+    return torch.cat(trainer.predict(_Forward(function, classifier), loader))  # type: ignore[arg-type]
 
 
 def build_inference_trainer(inference: DictConfig) -> pl.Trainer:

@@ -24,6 +24,9 @@ class ClassifierModule(pl.LightningModule):
         optimizer: `conf/optimizer/*.yaml`.
         scheduler: `conf/scheduler/*.yaml`.
         finetune: `conf/finetune/*.yaml`.
+
+    Attributes:
+        on_features: whether batches hold the frozen backbone's features (n, features) instead of pictures.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class ClassifierModule(pl.LightningModule):
         self.classifier = classifier
         self.loss = loss
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
+        self.on_features = False
         apply_finetune(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
         self.train_figures = Figures(num_classes)
@@ -56,10 +60,14 @@ class ClassifierModule(pl.LightningModule):
             apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
         self.train()  # Lightning leaves every module in the mode that it finds it in
 
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (n, classes) of a batch's pictures or features."""
+        return self.classifier.head(inputs) if self.on_features else self.classifier(inputs)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss that is optimised; the figures are logged as `train/…`."""
-        images, targets = batch
-        logits = self.classifier(images)
+        inputs, targets = batch
+        logits = self(inputs)
         # Mixed pictures count as the class that has the larger share of them.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self.train_figures.update(logits.detach(), labels)
@@ -72,8 +80,8 @@ class ClassifierModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch in; the figures are logged as `val/…`."""
-        images, labels = batch
-        self.val_figures.update(self.classifier(images), labels)
+        inputs, labels = batch
+        self.val_figures.update(self(inputs), labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/…`."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sports_lightning import plots
 from sports_lightning.classifier import Classifier
-from sports_lightning.data.images import find_unreadable
 from sports_lightning.data.index import Split, list_pictures
+from sports_lightning.data.ledger import examine
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import top_columns
 from sports_lightning.inference import compute_logits
@@ -89,7 +89,8 @@ def predict_pictures(classifier: Classifier, paths: list[str], inference: DictCo
     Raises:
         UserError: none of them can.
     """
-    unreadable = find_unreadable(Path(), paths)
+    entries = zip(paths, examine(Path(), paths), strict=True)
+    unreadable = {path: entry.problem for path, entry in entries if entry.problem}
     readable = [path for path in paths if path not in unreadable]
     if not readable:
         path, reason = next(iter(unreadable.items()))

@@ -3,6 +3,7 @@
 Training, evaluation and prediction all read the same `Preprocessing`; nothing in here can be set a second time.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,6 +48,14 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for a checkpoint or a config."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def least_side(self) -> int:
+        """Pixels a side below which a picture is not scaled while it is decoded: twice what the model sees.
+
+        So there is enough left to choose from for an antialiased resize, and for a random crop of a quarter.
+        """
+        return 2 * max(math.ceil(side / self.crop_pct) for side in self.size)
 
     def transform(self) -> Callable[[Tensor], Tensor]:
         """The deterministic transform: uint8 (3, h, w) of any size to uint8 (3, *size)."""

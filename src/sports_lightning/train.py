@@ -12,10 +12,13 @@ from sports_lightning.config import check_train
 def train(cfg: DictConfig, folder: Path) -> None:
     """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
     check_train(cfg)
-    from sports_lightning import training
+    from sports_lightning.data.source import open_dataset
+
+    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
+    from sports_lightning import training  # torch and all, only once the data is known to be good
 
     try:
-        run = training.fit(cfg)
+        run = training.fit(cfg, index)
         if is_rank_zero():
             training.report(cfg, run, folder)
     finally:

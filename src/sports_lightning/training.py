@@ -16,9 +16,9 @@ from sports_lightning import plots
 from sports_lightning.classifier import build_classifier, load_classifier
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
-from sports_lightning.data.source import open_dataset, provide_data
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import evaluate_split, print_figures
+from sports_lightning.features import use_features
 from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.losses import loss_function
@@ -35,33 +35,23 @@ class FittedRun:
 
     index: Index
     best_checkpoint: Path
+    on_features: bool
     loggers: list[Logger]
 
 
-def fit(cfg: DictConfig) -> FittedRun:
-    """Train as `conf/train.yaml` says and return where the best checkpoint is.
+def fit(cfg: DictConfig, index: Index) -> FittedRun:
+    """Train on `index` as `conf/train.yaml` says and return where the best checkpoint is.
 
     Raises:
-        UserError: data, model or settings that cannot work.
+        UserError: model or settings that cannot work.
     """
     pl.seed_everything(cfg.seed, verbose=False)
-    splits = ["train", "val", "test"] if cfg.test else ["train", "val"]
-    index = open_dataset(provide_data(cfg.data), splits, skip_unreadable=cfg.data.skip_unreadable)
     classifier = build_classifier(cfg.model, index.classes, index.root)
     cfg.augment.preprocessing = classifier.spec.preprocessing
-    module = ClassifierModule(
-        classifier, loss_function(cfg.loss, index.class_counts("train")), cfg.optimizer, cfg.scheduler, cfg.finetune
-    )
-    data = SportsDataModule(
-        index,
-        Preprocessing.from_dict(classifier.spec.preprocessing),
-        cfg.augment,
-        cfg.data.batch_size,
-        cfg.data.num_workers,
-        cfg.seed,
-        cfg.data.balanced_sampling,
-        cfg.data.reshuffle,
-    )
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    data = SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
+    loss = loss_function(cfg.loss, index.class_counts("train"))
+    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
     if best is None:
@@ -82,13 +72,14 @@ def fit(cfg: DictConfig) -> FittedRun:
         cfg.model.name, f"{total:,}", f"{learning:,}", len(index.classes),
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
+    module.on_features = use_features(classifier, data, cfg)
     trainer.fit(module, datamodule=data)
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     if not best.best_model_path:
         raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
-    return FittedRun(index, Path(best.best_model_path), loggers)
+    return FittedRun(index, Path(best.best_model_path), module.on_features, loggers)
 
 
 def _log_config(cfg: DictConfig, loggers: list[Logger]) -> None:
@@ -104,7 +95,8 @@ def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     classifier = load_classifier(run.best_checkpoint)
     figures: dict[str, dict[str, float]] = {}
     for name in [name for name in ("val", "test") if name in run.index.splits]:
-        evaluation = evaluate_split(classifier, run.index, name, cfg.inference)
+        cache_dir = Path(cfg.data.cache_dir).expanduser() if run.on_features else None
+        evaluation = evaluate_split(classifier, run.index, name, cfg.inference, cache_dir)
         figures[name] = evaluation.figures()
     evaluation.write(folder)
     epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]

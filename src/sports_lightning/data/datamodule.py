@@ -1,5 +1,8 @@
 """Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -9,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from sports_lightning.augment import build_mix, build_transform
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
 from sports_lightning.data.index import Index
+from sports_lightning.data.pictures import Pictures, open_pictures
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.preprocessing import Preprocessing
 
@@ -21,54 +25,48 @@ class SportsDataModule(pl.LightningDataModule):
     Args:
         index: the data set, with the splits "train" and "val".
         preprocessing: the model's.
+        data: `conf/data/*.yaml`.
         augment: `conf/augment/*.yaml`, its `preprocessing` filled in.
-        batch_size: over all devices together, so that the number of devices changes the speed and not the result.
-        num_workers: data-loading processes for each device; 0 loads in the training process.
         seed: of the run.
-        balanced_sampling: draw every class equally often.
-        reshuffle: a new order every epoch.
+
+    Attributes:
+        train_set, val_set: what the batches are made of, addressed by (epoch, index, repeat) and by index. Sets that
+            hold something else than pictures for the same positions may take their place (see features).
     """
 
     def __init__(
-        self,
-        index: Index,
-        preprocessing: Preprocessing,
-        augment: DictConfig,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
-        balanced_sampling: bool = False,
-        reshuffle: bool = True,
+        self, index: Index, preprocessing: Preprocessing, data: DictConfig, augment: DictConfig, seed: int
     ) -> None:
         super().__init__()
-        self.index, self.preprocessing, self.augment = index, preprocessing, augment
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.balanced_sampling, self.reshuffle = balanced_sampling, reshuffle
+        self.index, self.data, self.seed = index, data, seed
+        train, val = index.splits["train"], index.splits["val"]
+
+        def pictures(split: str) -> Pictures:
+            cache_dir = Path(data.cache_dir).expanduser()
+            return open_pictures(index.root, index.splits[split], preprocessing.least_side, data.cache, cache_dir)
+
+        mix = build_mix(augment, len(index.classes))
+        self.train_set: Dataset[Any] = TrainingPictures(
+            pictures("train"), train.labels, build_transform(augment), seed, mix, augment.views
+        )
+        self.val_set: Dataset[Any] = EvaluationPictures(pictures("val"), val.labels, preprocessing.transform())
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others."""
         assert self.trainer is not None
         split, rank, world_size = self.index.splits["train"], self.trainer.global_rank, self.trainer.world_size
         weights = None
-        if self.balanced_sampling:
+        if self.data.balanced_sampling:
             weights = 1 / np.array(self.index.class_counts("train"), dtype=np.float64)[split.labels]
             weights /= weights.sum()
-        dataset = TrainingPictures(
-            self.index.root,
-            split,
-            build_transform(self.augment),
-            self.seed,
-            build_mix(self.augment, len(self.index.classes)),
-        )
-        sampler = EpochSampler(len(split), self.seed, weights, self.reshuffle, rank, world_size)
-        batch_size = self.batch_size // world_size
-        return build_loader(dataset, batch_size, self.num_workers, sampler, drop_last=len(sampler) >= batch_size)
+        sampler = EpochSampler(len(split), self.seed, weights, self.data.reshuffle, rank, world_size)
+        batch_size = self.data.batch_size // world_size  # the number of devices changes the speed and not the result
+        drop_last = len(sampler) >= batch_size
+        return build_loader(self.train_set, batch_size, self.data.num_workers, sampler, drop_last)
 
     def val_dataloader(self) -> DataLoader:
         """Batches of the validation split, nothing random; every device sees all of it."""
-        split = self.index.splits["val"]
-        dataset = EvaluationPictures(self.index.root, split, self.preprocessing.transform())
-        return build_loader(dataset, self.batch_size, self.num_workers)
+        return build_loader(self.val_set, self.data.batch_size, self.data.num_workers)
 
 
 def build_loader(

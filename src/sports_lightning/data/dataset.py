@@ -2,26 +2,27 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from sports_lightning.data.images import decode
-from sports_lightning.data.index import Split
+from sports_lightning.data.pictures import Pictures
 
 Transform = Callable[[Tensor], Tensor]
 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global draws from `key`, and put back what was there afterwards."""
+    """Seed torch's, numpy's and Python's global draws from `key`, and put back what was there afterwards.
+
+    A data-loading worker draws nothing else: there nothing is put back, which would take longer than most transforms.
+    """
     a, b = np.random.SeedSequence(key).generate_state(2)
-    with isolate_rng(include_cuda=False):
+    with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
         torch.default_generator.manual_seed(int(a))  # torch.manual_seed would queue a call for every CUDA device
         np.random.seed(b)
         random.seed(int(b))
@@ -29,50 +30,55 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 class EvaluationPictures(Dataset[tuple[Tensor, int]]):
-    """Decoded and preprocessed pictures with their labels, in order, nothing random.
+    """Preprocessed pictures with their labels, in order, nothing random.
 
     Item i is (uint8 (3, height, width), label).
     """
 
-    def __init__(self, root: Path, split: Split, transform: Transform) -> None:
-        self.root, self.split, self.transform = root, split, transform
+    def __init__(self, pictures: Pictures, labels: list[int], transform: Transform) -> None:
+        self.pictures, self.labels, self.transform = pictures, labels, transform
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(decode(self.root / self.split.paths[index])), self.split.labels[index]
+        return self.transform(self.pictures(index)), self.labels[index]
 
 
 class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     """Augmented pictures, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
 
     Args:
-        root: the folder that the split's paths are relative to.
-        split: the pictures.
+        pictures: position to picture.
+        labels: of each.
         transform: augmentation, uint8 (3, h, w) to uint8 (3, height, width); may draw from torch's global generator.
         seed: of the run.
         mix: mixup or cutmix of two pictures (see augment.PairMix), or None. The partner is drawn for each picture
             alone, not within its batch, so that the result does not depend on how batches are cut over devices.
+        views: how many draws of the augmentation each picture has, which take turns; None: new ones every epoch.
 
     An item is (uint8 (3, height, width), int64 label ()) or, with `mix`, a float32 (classes,) target.
     """
 
     def __init__(
         self,
-        root: Path,
-        split: Split,
+        pictures: Pictures,
+        labels: list[int],
         transform: Transform,
         seed: int,
         mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        views: int | None = None,
     ) -> None:
-        self.root, self.split, self.transform, self.seed, self.mix = root, split, transform, seed, mix
+        self.pictures, self.labels, self.transform = pictures, labels, transform
+        self.seed, self.mix, self.views = seed, mix, views
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         epoch, index, repeat = key
+        if self.views:
+            epoch, repeat = (epoch + repeat) % self.views, 0
         with seeded(self.seed, epoch, index, repeat):
             image, label = self._load(index)
             if self.mix is None:
@@ -81,5 +87,4 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
             return self.mix(torch.stack([image, other]), torch.stack([label, other_label]))
 
     def _load(self, index: int) -> tuple[Tensor, Tensor]:
-        image = self.transform(decode(self.root / self.split.paths[index]))
-        return image, torch.tensor(self.split.labels[index])
+        return self.transform(self.pictures(index)), torch.tensor(self.labels[index])

@@ -1,8 +1,8 @@
 """Which pictures there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
 
 import os
-from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sports_lightning.errors import UserError
@@ -13,18 +13,17 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Split:
-    """The pictures of one split: paths relative to the data root, and the class index of each."""
+    """The pictures of one split: paths relative to the data root, the class index of each, and its content's digest.
+
+    Digests are there once the pictures have been read (see ledger).
+    """
 
     paths: list[str]
     labels: list[int]
+    digests: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
-
-    def without(self, unwanted: Container[str]) -> "Split":
-        """The same split less the paths in `unwanted`."""
-        kept = [(p, y) for p, y in zip(self.paths, self.labels, strict=True) if p not in unwanted]
-        return Split([p for p, _ in kept], [y for _, y in kept])
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.images import find_unreadable
-from sports_lightning.data.index import SPLIT_FOLDERS, Index, read_index
+from sports_lightning.data.index import SPLIT_FOLDERS, Index, Split, read_index
+from sports_lightning.data.ledger import examine
 from sports_lightning.data.sample import draw_sample
 from sports_lightning.errors import UserError
 
@@ -33,32 +33,35 @@ def provide_data(data: DictConfig) -> Path:
     return root
 
 
-def open_dataset(
-    root: Path, splits: list[str], classes: list[str] | None = None, skip_unreadable: bool = False
-) -> Index:
-    """The index of the data set under `root`, with every picture read once to its end.
+def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> Index:
+    """The index of the data set that `conf/data/*.yaml` names, with every picture known to be readable.
 
     Args:
-        root: folder that holds train/ valid/ test/.
+        data: where it is; it is drawn or downloaded first where it asks for that.
         splits: which of "train", "val", "test".
         classes: what to expect; the folders of `train` where not given.
-        skip_unreadable: leave damaged files out instead of raising.
 
     Raises:
         UserError: folders that are missing, empty or do not agree, or a file that is not a picture.
     """
+    root = provide_data(data)
     index = read_index(root, splits, classes)
-    unreadable = find_unreadable(root, [path for split in index.splits.values() for path in split.paths])
-    if not unreadable:
-        return index
-    listed = "; ".join(f"{root / path}: {reason}" for path, reason in list(unreadable.items())[:5])
-    more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-    if not skip_unreadable:
-        raise UserError(
-            f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
-        )
-    log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
-    index = Index(root, index.classes, {name: split.without(unreadable) for name, split in index.splits.items()})
+    paths = [path for split in index.splits.values() for path in split.paths]
+    entries = dict(zip(paths, examine(root, paths, Path(data.cache_dir).expanduser()), strict=True))
+    unreadable = {path: entry.problem for path, entry in entries.items() if entry.problem}
+    if unreadable:
+        listed = "; ".join(f"{root / path}: {problem}" for path, problem in list(unreadable.items())[:5])
+        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+        if not data.skip_unreadable:
+            raise UserError(
+                f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
+            )
+        log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
+    kept = {}
+    for name, split in index.splits.items():
+        pairs = [(p, label) for p, label in zip(split.paths, split.labels, strict=True) if p not in unreadable]
+        kept[name] = Split([p for p, _ in pairs], [y for _, y in pairs], [entries[p].digest for p, _ in pairs])
+    index = Index(root, index.classes, kept)
     for name in splits:
         for label, count in enumerate(index.class_counts(name)):
             if not count:

@@ -85,7 +85,7 @@ class ScratchCNN(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.num_features = self.head_hidden_size = channels
-        self.drop = nn.Dropout(drop_rate)
+        self.drop_rate = drop_rate
         self.reset_classifier(num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -109,9 +109,14 @@ class ScratchCNN(nn.Module):
         """(n, 3, height, width) to (n, widths[-1], height / 32, width / 32)."""
         return self.stages(self.stem(x))
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(n, widths[-1], h, w) to logits (n, num_classes), or to (n, widths[-1])."""
+        pooled = F.dropout(x.mean(dim=(2, 3)), self.drop_rate, self.training)
+        return pooled if pre_logits else self.classifier(pooled)
+
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, height, width) to logits (n, num_classes)."""
-        return self.classifier(self.drop(self.forward_features(x).mean(dim=(2, 3))))
+        return self.forward_head(self.forward_features(x))
 
 
 @register_model

@@ -73,9 +73,13 @@ class SimpleCNN(nn.Module):
         """(n, 3, height, width) to (n, 512)."""
         return self.hidden(self.features(x))
 
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(n, 512) to logits (n, num_classes)."""
+        return x if pre_logits else self.classifier(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, height, width) to logits (n, num_classes)."""
-        return self.classifier(self.forward_features(x))
+        return self.forward_head(self.forward_features(x))
 
 
 @register_model

@@ -1,0 +1,106 @@
+"""The pictures of a split as uint8 tensors: decoded each time, or decoded once and kept in memory or on disk."""
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sports_lightning.data.images import decode
+from sports_lightning.data.index import Split
+from sports_lightning.data.store import fingerprint, stored
+from sports_lightning.errors import UserError
+
+Pictures = Callable[[int], Tensor]  # position in the split to uint8 (3, height, width)
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+class PictureFiles:
+    """Decodes a picture whenever it is asked for.
+
+    Args:
+        root: the folder that the split's paths are relative to.
+        split: the pictures.
+        least: pixels a side that are enough (see `decode`).
+    """
+
+    def __init__(self, root: Path, split: Split, least: int | None) -> None:
+        self.root, self.split, self.least = root, split, least
+
+    def __call__(self, index: int) -> Tensor:
+        """uint8 (3, height, width)."""
+        return decode(self.root / self.split.paths[index], self.least)
+
+
+class MappedPictures:
+    """Decoded pictures in one memory-mapped file, which all workers and devices share.
+
+    Args:
+        folder: where `pixels` (every picture's (height, width, 3) uint8, one after the other) and `places.npy`
+            (n, 3) int64 (offset, height, width) are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.pixels = np.memmap(folder / "pixels", dtype=np.uint8, mode="r")
+        self.places = np.load(folder / "places.npy", mmap_mode="r")
+
+    def __call__(self, index: int) -> Tensor:
+        """uint8 (3, height, width)."""
+        offset, height, width = self.places[index].tolist()
+        # A copy, for torch has no read-only tensors; it costs a hundredth of decoding.
+        pixels = np.array(self.pixels[offset : offset + height * width * 3])
+        return torch.from_numpy(pixels).view(height, width, 3).permute(2, 0, 1)
+
+
+def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> Pictures:
+    """The pictures of a split, kept decoded where `cache` says so.
+
+    Args:
+        root: the folder that the split's paths are relative to.
+        split: the pictures, with their digests where they are to be kept.
+        least: pixels a side that are enough (see `decode`).
+        cache: None, "disk" (below `cache_dir`, for the runs to come) or "ram" (until `forget_pictures`).
+        cache_dir: `data.cache_dir`.
+
+    Raises:
+        UserError: not enough room, or no shared memory on this system.
+    """
+    files = PictureFiles(root, split, least)
+    if cache is None:
+        return files
+    if cache == "ram":
+        if not _SHARED_MEMORY.is_dir():
+            raise UserError("data.cache=ram needs /dev/shm, which this system has not got: use data.cache=disk")
+        cache_dir = _ram()
+    key = fingerprint(["pictures", 1, least, split.digests])
+    return MappedPictures(stored(cache_dir, "pictures", key, lambda folder: _decode_all(files, len(split), folder)))
+
+
+def forget_pictures() -> None:
+    """Free what `data.cache=ram` holds for this process."""
+    shutil.rmtree(_ram(), ignore_errors=True)
+
+
+def _ram() -> Path:
+    # The processes of a distributed run are children of its first, which tells them whose memory it is.
+    return _SHARED_MEMORY / f"sports_lightning-{os.environ.setdefault('SPORTS_LIGHTNING_RAM', str(os.getpid()))}"
+
+
+def _decode_all(files: PictureFiles, count: int, folder: Path) -> None:
+    places = np.zeros((count, 3), dtype=np.int64)
+    offset = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool, (folder / "pixels").open("wb") as file:
+        pictures = tqdm(
+            pool.map(files, range(count)), "decoding", count, unit="img", delay=2, leave=False, disable=None
+        )
+        for i, picture in enumerate(pictures):
+            pixels = picture.permute(1, 2, 0).contiguous().numpy()
+            places[i] = offset, *pixels.shape[:2]
+            offset += file.write(pixels.tobytes())
+    np.save(folder / "places.npy", places)

@@ -1,0 +1,209 @@
+"""What is kept between runs: never stale, never torn, the same result with it as without."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from conftest import FAST, command, composed
+from sports_lightning.classifier import Classifier, build_classifier
+from sports_lightning.data import ledger
+from sports_lightning.data.datamodule import SportsDataModule
+from sports_lightning.data.index import Split, read_index
+from sports_lightning.data.ledger import examine
+from sports_lightning.data.pictures import PictureFiles, forget_pictures, open_pictures
+from sports_lightning.data.source import open_dataset
+from sports_lightning.data.store import stored
+from sports_lightning.features import use_features
+from sports_lightning.preprocessing import Preprocessing
+
+
+def write_number(folder: Path) -> None:
+    (folder / "number").write_text(str(os.getpid()))
+
+
+def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> None:
+    calls = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "data").write_bytes(b"x" * 1000)
+
+    folder = stored(tmp_path, "things", "key", build)
+    assert stored(tmp_path, "things", "key", build) == folder
+    assert len(calls) == 1
+    for damage in (b"x" * 999, b"x" * 999 + b"y"):
+        (folder / "data").write_bytes(damage)
+        assert (stored(tmp_path, "things", "key", build) / "data").read_bytes() == b"x" * 1000
+    (folder / "contents.json").write_text('{"data"')
+    stored(tmp_path, "things", "key", build)
+    assert len(calls) == 4
+    assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"], "nothing is left lying about"
+
+    def fail(folder: Path) -> None:
+        (folder / "data").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored(tmp_path, "things", "other", fail)
+    assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"]
+
+
+def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        folders = pool.starmap(stored, [(tmp_path, "things", "key", write_number)] * 8)
+    assert set(folders) == {tmp_path / "things" / "key"}
+    assert [path.name for path in (tmp_path / "things").iterdir()] == ["key"]
+
+
+def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_RACY_NS", 0)
+    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
+    pictures.mkdir()
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(pictures / name)
+    first = examine(pictures, ["a.png", "b.png"], cache)
+    assert len({entry.digest for entry in first}) == 2
+    read: list[Path] = []
+    real = ledger._read
+    monkeypatch.setattr(ledger, "_read", lambda path: (read.append(path), real(path))[1])
+    assert examine(pictures, ["b.png", "a.png"], cache) == first[::-1]
+    assert not read
+
+    times = (pictures / "a.png").stat()
+    torn = (pictures / "a.png").read_bytes()[:-20].ljust(times.st_size, b"\0")
+    (pictures / "a.png").write_bytes(torn)
+    os.utime(pictures / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
+    changed = examine(pictures, ["a.png", "b.png"], cache)
+    assert read == [pictures / "a.png"]
+    assert changed[0].digest != first[0].digest
+    assert changed[0].problem
+    assert changed[1] == first[1]
+
+    (cache / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
+    assert examine(pictures, ["a.png", "b.png"], cache) == changed
+
+
+@pytest.mark.parametrize("cache", ["disk", "ram"])
+def test_kept_pictures_are_the_decoded_ones(sample: Path, tmp_path: Path, cache: str) -> None:
+    paths = read_index(sample, ["val"]).splits["val"].paths[:6]
+    split = Split(paths, [0] * 6, [entry.digest for entry in examine(sample, paths)])
+    files = PictureFiles(sample, split, 448)
+    try:
+        pictures = open_pictures(sample, split, 448, cache, tmp_path)
+        for i in range(6):
+            assert torch.equal(pictures(i), files(i))
+        pictures(0).zero_()
+        assert torch.equal(pictures(0), files(0)), "a picture that is changed in place is one's own copy"
+    finally:
+        forget_pictures()
+
+
+def compose_head(sample: Path, cache: Path, *overrides: str) -> DictConfig:
+    return composed(
+        cache,
+        "data=sample",
+        f"data.root={sample}",
+        f"data.cache_dir={cache}",
+        "data.num_workers=0",
+        "data.batch_size=8",
+        "model=timm",
+        "model.name=test_efficientnet",
+        "model.pretrained=false",
+        "finetune=head",
+        "inference.accelerator=cpu",
+        *overrides,
+    )
+
+
+def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
+    """The model and four pictures a split."""
+    torch.manual_seed(0)
+    index = open_dataset(cfg.data, ["train", "val"])
+    for name, split in index.splits.items():
+        index.splits[name] = Split(split.paths[::100][:4], split.labels[::100][:4], split.digests[::100][:4])
+    classifier = build_classifier(cfg.model, index.classes, index.root)
+    cfg.augment.preprocessing = classifier.spec.preprocessing
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
+
+
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_features_give_the_logits_of_the_whole_model(sample: Path, tmp_path: Path, augment: str) -> None:
+    cfg = compose_head(sample, tmp_path, f"augment={augment}", "augment.views=2")
+    classifier, data = small(cfg)
+    pictures, val_pictures = data.train_set, data.val_set
+    assert use_features(classifier, data, cfg)
+    with torch.inference_mode():
+        for key in ((0, 0, 0), (1, 2, 0), (4, 3, 1)):
+            image, label = pictures[key]  # type: ignore[index]
+            features, same_label = data.train_set[key]  # type: ignore[index]
+            torch.testing.assert_close(classifier.eval().head(features[None]), classifier(image[None]))
+            assert label == same_label
+        image, label = val_pictures[1]
+        features, same_label = data.val_set[1]
+        torch.testing.assert_close(classifier.head(features[None]), classifier(image[None]))
+        assert label == same_label
+
+
+def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(sample: Path, tmp_path: Path) -> None:
+    def entries(*overrides: str, change: bool = False) -> int:
+        cfg = compose_head(sample, tmp_path, *overrides)
+        classifier, data = small(cfg)
+        if change:
+            with torch.no_grad():
+                next(classifier.net.parameters())[0] += 1
+        assert use_features(classifier, data, cfg)
+        return len(list((tmp_path / "features").iterdir()))
+
+    assert entries("augment=none") == 2, "one for each split"
+    assert entries("augment=none", "optimizer.lr=0.5", "seed=3", "trainer.max_epochs=99", "finetune=head") == 2
+    assert entries("augment=none", change=True) == 4, "other weights"
+    assert entries("augment=none", "model.image_size=64") == 6, "another preprocessing"
+    assert entries("augment=standard", "augment.views=2") == 8, "two views more, validation as before"
+    assert entries("augment=standard", "augment.views=3") == 9, "one view more"
+    assert entries("augment=standard", "augment.views=3", "seed=1") == 12, "other draws"
+
+
+def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:
+    for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
+        cfg = compose_head(sample, tmp_path, *overrides)
+        classifier, data = small(cfg)
+        assert not use_features(classifier, data, cfg)
+
+
+def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(sample: Path, tmp_path: Path) -> None:
+    overrides = [
+        *FAST, f"data.root={sample}", "logger=csv", "model=timm", "model.name=test_efficientnet",
+        "model.pretrained=false", "finetune=head", "augment=none", "trainer.max_epochs=2", "optimizer.lr=0.01",
+    ]  # fmt: skip
+    runs = [command("train", *overrides, cwd=tmp_path) for _ in range(2)]
+    assert "running the frozen backbone" in runs[0].stdout
+    assert "running the frozen backbone" not in runs[1].stdout
+    folders = [Path(run.stdout.strip().splitlines()[-1]) for run in runs]
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    assert figures[0] == figures[1]
+    # evaluate runs the whole model on the pictures
+    evaluated = command("evaluate", f"ckpt_path={folders[0]}/checkpoints/best.ckpt", cwd=tmp_path)
+    whole = json.loads((Path(evaluated.stdout.strip().splitlines()[-1]) / "metrics.json").read_text())
+    assert whole["test"] == pytest.approx(figures[0]["test"], abs=1e-5)
+
+
+def test_large_jpegs_are_scaled_while_they_are_decoded(tmp_path: Path) -> None:
+    from sports_lightning.data.images import decode
+
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=95)
+    whole, scaled = decode(tmp_path / "large.jpg"), decode(tmp_path / "large.jpg", 448)
+    assert whole.shape == (3, 1200, 1600)
+    assert scaled.shape == (3, 600, 800), "a quarter would be below 448"
+    pooled = torch.nn.functional.avg_pool2d(whole.float(), 2)
+    assert (pooled - scaled.float()).abs().mean() < 1
