@@ -39,6 +39,7 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     )
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    cfg.trainer.precision = "32-true" if cfg.trainer.precision == "auto" else cfg.trainer.precision
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     assert isinstance(trainer, pl.Trainer)
     module.trainer = trainer

@@ -119,6 +119,7 @@ def compose_head(sample: Path, cache: Path, *overrides: str) -> DictConfig:
         "model.name=test_efficientnet",
         "model.pretrained=false",
         "finetune=head",
+        "trainer.precision=32-true",
         "inference.accelerator=cpu",
         *overrides,
     )

@@ -11,6 +11,8 @@ sports_lightning: train, compare and use image classifiers on a folder of pictur
       figures, predictions, confusion matrix and worst mistakes of a checkpoint
   python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES
       labels new pictures: a file, a folder or a glob
+  python -m sports_lightning.benchmark data=sample model=resnet50 model.pretrained=false
+      how fast a training would be here, and what holds it up
 
 Each command explains its settings with --help, and shows what it would run with --cfg job.
 """

@@ -52,6 +52,7 @@ class EpochTable(Checkpoint):
         """Count pictures; the last batch before validation gives the training time."""
         self._images += len(batch[0]) * trainer.world_size
         self._training_seconds = time.perf_counter() - self._started
+        pl_module.log("img/s", self._images / self._training_seconds, prog_bar=True, logger=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table with the new row (Lightning has validated by now)."""

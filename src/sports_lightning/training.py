@@ -2,7 +2,8 @@
 
 import csv
 import logging
-from dataclasses import dataclass
+import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -23,6 +24,7 @@ from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
+from sports_lightning.numerics import Numerics, choose_numerics, compile_backbone
 from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.run_folder import write_json
 
@@ -36,7 +38,23 @@ class FittedRun:
     index: Index
     best_checkpoint: Path
     on_features: bool
+    numerics: Numerics
+    parameters: dict[str, int]
     loggers: list[Logger]
+
+
+def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataModule]:
+    """The model and the batches of `conf/train.yaml` on `index`.
+
+    Raises:
+        UserError: model or settings that cannot work.
+    """
+    classifier = build_classifier(cfg.model, index.classes, index.root)
+    cfg.augment.preprocessing = classifier.spec.preprocessing
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    loss = loss_function(cfg.loss, index.class_counts("train"))
+    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
+    return module, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
 
 
 def fit(cfg: DictConfig, index: Index) -> FittedRun:
@@ -46,12 +64,10 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         UserError: model or settings that cannot work.
     """
     pl.seed_everything(cfg.seed, verbose=False)
-    classifier = build_classifier(cfg.model, index.classes, index.root)
-    cfg.augment.preprocessing = classifier.spec.preprocessing
-    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    data = SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
-    loss = loss_function(cfg.loss, index.class_counts("train"))
-    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
+    module, data = build(cfg, index)
+    cache_dir = Path(cfg.data.cache_dir).expanduser()
+    numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir)
+    cfg.trainer.precision = numerics.precision
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
     if best is None:
@@ -66,20 +82,30 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
-    total, learning = count_parameters(classifier)
+    total, learning = count_parameters(module.classifier)
     log.info(
         "%s: %s parameters, %s learning; %d classes, %s pictures",
         cfg.model.name, f"{total:,}", f"{learning:,}", len(index.classes),
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
-    module.on_features = use_features(classifier, data, cfg)
+    log.info("%s", numerics)
+    if cfg.model.compile:
+        compile_backbone(module.classifier)
+    module.on_features = use_features(module.classifier, data, cfg)
     trainer.fit(module, datamodule=data)
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     if not best.best_model_path:
         raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
-    return FittedRun(index, Path(best.best_model_path), module.on_features, loggers)
+    return FittedRun(
+        index,
+        Path(best.best_model_path),
+        module.on_features,
+        numerics,
+        {"parameters": total, "learning": learning},
+        loggers,
+    )
 
 
 def _log_config(cfg: DictConfig, loggers: list[Logger]) -> None:
@@ -101,9 +127,13 @@ def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     evaluation.write(folder)
     epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        row_of_best = next(row for row in csv.DictReader(file) if int(row["epoch"]) == epoch)
+        rows = list(csv.DictReader(file))
+    row_of_best = next(row for row in rows if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(row_of_best[f"train/{name}"]) for name in figures["val"]}
     write_json(folder / "metrics.json", figures)
+    rate = statistics.median(float(row["images_per_second"]) for row in rows)
+    facts = {"images_per_second": rate, "on_features": run.on_features, "numerics": asdict(run.numerics)}
+    write_json(folder / "run.json", {**run.parameters, **facts})
     plots.curves(folder / "metrics.csv", folder / "curves.png")
     for logger in run.loggers:
         logger.log_metrics({f"test/{name}": value for name, value in figures.get("test", {}).items()})

@@ -1,0 +1,165 @@
+"""Where the time of a training goes: the model alone, the input pipeline alone, and both together."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sports_lightning.data.index import Index
+from sports_lightning.errors import UserError
+from sports_lightning.module import ClassifierModule
+from sports_lightning.numerics import compile_backbone, device_of, precisions, step_rate, training_step
+from sports_lightning.run_folder import write_csv
+from sports_lightning.training import build
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number format.
+
+    Attributes:
+        precision: Lightning's name.
+        model: pictures a second of the training step alone, on random pictures.
+        pipeline: pictures a second that the loader delivers while nothing else runs.
+        end_to_end: pictures a second of training on what the loader delivers.
+        ratio: end_to_end over model: 1 means that the model never waits.
+        waiting: share of the time spent waiting for the loader.
+        gflops: floating-point operations a picture, forward and backward, in 10^9.
+        utilisation: operations a second over those of a large matrix product in the same format.
+        memory_gib: peak of the process (on a GPU: of its memory), in GiB.
+    """
+
+    precision: str
+    model: float
+    pipeline: float
+    end_to_end: float
+    ratio: float
+    waiting: float
+    gflops: float
+    utilisation: float
+    memory_gib: float
+
+
+_LINES = {
+    "model": "{:.1f} img/s alone",
+    "pipeline": "{:.1f} img/s alone",
+    "end_to_end": "{:.1f} img/s",
+    "ratio": "{:.2f} of the model alone",
+    "waiting": "{:.0%} of the time, for data",
+    "gflops": "{:.2f} an image, there and back",
+    "utilisation": "{:.0%} of a matrix product's rate",
+    "memory_gib": "{:.2f} at most",
+}
+
+
+def measure(cfg: DictConfig, index: Index) -> list[Row]:
+    """Time `cfg.steps` training steps of `conf/train.yaml` on `index`, in each of the formats that pay here.
+
+    Raises:
+        UserError: the data has too few pictures for so many steps.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    module, data = build(cfg, index)
+    device = device_of(cfg.trainer.accelerator)
+    module.to(device)
+    if cfg.model.compile:
+        compile_backbone(module.classifier)
+    # The loader asks its trainer which share of the pictures is this device's.
+    data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
+    loader = data.train_dataloader()
+    if len(loader) <= cfg.steps:
+        raise UserError(f"steps={cfg.steps}: an epoch of this data has only {len(loader)} batches, one more is needed")
+    batch_size: int = cfg.data.batch_size
+    pipeline = batch_size * cfg.steps / sum(seconds for _, seconds in _timed(loader, cfg.steps))
+    chosen = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
+    return [_row(module, precision, loader, cfg.steps, batch_size, pipeline) for precision in chosen]
+
+
+def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, batch_size: int, pipeline: float) -> Row:
+    device = module.classifier.mean.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    model = step_rate(module, precision, batch_size, steps)
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
+    module.train()
+    waiting = 0.0
+    started = time.perf_counter()
+    for (images, targets), waited in _timed(loader, steps):
+        waiting += waited
+        training_step(module, optimizer, precision, images.to(device), targets.to(device))
+    _synchronize(device)
+    elapsed = time.perf_counter() - started
+    with FlopCounterMode(display=False) as counter:
+        training_step(module, optimizer, precision, images.to(device), targets.to(device))
+    flops = counter.get_total_flops() / batch_size
+    rate = batch_size * steps / elapsed
+    return Row(
+        precision=precision,
+        model=model,
+        pipeline=pipeline,
+        end_to_end=rate,
+        ratio=rate / model,
+        waiting=waiting / elapsed,
+        gflops=flops / 1e9,
+        utilisation=flops * rate / _matrix_flops(precision, device),
+        memory_gib=_peak_memory(device),
+    )
+
+
+def _timed(loader: Any, steps: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
+    """`steps` batches, each with the seconds that it took to come; one before them starts the workers."""
+    batches = iter(loader)
+    next(batches)
+    for _ in range(steps):
+        started = time.perf_counter()
+        batch = next(batches)
+        yield batch, time.perf_counter() - started
+
+
+def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> float:
+    """Operations a second of a product of two square matrices, the best of five."""
+    dtype = {"32-true": torch.float32, "16-mixed": torch.float16}.get(precision, torch.bfloat16)
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        matrix @ matrix
+        _synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds[1:])
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Write the rows as a CSV."""
+    write_csv(path, [field.name for field in fields(Row)], [list(asdict(row).values()) for row in rows])
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print a column for each row."""
+    table = Table("", *(row.precision for row in rows))
+    for name, unit in _LINES.items():
+        table.add_row(name.replace("_", " "), *(unit.format(getattr(row, name)) for row in rows))
+    Console().print(table)

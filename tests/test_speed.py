@@ -1,0 +1,91 @@
+"""The choice of numerics, and the benchmark command. Nothing here asserts a time."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import FAST, command, composed
+from sports_lightning import numerics
+from sports_lightning.data.source import open_dataset
+from sports_lightning.module import ClassifierModule
+from sports_lightning.numerics import choose_numerics, step_rate, training_step
+from sports_lightning.training import build
+
+
+@pytest.fixture
+def module(sample: Path, tmp_path: Path) -> ClassifierModule:
+    cfg = composed(tmp_path, *FAST, f"data.root={sample}", "model=scratch_cnn", f"data.cache_dir={tmp_path}")
+    return build(cfg, open_dataset(cfg.data, ["train", "val"]))[0]
+
+
+def test_what_is_asked_for_is_taken(module: ClassifierModule, tmp_path: Path) -> None:
+    assert choose_numerics("64-true", "cpu", module, tmp_path).precision == "64-true"
+    assert not list(tmp_path.glob("numerics/*"))
+
+
+def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: False)
+    assert choose_numerics("auto", "cpu", module, tmp_path).precision == "32-true"
+    assert choose_numerics("auto", "mps", module, tmp_path).precision == "32-true"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert choose_numerics("auto", "cuda", module, tmp_path).precision == "bf16-mixed"
+    assert not list(tmp_path.glob("numerics/*"))
+
+
+@pytest.mark.parametrize("fastest", ["32-true", "bf16-mixed"])
+def test_the_faster_one_of_a_trial_is_chosen_kept_and_leaves_the_model_alone(
+    module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: str
+) -> None:
+    monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: True)
+    tried = []
+
+    def rate(tried_module: ClassifierModule, precision: str, batch_size: int) -> float:
+        tried.append(precision)
+        assert step_rate(tried_module, precision, 2, steps=1) > 0
+        return 2.0 if precision == fastest else 1.0
+
+    monkeypatch.setattr(numerics, "step_rate", rate)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    chosen = choose_numerics("auto", "cpu", module, tmp_path)
+    assert chosen.precision == fastest
+    assert chosen.images_per_second[fastest] == 2.0
+    assert "2.0 img/s against 1.0" in str(chosen)
+    assert choose_numerics("auto", "cpu", module, tmp_path) == chosen
+    assert tried == ["32-true", "bf16-mixed"], "the second time it is known"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_bfloat16_is_the_same_step_but_for_rounding(module: ClassifierModule) -> None:
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    gradients: list[list[torch.Tensor]] = []
+
+    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients.append([p.grad.flatten().clone() for group in optimizer.param_groups for p in group["params"]])
+
+    for precision in ("32-true", "bf16-mixed"):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+        optimizer.register_step_pre_hook(catch)
+        training_step(module, optimizer, precision, images, torch.tensor([0, 1, 2, 3]))
+    full, half = (torch.cat(parts) for parts in gradients)
+    assert not torch.equal(full, half)
+    assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.98
+
+
+def test_benchmark_prints_and_writes_a_row_for_each_number_format(sample: Path, tmp_path: Path) -> None:
+    small = [*FAST, f"data.root={sample}", "data.num_workers=0", "steps=2"]
+    result = command("benchmark", *small, "trainer.precision=32-true", cwd=tmp_path)
+    folder = Path(result.stdout.strip().splitlines()[-1])
+    with (folder / "benchmark.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["precision"] == "32-true"
+    rates = {name: float(value) for name, value in row.items() if name != "precision"}
+    assert all(value >= 0 for value in rates.values())
+    assert rates["ratio"] == pytest.approx(rates["end_to_end"] / rates["model"])
+    assert "img/s" in result.stdout
+    assert not (folder / "metrics.json").exists()
+    failed = command("benchmark", *small, "steps=9999", cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    assert "steps=9999" in failed.stderr
