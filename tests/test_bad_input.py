@@ -40,6 +40,10 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
     ("arguments", "parts"),
     [
         (["optimizer.lrr=1"], ["optimizer.lrr", "Did you mean optimizer.lr?"]),
+        (["optimizer.arguments={eps: 1}"], ["+optimizer.arguments.KEY=VALUE"]),
+        (["augment.sides=[64]"], ["augment.sides=[64]", "[[0,64],[5,96]]"]),
+        (["data.cache=fast"], ["data.cache=fast", "ram"]),
+        (["augment.views=0"], ["augment.views=0"]),
         (["trainer.max_epoch=1"], ["Did you mean trainer.max_epochs?"]),
         (["model=resnet5O"], ["model/resnet5O", "resnet50"]),
         (["optimizer.lr=fast"], ["optimizer.lr=fast", "number above 0"]),

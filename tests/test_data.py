@@ -129,7 +129,7 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: P
     split = read_index(sample, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
     files = PictureFiles(sample, split, None)
-    pictures = TrainingPictures(files, split.labels, transform, 7, PairMix(10, 0.4, 1.0))
+    pictures = TrainingPictures(files, split.labels, lambda _: transform, 7, PairMix(10, 0.4, 1.0))
     before = torch.get_rng_state()
     image, target = pictures[3, 11, 0]
     assert torch.equal(torch.get_rng_state(), before)
@@ -139,7 +139,7 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: P
     assert torch.equal(target, same_target)
     assert not torch.equal(image, pictures[4, 11, 0][0])
     assert not torch.equal(image, pictures[3, 11, 1][0])
-    assert not torch.equal(image, TrainingPictures(files, split.labels, transform, 8)[3, 11, 0][0])
+    assert not torch.equal(image, TrainingPictures(files, split.labels, lambda _: transform, 8)[3, 11, 0][0])
     with seeded(1, 2):
         first = (torch.rand(1).item(), np.random.rand())
     with seeded(1, 2):

@@ -60,12 +60,12 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     augment = OmegaConf.load(Path(__file__).parents[1] / "conf/augment/none.yaml")
     cfg = OmegaConf.create({"augment": augment})
     cfg.augment.preprocessing = classifier.spec.preprocessing
-    from sports_lightning.augment import build_transform
+    from sports_lightning.augment import EpochTransform
     from sports_lightning.data.dataset import TrainingPictures
     from sports_lightning.data.pictures import PictureFiles
 
     files = PictureFiles(sample, split, None)
-    image, _ = TrainingPictures(files, split.labels, build_transform(cfg.augment), seed=0)[0, 0, 0]
+    image, _ = TrainingPictures(files, split.labels, EpochTransform(cfg.augment), seed=0)[0, 0, 0]
     classifier(image[None])
     folder = OmegaConf.merge(
         OmegaConf.load(Path(__file__).parents[1] / "conf/data/folder.yaml"), {"batch_size": 1, "num_workers": 0}

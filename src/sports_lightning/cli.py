@@ -132,12 +132,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _suggestion(message: str, config_name: str) -> str:
-    """' Did you mean …?' for a key that the config does not have."""
+    """How to put right a key that the config does not have."""
     found = re.search(r"Could not override '([^']+)'", message)
     if not found:
         return ""
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         known = list(_keys(OmegaConf.to_container(hydra.compose(config_name), resolve=False)))
+    if found[1] in known:  # Hydra refuses new keys inside a group of keys
+        return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
     close = difflib.get_close_matches(found[1], known, n=1)
     return f" Did you mean {close[0]}?" if close else " See --help for the keys there are."
 

@@ -16,6 +16,12 @@ def check_train(cfg: DictConfig) -> None:
     _check_inference(cfg)
     if cfg.augment.views is not None:
         _whole(cfg, "augment.views", 1)
+    pairs = OmegaConf.to_container(cfg.augment.sides)
+    for pair in pairs if isinstance(pairs, list) else [None]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair) and pair[1] > 0):
+            raise UserError(f"augment.sides={pairs} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]")
+    if cfg.augment.sides and cfg.augment.views is not None:
+        raise UserError("augment.views and augment.sides exclude each other: a view has one size")
     _positive(cfg, "optimizer.lr")
     _positive(cfg, "augment.mixup", or_zero=True)
     _positive(cfg, "augment.cutmix", or_zero=True)

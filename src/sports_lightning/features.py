@@ -62,7 +62,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
 def count_views(augment: DictConfig) -> int | None:
     """How many different versions of a picture a training sees; None where every epoch has new ones."""
-    if augment.mixup or augment.cutmix:
+    if augment.mixup or augment.cutmix or augment.sides:
         return None
     kinds = {transform._target_ for transform in augment.transforms.values() if transform}
     return 1 if kinds <= {"sports_lightning.preprocessing.Fit"} else augment.views

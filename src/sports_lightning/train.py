@@ -15,13 +15,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.data.source import open_dataset
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
-    from sports_lightning import training  # torch and all, only once the data is known to be good
+    # torch and all, only once the data is known to be good
+    from sports_lightning import training
+    from sports_lightning.data.pictures import forget_pictures
 
     try:
         run = training.fit(cfg, index)
         if is_rank_zero():
             training.report(cfg, run, folder)
     finally:
+        if is_rank_zero():
+            forget_pictures()
         if "wandb" in sys.modules:  # one tracked run a job: the next job of a sweep must not write on into this one
             sys.modules["wandb"].finish()
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
-from sports_lightning.augment import build_mix, build_transform
+from sports_lightning.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
 from sports_lightning.data.index import Index
 from sports_lightning.data.pictures import Pictures, open_pictures
@@ -47,7 +47,7 @@ class SportsDataModule(pl.LightningDataModule):
 
         mix = build_mix(augment, len(index.classes))
         self.train_set: Dataset[Any] = TrainingPictures(
-            pictures("train"), train.labels, build_transform(augment), seed, mix, augment.views
+            pictures("train"), train.labels, EpochTransform(augment), seed, mix, augment.views
         )
         self.val_set: Dataset[Any] = EvaluationPictures(pictures("val"), val.labels, preprocessing.transform())
 

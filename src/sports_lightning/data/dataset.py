@@ -51,7 +51,8 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     Args:
         pictures: position to picture.
         labels: of each.
-        transform: augmentation, uint8 (3, h, w) to uint8 (3, height, width); may draw from torch's global generator.
+        transform: of an epoch: its augmentation, uint8 (3, h, w) to uint8 (3, height, width), which may draw from
+            torch's global generator.
         seed: of the run.
         mix: mixup or cutmix of two pictures (see augment.PairMix), or None. The partner is drawn for each picture
             alone, not within its batch, so that the result does not depend on how batches are cut over devices.
@@ -64,7 +65,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
         self,
         pictures: Pictures,
         labels: list[int],
-        transform: Transform,
+        transform: Callable[[int], Transform],
         seed: int,
         mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         views: int | None = None,
@@ -80,11 +81,11 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
         if self.views:
             epoch, repeat = (epoch + repeat) % self.views, 0
         with seeded(self.seed, epoch, index, repeat):
-            image, label = self._load(index)
+            image, label = self._load(epoch, index)
             if self.mix is None:
                 return image, label
-            other, other_label = self._load(int(torch.randint(len(self), ())))
+            other, other_label = self._load(epoch, int(torch.randint(len(self), ())))
             return self.mix(torch.stack([image, other]), torch.stack([label, other_label]))
 
-    def _load(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(self.pictures(index)), torch.tensor(self.labels[index])
+    def _load(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(epoch)(self.pictures(index)), torch.tensor(self.labels[index])
