@@ -1,0 +1,67 @@
+"""What a newcomer writes: pytorch-lightning, torchvision's ImageFolder and a timm model, everything at its default.
+
+    python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS
+
+Prints the pictures per second of the second of two epochs of STEPS steps, and the process tree's peak memory in MiB.
+"""
+
+import resource
+import sys
+import time
+
+import pytorch_lightning as pl
+import timm
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+import sports_lightning.models  # noqa: F401  (simple_cnn)
+
+
+class Plain(pl.LightningModule):
+    def __init__(self, name: str, num_classes: int) -> None:
+        super().__init__()
+        self.net = timm.create_model(name, num_classes=num_classes)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        images, labels = batch
+        return F.cross_entropy(self.net(images), labels)
+
+    def on_train_epoch_start(self) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        self.seconds = time.perf_counter() - self.started
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+def main() -> None:
+    folder, name, batch_size, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224, scale=(0.35, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    pictures = ImageFolder(folder, transform)
+    loader = DataLoader(pictures, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    module = Plain(name, len(pictures.classes))
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    pl.Trainer(max_epochs=2, limit_train_batches=steps, **quiet).fit(module, loader)  # type: ignore[arg-type]
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    print(f"{batch_size * steps / module.seconds:.2f} {peak:.0f}")
+
+
+if __name__ == "__main__":
+    main()
