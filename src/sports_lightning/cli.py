@@ -14,12 +14,16 @@ from pathlib import Path
 from string import Template
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import UserError
+from sports_lightning.sweep import SweepJob, print_summary, run_sweep_job
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
@@ -33,6 +37,10 @@ _NOT_FOR_USERS = (
 )
 
 
+# The run folder of the job that this process belongs to; set for all processes but the one that composed the config.
+_JOB = "SPORTS_LIGHTNING_JOB"
+
+
 def is_rank_zero() -> bool:
     """Whether this process is the one that prints and writes files (true outside distributed training)."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
@@ -43,6 +51,9 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
 
     The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
     status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1.
+
+    Only the first process reads the command line. The further processes of a distributed run, and each job of a sweep
+    (which has a process of its own, so that it can crash without the others), take the config from the run folder.
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
@@ -60,28 +71,63 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
             raise error
         print(f"error: {line}", file=sys.stderr)
 
-    def job(cfg: DictConfig) -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
+    def run(cfg: DictConfig, folder: Path) -> None:
         try:
             task(cfg, folder)
         except Exception as error:
-            _remove_if_nothing_was_written(folder)
+            if is_rank_zero():
+                _remove_if_nothing_was_written(folder)
             report(error)
         else:
             if is_rank_zero():
                 print(folder, flush=True)
 
+    jobs: list[SweepJob] = []
+
+    def compose(cfg: DictConfig) -> None:
+        hydra_cfg = HydraConfig.get()
+        folder = Path(hydra_cfg.runtime.output_dir)
+        if hydra_cfg.mode == RunMode.MULTIRUN:
+            os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))
+            on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
+            jobs.append(run_sweep_job(folder, list(hydra_cfg.overrides.task), _JOB, jobs, on_error))
+            return
+        os.environ[_JOB] = str(folder.absolute())
+        try:
+            run(cfg, folder)
+        finally:
+            del os.environ[_JOB]
+
     try:
-        if "--help" in sys.argv[1:]:
+        if job := os.environ.get(_JOB):
+            run(_load_job(Path(job)), Path(job))
+        elif "--help" in sys.argv[1:]:
             print(_help(config_name, [argument for argument in sys.argv[1:] if argument != "--help"]))
-            sys.exit(0)
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(job)()
+        else:
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
     except (HydraException, OmegaConfBaseException) as error:
         report(error)
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
+    if jobs:
+        failed |= print_summary(jobs, config_name)
     sys.exit(1 if failed else 0)
+
+
+def _load_job(folder: Path) -> DictConfig:
+    """The config that another process has composed and Hydra has written into the run folder."""
+    setup_globals()  # the resolvers ${hydra:…} and ${now:…}
+    written = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
+    typed = OmegaConf.structured(HydraConf)
+    OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
+    hydra_cfg = OmegaConf.merge({"hydra": typed}, written)
+    HydraConfig.instance().set_config(hydra_cfg)  # type: ignore[arg-type]
+    if is_rank_zero():
+        configure_log(hydra_cfg.hydra.job_logging)
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    OmegaConf.set_struct(cfg, True)
+    return cfg  # type: ignore[return-value]
 
 
 def _help(config_name: str, overrides: list[str]) -> str:

@@ -12,6 +12,7 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError(f"seed={cfg.seed} must be below 2**32")
     _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
+    _choice(cfg, "sweep.on_error", ["continue", "stop"])
     _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)
     if cfg.augment.views is not None:

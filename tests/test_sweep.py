@@ -1,0 +1,46 @@
+"""Sweeps: every job in a process of its own, on any number of devices, and what is said of those that fail."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from conftest import FAST, command
+
+QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
+
+
+def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(sample: Path, tmp_path: Path) -> None:
+    arguments = [f"data.root={sample}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
+    result = command("train", "-m", *FAST, *QUICK, *arguments, cwd=tmp_path)
+    (sweep,) = (tmp_path / "outputs").iterdir()
+    (folder,) = sweep.iterdir()
+    assert result.stdout.strip().splitlines()[-1] == str(folder)
+    assert {path.name for path in folder.iterdir()} == {"0", "1", "multirun.yaml"}
+    for name, lr in (("0", 1e-3), ("1", 3e-3)):
+        job = folder / name
+        assert yaml.safe_load((job / ".hydra/config.yaml").read_text())["optimizer"]["lr"] == lr
+        figures = json.loads((job / "metrics.json").read_text())
+        assert set(figures) == {"val", "test", "train"}
+        assert [path.name for path in job.glob("*.log")] == ["train.log"], "no stray logs of other ranks"
+        assert len(list((job / "wandb").glob("offline-run-*"))) == 1, "one tracked run a job"
+    summaries = [(folder / name / "metrics.csv").read_text() for name in "01"]
+    assert summaries[0] != summaries[1]
+
+
+def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sample: Path, tmp_path: Path) -> None:
+    overrides = [*FAST, *QUICK, f"data.root={sample}", "logger=csv", "optimizer.name=nope,adamw"]
+    result = command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert not (tmp_path / "sweep/0").exists(), "nothing half-written"
+    assert (tmp_path / "sweep/1/metrics.json").exists()
+    assert "1 of 2 jobs failed" in result.stderr
+    (again,) = [line for line in result.stderr.splitlines() if "again:" in line]
+    assert "optimizer.name=nope" in again
+    assert "adamw" not in again
+    result = command(
+        "train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop", cwd=tmp_path, check=False
+    )
+    assert result.returncode == 1
+    assert "not started; again: python -m sports_lightning.train" in result.stderr
+    assert not (tmp_path / "stopped/1/metrics.json").exists()
