@@ -52,7 +52,8 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     classifier = load_classifier(trained[0] / "checkpoints/best.ckpt")
     received: list[torch.Tensor] = []
     classifier.net.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].detach().clone()))
-    settings = OmegaConf.create({"accelerator": "cpu", "precision": "32-true", "batch_size": 1, "num_workers": 0})
+    defaults = OmegaConf.load(Path(__file__).parents[1] / "conf/inference/default.yaml")
+    settings = OmegaConf.merge(defaults, {"accelerator": "cpu", "batch_size": 1, "num_workers": 0})
     index = read_index(sample, ["train", "val"])
     path = index.splits["val"].paths[0]
     split = Split([path], [0])

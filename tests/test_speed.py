@@ -1,6 +1,7 @@
 """The choice of numerics, and the benchmark command. Nothing here asserts a time."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,11 @@ import torch
 
 from conftest import FAST, command, composed
 from sports_lightning import numerics
+from sports_lightning.classifier import build_classifier
+from sports_lightning.data.index import Split, read_index
 from sports_lightning.data.source import open_dataset
+from sports_lightning.errors import UserError
+from sports_lightning.inference import compute_logits
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import choose_numerics, step_rate, training_step
 from sports_lightning.training import build
@@ -89,3 +94,24 @@ def test_benchmark_prints_and_writes_a_row_for_each_number_format(sample: Path, 
     failed = command("benchmark", *small, "steps=9999", cwd=tmp_path, check=False)
     assert failed.returncode == 1
     assert "steps=9999" in failed.stderr
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_passes_give_the_same_logits(sample: Path, tmp_path: Path) -> None:
+    cfg = composed(
+        tmp_path, f"data.root={sample}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false",
+        "inference.accelerator=cpu", "inference.batch_size=8", "inference.num_workers=0",
+    )  # fmt: skip
+    split = read_index(sample, ["val"]).splits["val"]
+    split = Split(split.paths[:20], split.labels[:20])
+    classifier = build_classifier(cfg.model, ["a", "b", "c"], sample).eval()
+    plain = compute_logits(classifier, sample, split, cfg.inference)
+    cfg.inference.compile = True
+    torch.testing.assert_close(compute_logits(classifier, sample, split, cfg.inference), plain)
+
+
+def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no-such-compiler"):
+        numerics.require_compiler()

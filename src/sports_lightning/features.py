@@ -127,7 +127,16 @@ class _Store:
 
     def features(self, dataset: Dataset[Any], digests: list[str], augment: Any = None) -> Tensor:
         """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
-        key = fingerprint([*self.facts, self.inference.precision, self.inference.accelerator, augment, digests])
+        key = fingerprint(
+            [
+                *self.facts,
+                self.inference.precision,
+                self.inference.accelerator,
+                self.inference.compile,
+                augment,
+                digests,
+            ]
+        )
 
         def build(folder: Path) -> None:
             log.info("running the frozen backbone once over %s pictures", f"{len(digests):,}")

@@ -15,16 +15,23 @@ from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.pictures import PictureFiles
+from sports_lightning.numerics import require_compiler
 from sports_lightning.preprocessing import Preprocessing
+
+Forward = Callable[[Classifier, Tensor], Tensor]  # a method of Classifier that takes pictures
 
 
 class _Forward(pl.LightningModule):
-    def __init__(self, function: Callable[[Classifier, Tensor], Tensor], classifier: Classifier) -> None:
+    def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
-        self.function, self.classifier = function, classifier
+        self.function, self.classifier, self.batch_size = function, classifier, inference.batch_size
+        # With the weights as constants, batch normalisation becomes part of the convolutions.
+        self.compiled = torch.compile(function, options={"freezing": True}) if inference.compile else function
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self.function(self.classifier, batch[0]).float().cpu()
+        # The last, smaller batch is not worth another compilation.
+        function = self.compiled if len(batch[0]) == self.batch_size else self.function
+        return function(self.classifier, batch[0]).float().cpu()
 
 
 def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
@@ -51,11 +58,17 @@ def run_over(
     """What `function` makes of the pictures (n, 3, height, width) of `dataset`, in order, as float32 on the CPU."""
     trainer = build_inference_trainer(inference)
     loader = build_loader(dataset, inference.batch_size, inference.num_workers)
-    return torch.cat(trainer.predict(_Forward(function, classifier), loader))  # type: ignore[arg-type]
+    return torch.cat(trainer.predict(_Forward(function, classifier, inference), loader))  # type: ignore[arg-type]
 
 
 def build_inference_trainer(inference: DictConfig) -> pl.Trainer:
-    """A Lightning trainer that does nothing but run a model on one device."""
+    """A Lightning trainer that does nothing but run a model on one device.
+
+    Raises:
+        UserError: `inference.compile` without what it needs.
+    """
+    if inference.compile:
+        require_compiler()
     return pl.Trainer(
         accelerator=inference.accelerator,
         devices=1,

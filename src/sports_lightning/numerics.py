@@ -21,7 +21,6 @@ import torch
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from torch import Tensor
 
-from sports_lightning.classifier import Classifier
 from sports_lightning.data.store import fingerprint, stored
 from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
@@ -84,16 +83,15 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
     return Numerics(fastest, why, rates)
 
 
-def compile_backbone(classifier: Classifier) -> None:
-    """`torch.compile` the backbone in place.
+def require_compiler() -> None:
+    """Say what `torch.compile` lacks before it fails in the midst of a run.
 
     Raises:
-        UserError: on a CPU without a C++ compiler, which torch then needs.
+        UserError: no GPU, and no C++ compiler, which torch needs on a CPU.
     """
     compiler = os.environ.get("CXX", "g++" if sys.platform == "linux" else "clang++")
     if not torch.cuda.is_available() and not shutil.which(compiler):
-        raise UserError(f"model.compile=true needs a C++ compiler ({compiler}) on a CPU: install one, or leave it out")
-    classifier.net.compile()
+        raise UserError(f"compile=true needs a C++ compiler ({compiler}) on a CPU: install one, or leave it out")
 
 
 def device_of(accelerator: str) -> str:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sports_lightning.data.index import Index
 from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
-from sports_lightning.numerics import compile_backbone, device_of, precisions, step_rate, training_step
+from sports_lightning.numerics import device_of, precisions, require_compiler, step_rate, training_step
 from sports_lightning.run_folder import write_csv
 from sports_lightning.training import build
 
@@ -74,7 +74,8 @@ def measure(cfg: DictConfig, index: Index) -> list[Row]:
     device = device_of(cfg.trainer.accelerator)
     module.to(device)
     if cfg.model.compile:
-        compile_backbone(module.classifier)
+        require_compiler()
+        module.classifier.net.compile()
     # The loader asks its trainer which share of the pictures is this device's.
     data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
     loader = data.train_dataloader()

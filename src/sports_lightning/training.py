@@ -24,7 +24,7 @@ from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
-from sports_lightning.numerics import Numerics, choose_numerics, compile_backbone
+from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.run_folder import write_json
 
@@ -90,7 +90,8 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
     )  # fmt: skip
     log.info("%s", numerics)
     if cfg.model.compile:
-        compile_backbone(module.classifier)
+        require_compiler()
+        module.classifier.net.compile()
     module.on_features = use_features(module.classifier, data, cfg)
     trainer.fit(module, datamodule=data)
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
