@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from sports_lightning.augment import KerasAffine, PairMix
+from conftest import composed
+from sports_lightning.augment import EpochTransform, KerasAffine, PairMix
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import read_index
@@ -20,6 +21,7 @@ from sports_lightning.data.sample import COUNTS, draw_sample
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.data.scenes import SPORTS, draw_scene
 from sports_lightning.errors import UnreadablePicture, UserError
+from sports_lightning.preprocessing import Preprocessing
 
 
 def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path) -> None:
@@ -191,3 +193,15 @@ def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_p
     (tmp_path / "mine").mkdir()
     draw_sample(tmp_path / "mine")
     assert not list((tmp_path / "mine").iterdir()), "what is there is left alone"
+
+
+@pytest.mark.parametrize("augment", ["none", "standard"])
+def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
+    cfg = composed(tmp_path, f"augment={augment}", "augment.sides=[[0,32],[3,48],[5,64]]")
+    cfg.augment.preprocessing = Preprocessing((96, 96), (0.5,), (0.5,), "bilinear", 1.0, "center").to_dict()
+    transform = EpochTransform(cfg.augment)
+    picture = torch.zeros(3, 120, 130, dtype=torch.uint8)
+    assert [transform(epoch)(picture).shape[-1] for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
+    assert list(cfg.augment.preprocessing.size) == [96, 96]
+    cfg.augment.sides = []
+    assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)

@@ -4,13 +4,12 @@ An augmentation is a list of `torchvision.transforms.v2` transforms in `conf/aug
 works on a uint8 tensor (3, h, w) and draws from torch's global generator, which the data set seeds for every picture.
 """
 
-import copy
 import math
 from collections.abc import Callable
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -23,8 +22,8 @@ def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
         augment: the config.
         side: pixels a side in place of the model's size.
     """
-    if side:
-        augment = copy.deepcopy(augment)
+    if side:  # a config of its own: interpolations in a copy of a part would still see the whole that it came from
+        augment = OmegaConf.create({"augment": OmegaConf.to_container(augment)}).augment
         augment.preprocessing.size = [side, side]
     return v2.Compose(
         [instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform]

@@ -1,6 +1,7 @@
 """Logits of a classifier over a list of pictures; `train`'s end, `evaluate` and `predict` all come through here."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,18 @@ class _Forward(pl.LightningModule):
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
         self.function, self.classifier, self.batch_size = function, classifier, inference.batch_size
-        # With the weights as constants, batch normalisation becomes part of the convolutions.
-        self.compiled = torch.compile(function, options={"freezing": True}) if inference.compile else function
+        self.compiled = _compile(function) if inference.compile else function
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         # The last, smaller batch is not worth another compilation.
         function = self.compiled if len(batch[0]) == self.batch_size else self.function
         return function(self.classifier, batch[0]).float().cpu()
+
+
+@cache
+def _compile(function: Forward) -> Forward:
+    # With the weights as constants, batch normalisation becomes part of the convolutions.
+    return torch.compile(function, options={"freezing": True})
 
 
 def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
