@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,16 @@ from sports_lightning.data import ledger
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Split, read_index
 from sports_lightning.data.ledger import examine
-from sports_lightning.data.pictures import PictureFiles, forget_pictures, open_pictures
+from sports_lightning.data.pictures import PictureFiles, open_pictures
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.store import stored
 from sports_lightning.features import use_features
 from sports_lightning.preprocessing import Preprocessing
 
 
-def write_number(folder: Path) -> None:
-    (folder / "number").write_text(str(os.getpid()))
+def write_slowly(folder: Path) -> None:
+    time.sleep(1)  # long enough for all to have begun
+    (folder / "who").write_text("anyone")
 
 
 def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> None:
@@ -57,8 +60,9 @@ def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> 
 
 def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        folders = pool.starmap(stored, [(tmp_path, "things", "key", write_number)] * 8)
+        folders = pool.starmap(stored, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
     assert set(folders) == {tmp_path / "things" / "key"}
+    assert (folders[0] / "who").read_text() == "anyone"
     assert [path.name for path in (tmp_path / "things").iterdir()] == ["key"]
 
 
@@ -87,24 +91,37 @@ def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
     assert changed[0].digest != first[0].digest
     assert changed[0].problem
     assert changed[1] == first[1]
+    examine(pictures, ["a.png"], cache)
+    assert len(read) == 2, "what can't be read is tried again"
 
     (cache / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
     assert examine(pictures, ["a.png", "b.png"], cache) == changed
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])
-def test_kept_pictures_are_the_decoded_ones(sample: Path, tmp_path: Path, cache: str) -> None:
+def test_kept_pictures_are_the_decoded_ones(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("SPORTS_LIGHTNING_RAM", str(tmp_path / "ram"))
     paths = read_index(sample, ["val"]).splits["val"].paths[:6]
     split = Split(paths, [0] * 6, [entry.digest for entry in examine(sample, paths)])
-    files = PictureFiles(sample, split, 448)
-    try:
-        pictures = open_pictures(sample, split, 448, cache, tmp_path)
-        for i in range(6):
-            assert torch.equal(pictures(i), files(i))
-        pictures(0).zero_()
-        assert torch.equal(pictures(0), files(0)), "a picture that is changed in place is one's own copy"
-    finally:
-        forget_pictures()
+    decoded = [PictureFiles(sample, split, 448)(i) for i in range(6)]
+    open_pictures(sample, split, 448, cache, tmp_path)
+    monkeypatch.setattr(PictureFiles, "__call__", None)  # a second time nothing is decoded
+    pictures = open_pictures(sample, split, 448, cache, tmp_path)
+    assert all(torch.equal(pictures(i), decoded[i]) for i in range(6))
+    pictures(0).zero_()
+    assert torch.equal(pictures(0), decoded[0]), "a picture that is changed in place is one's own copy"
+    sent = pickle.dumps(pictures)
+    assert len(sent) < 1000, "a worker is sent the place, not the pictures"
+    assert torch.equal(pickle.loads(sent)(5), decoded[5])
+
+
+def test_shared_memory_is_free_again_after_a_run(sample: Path, tmp_path: Path) -> None:
+    before = set(Path("/dev/shm").glob("sports_lightning-*"))
+    quick = [*FAST, f"data.root={sample}", "debug=fast", "data.num_workers=2"]
+    command("train", *quick, "data.cache=ram", cwd=tmp_path)
+    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before
 
 
 def compose_head(sample: Path, cache: Path, *overrides: str) -> DictConfig:
@@ -185,6 +202,7 @@ def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(sa
     overrides = [
         *FAST, f"data.root={sample}", "logger=csv", "model=timm", "model.name=test_efficientnet",
         "model.pretrained=false", "finetune=head", "augment=none", "trainer.max_epochs=2", "optimizer.lr=0.01",
+        "+model.arguments.drop_rate=0.3",
     ]  # fmt: skip
     runs = [command("train", *overrides, cwd=tmp_path) for _ in range(2)]
     assert "running the frozen backbone" in runs[0].stdout

@@ -81,6 +81,6 @@ def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
     def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
         share = torch.clamp((1 + updates) / (10 + updates), max=decay)
-        return averaged * share + current * (1 - share)
+        return averaged + (current - averaged) * (1 - share)  # which leaves a frozen weight exactly as it is
 
     return average

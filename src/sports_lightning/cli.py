@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import UserError
-from sports_lightning.sweep import SweepJob, print_summary, run_sweep_job
+from sports_lightning.sweep import Sweep
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
@@ -38,8 +38,8 @@ _NOT_FOR_USERS = (
 )
 
 
-# The run folder of the job that this process belongs to; set for all processes but the one that composed the config.
-_JOB = "SPORTS_LIGHTNING_JOB"
+# Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
+_RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 
 
 def is_rank_zero() -> bool:
@@ -53,8 +53,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
     The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
     status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1.
 
-    Only the first process reads the command line. The further processes of a distributed run, and each job of a sweep
-    (which has a process of its own, so that it can crash without the others), take the config from the run folder.
+    The further processes of a distributed run that Lightning starts, and each job of a sweep (`--job RUN_FOLDER`; see
+    sweep), do not compose again: they take the config that Hydra has written into the run folder.
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
@@ -71,7 +71,25 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
             raise error
         print(f"error: {line}", file=sys.stderr)
 
+    sweep = Sweep(config_name)
+
+    def compose(cfg: DictConfig) -> None:
+        hydra_cfg = HydraConfig.get()
+        folder = Path(hydra_cfg.runtime.output_dir).absolute()
+        if hydra_cfg.output_subdir != ".hydra":
+            raise UserError("hydra.output_subdir has to stay .hydra: sweeps and several devices read the config there")
+        os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))  # for the processes that this one starts
+        try:
+            if hydra_cfg.mode == RunMode.MULTIRUN:
+                on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
+                sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), on_error)
+            else:
+                run(cfg, folder)
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+
     def run(cfg: DictConfig, folder: Path) -> None:
+        os.environ[_RUN_FOLDER] = str(folder)
         try:
             task(cfg, folder)
         except Exception as error:
@@ -81,45 +99,33 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
         else:
             if is_rank_zero():
                 print(folder, flush=True)
-
-    jobs: list[SweepJob] = []
-
-    def compose(cfg: DictConfig) -> None:
-        hydra_cfg = HydraConfig.get()
-        folder = Path(hydra_cfg.runtime.output_dir)
-        if hydra_cfg.mode == RunMode.MULTIRUN:
-            os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))
-            on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
-            jobs.append(run_sweep_job(folder, list(hydra_cfg.overrides.task), _JOB, jobs, on_error))
-            return
-        os.environ[_JOB] = str(folder.absolute())
-        try:
-            run(cfg, folder)
         finally:
-            del os.environ[_JOB]
+            del os.environ[_RUN_FOLDER]
 
+    arguments = sys.argv[1:]
     try:
-        if job := os.environ.get(_JOB):
-            run(_load_job(Path(job)), Path(job))
-        elif "--help" in sys.argv[1:]:
-            print(_help(config_name, [argument for argument in sys.argv[1:] if argument != "--help"]))
+        if arguments[:1] == ["--job"]:
+            run(_load_job(Path(arguments[1])), Path(arguments[1]))
+        elif _RUN_FOLDER in os.environ and not is_rank_zero():
+            run(_load_job(Path(os.environ[_RUN_FOLDER])), Path(os.environ[_RUN_FOLDER]))
+        elif [argument for argument in arguments if argument.startswith("-")] == ["--help"]:
+            print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
-    if jobs:
-        failed |= print_summary(jobs, config_name)
-    sys.exit(1 if failed else 0)
+    if sweep.jobs:
+        failed |= sweep.print_summary()
+    sys.exit(130 if sweep.interrupted else int(failed))
 
 
 def _reuse_freed_memory() -> None:
     """Let glibc keep large blocks that are freed, instead of asking the system for zeroed pages at every step.
 
-    Makes training on a CPU up to 1.5 times as fast, for a tenth more memory (docs/RESULTS.md); other C libraries
-    have no such switch, and do without.
+    What it brings is in docs/RESULTS.md. Other C libraries have no such switch, and do without.
     """
     mmap_max, trim_threshold = -4, -1  # malloc.h
     try:

@@ -1,5 +1,7 @@
 """Checks of values that no config file can express; a wrong one is a line before any work begins."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.errors import UserError
@@ -17,11 +19,12 @@ def check_train(cfg: DictConfig) -> None:
     _check_inference(cfg)
     if cfg.augment.views is not None:
         _whole(cfg, "augment.views", 1)
-    pairs = OmegaConf.to_container(cfg.augment.sides)
-    for pair in pairs if isinstance(pairs, list) else [None]:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair) and pair[1] > 0):
-            raise UserError(f"augment.sides={pairs} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]")
-    if cfg.augment.sides and cfg.augment.views is not None:
+    sides: Any = cfg.augment.sides
+    for pair in sides if OmegaConf.is_list(sides) else [None]:
+        whole = OmegaConf.is_list(pair) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+        if not whole or pair[0] < 0 or pair[1] < 1:
+            raise UserError(f"augment.sides={sides} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]")
+    if sides and cfg.augment.views is not None:
         raise UserError("augment.views and augment.sides exclude each other: a view has one size")
     _positive(cfg, "optimizer.lr")
     _positive(cfg, "augment.mixup", or_zero=True)
@@ -39,6 +42,10 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError("optimizer.layer_decay needs a schedule: use scheduler=constant instead of scheduler.name=none")
     if cfg.model.image_size is not None:
         _whole(cfg, "model.image_size", 1)
+    if not cfg.data.cache_dir:
+        raise UserError("data.cache_dir is not set: data.cache_dir=FOLDER, where there is room for what is kept")
+    if "steps" in cfg:  # benchmark's
+        _whole(cfg, "steps", 1)
     if cfg.data.root is None:
         raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")
 

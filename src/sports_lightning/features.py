@@ -21,7 +21,7 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Index
 from sports_lightning.data.pictures import PictureFiles
-from sports_lightning.data.store import fingerprint, stored
+from sports_lightning.data.store import fingerprint, library_versions, stored
 from sports_lightning.inference import run_over
 from sports_lightning.preprocessing import Preprocessing
 
@@ -79,11 +79,12 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
         return False
     store = _Store(classifier, cfg.inference, cfg.trainer.precision, Path(cfg.data.cache_dir).expanduser())
     train, val = data.index.splits["train"], data.index.splits["val"]
-    plain = {key: value for key, value in cfg.augment.items() if key not in ("views", "preprocessing")}
+    resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
+    plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
     of_view = []
     for view in range(views):
         draws = None if views == 1 and cfg.augment.views is None else [cfg.seed, view]
-        facts = [OmegaConf.to_container(OmegaConf.create(plain)), draws]
+        facts = [plain, draws]
         of_view.append(store.features(_View(data.train_set, len(train), view), train.digests, facts))
     data.train_set = TrainingFeatures(of_view, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
@@ -123,10 +124,18 @@ class _Store:
             if id(tensor) not in head:
                 weights.update(name.encode())
                 weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        self.facts = ["features", 1, spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
+        self.facts = [
+            "features",
+            library_versions(),
+            spec.architecture,
+            spec.arguments,
+            spec.preprocessing,
+            weights.hexdigest(),
+        ]
 
     def features(self, dataset: Dataset[Any], digests: list[str], augment: Any = None) -> Tensor:
         """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
+        assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
         key = fingerprint(
             [
                 *self.facts,
@@ -148,6 +157,8 @@ class _Store:
 
 def _head_is_separate(classifier: Classifier) -> bool:
     """Whether the classifier behind timm's `forward_head(pre_logits=True)` gives the model's own logits."""
+    if "drop_rate" in classifier.spec.arguments and not hasattr(classifier.net, "drop_rate"):
+        return False  # the model drops out within its head, at a place of its own
     height, width = classifier.spec.preprocessing["size"]
     probe = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     was_training = classifier.training

@@ -3,7 +3,6 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sports_lightning.data.index import Index
 from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
-from sports_lightning.numerics import device_of, precisions, require_compiler, step_rate, training_step
+from sports_lightning.numerics import device_of, precisions, require_compiler, step_rate, synchronize, training_step
 from sports_lightning.run_folder import write_csv
 from sports_lightning.training import build
 
@@ -30,14 +28,14 @@ class Row:
 
     Attributes:
         precision: Lightning's name.
-        model: pictures a second of the training step alone, on random pictures.
+        model: pictures a second of the training step alone, on one batch over and over.
         pipeline: pictures a second that the loader delivers while nothing else runs.
         end_to_end: pictures a second of training on what the loader delivers.
         ratio: end_to_end over model: 1 means that the model never waits.
         waiting: share of the time spent waiting for the loader.
         gflops: floating-point operations a picture, forward and backward, in 10^9.
         utilisation: operations a second over those of a large matrix product in the same format.
-        memory_gib: peak of the process (on a GPU: of its memory), in GiB.
+        memory_gib: peak in GiB: of this row on a GPU, of the process so far on a CPU.
     """
 
     precision: str
@@ -66,13 +64,18 @@ _LINES = {
 def measure(cfg: DictConfig, index: Index) -> list[Row]:
     """Time `cfg.steps` training steps of `conf/train.yaml` on `index`, in each of the formats that pay here.
 
+    The steps are those of the first epoch. With `finetune=head` they are the frozen backbone's and the head's together.
+
     Raises:
-        UserError: the data has too few pictures for so many steps.
+        UserError: a format that is not among the three, or too few pictures for so many steps.
     """
     pl.seed_everything(cfg.seed, verbose=False)
+    known = ["32-true", "bf16-mixed", "16-mixed"]
+    if cfg.trainer.precision not in ("auto", *known):
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark knows auto, {', '.join(known)}")
     module, data = build(cfg, index)
     device = device_of(cfg.trainer.accelerator)
-    module.to(device)
+    module.to(device).train()
     if cfg.model.compile:
         require_compiler()
         module.classifier.net.compile()
@@ -81,30 +84,43 @@ def measure(cfg: DictConfig, index: Index) -> list[Row]:
     loader = data.train_dataloader()
     if len(loader) <= cfg.steps:
         raise UserError(f"steps={cfg.steps}: an epoch of this data has only {len(loader)} batches, one more is needed")
-    batch_size: int = cfg.data.batch_size
-    pipeline = batch_size * cfg.steps / sum(seconds for _, seconds in _timed(loader, cfg.steps))
+    pipeline = _pipeline_rate(loader, cfg.steps)
     chosen = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
-    return [_row(module, precision, loader, cfg.steps, batch_size, pipeline) for precision in chosen]
+    return [_row(module, precision, loader, cfg.steps, pipeline) for precision in chosen]
 
 
-def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, batch_size: int, pipeline: float) -> Row:
+def _pipeline_rate(loader: Any, steps: int) -> float:
+    batches = iter(loader)
+    next(batches)  # starts the workers
+    started = time.perf_counter()
+    count = sum(len(next(batches)[0]) for _ in range(steps))
+    return count / (time.perf_counter() - started)
+
+
+def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipeline: float) -> Row:
     device = module.classifier.mean.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    model = step_rate(module, precision, batch_size, steps)
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
-    module.train()
-    waiting = 0.0
+    batches = iter(loader)
+    images, targets = (tensor.to(device) for tensor in next(batches))
+    model = step_rate(module, precision, images, targets, steps)
+
+    count, waiting = 0, 0.0
     started = time.perf_counter()
-    for (images, targets), waited in _timed(loader, steps):
-        waiting += waited
+    for _ in range(steps):
+        asked = time.perf_counter()
+        images, targets = next(batches)
+        waiting += time.perf_counter() - asked
         training_step(module, optimizer, precision, images.to(device), targets.to(device))
-    _synchronize(device)
+        count += len(images)
+    synchronize(device)
     elapsed = time.perf_counter() - started
+    rate = count / elapsed
+
     with FlopCounterMode(display=False) as counter:
         training_step(module, optimizer, precision, images.to(device), targets.to(device))
-    flops = counter.get_total_flops() / batch_size
-    rate = batch_size * steps / elapsed
+    flops = counter.get_total_flops() / len(images)
     return Row(
         precision=precision,
         model=model,
@@ -118,16 +134,6 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, batc
     )
 
 
-def _timed(loader: Any, steps: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
-    """`steps` batches, each with the seconds that it took to come; one before them starts the workers."""
-    batches = iter(loader)
-    next(batches)
-    for _ in range(steps):
-        started = time.perf_counter()
-        batch = next(batches)
-        yield batch, time.perf_counter() - started
-
-
 def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> float:
     """Operations a second of a product of two square matrices, the best of five."""
     dtype = {"32-true": torch.float32, "16-mixed": torch.float16}.get(precision, torch.bfloat16)
@@ -136,7 +142,7 @@ def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> flo
     for _ in range(6):
         started = time.perf_counter()
         matrix @ matrix
-        _synchronize(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / min(seconds[1:])
 
@@ -146,11 +152,6 @@ def _peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def write(rows: list[Row], path: Path) -> None:

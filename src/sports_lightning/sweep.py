@@ -4,7 +4,6 @@ A job that crashes, runs out of memory or is killed takes nothing with it, and w
 environment (Lightning's ranks and ports, a tracked run) ends with its job. No torch in here.
 """
 
-import os
 import shlex
 import subprocess
 import sys
@@ -14,46 +13,55 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job that has ended.
+    """A job and what came of it.
 
     Attributes:
-        folder: its run folder.
-        overrides: what sets it apart from the others.
+        overrides: its command line.
         status: exit status; negative: killed by that signal; None: not started.
     """
 
-    folder: Path
     overrides: list[str]
     status: int | None
 
 
-def run_sweep_job(folder: Path, overrides: list[str], variable: str, before: list[SweepJob], on_error: str) -> SweepJob:
-    """Run the job whose config Hydra has written into `folder` and wait for its end.
+class Sweep:
+    """Runs jobs one after the other and remembers how they ended.
 
     Args:
-        folder: the job's run folder.
-        overrides: its part of the command line.
-        variable: the environment variable that tells the process which folder is its.
-        before: the jobs that have ended; with one that failed among them, "stop" starts no more.
-        on_error: `sweep.on_error`, "continue" or "stop".
+        command: "train", "evaluate" or "predict".
     """
-    if on_error == "stop" and any(job.status for job in before):
-        return SweepJob(folder, overrides, None)
-    module = sys.modules["__main__"].__spec__
-    assert module is not None, "commands are started with python -m"
-    environment = {**os.environ, variable: str(folder.absolute())}
-    status = subprocess.run([sys.executable, "-m", module.name], env=environment, check=False).returncode
-    return SweepJob(folder, overrides, status)
 
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.jobs: list[SweepJob] = []
+        self.folder = Path()
+        self.interrupted = False
 
-def print_summary(jobs: list[SweepJob], config_name: str) -> bool:
-    """Say which jobs failed and how to run just those again; return whether any did. Ends with the sweep's folder."""
-    lacking = [job for job in jobs if job.status != 0]
-    if lacking:
-        print(f"{len(lacking)} of {len(jobs)} jobs failed:", file=sys.stderr)
-    for job in lacking:
-        why = "not started" if job.status is None else f"exit status {job.status}"
-        command = shlex.join(["python", "-m", f"sports_lightning.{config_name}", *job.overrides])
-        print(f"  {why}; again: {command}", file=sys.stderr)
-    print(Path(jobs[0].folder).parent, flush=True)
-    return bool(lacking)
+    def run(self, folder: Path, sweep_folder: Path, overrides: list[str], on_error: str) -> None:
+        """Run the job whose config Hydra has written into `folder` and wait for its end.
+
+        With `on_error="stop"` (`sweep.on_error`) nothing is started once a job has failed, nor ever after Ctrl-C.
+        """
+        self.folder = sweep_folder
+        if self.interrupted or (on_error == "stop" and any(job.status for job in self.jobs)):
+            self.jobs.append(SweepJob(overrides, None))
+            return
+        process = subprocess.Popen([sys.executable, "-m", f"sports_lightning.{self.command}", "--job", str(folder)])
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the job has been interrupted too, and may have something to save
+            self.interrupted = True
+            status = process.wait()
+        self.jobs.append(SweepJob(overrides, status))
+
+    def print_summary(self) -> bool:
+        """Say which jobs did not finish and how to run just those, then the folder; return whether there are any."""
+        lacking = [job for job in self.jobs if job.status != 0]
+        if lacking:
+            print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
+        for job in lacking:
+            why = "not started" if job.status is None else f"exit status {job.status}"
+            again = shlex.join(["python", "-m", f"sports_lightning.{self.command}", *job.overrides])
+            print(f"  {why}; again: {again}", file=sys.stderr)
+        print(self.folder.absolute(), flush=True)
+        return bool(lacking)

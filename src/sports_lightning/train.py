@@ -1,6 +1,5 @@
 """Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,17 +16,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
     # torch and all, only once the data is known to be good
     from sports_lightning import training
-    from sports_lightning.data.pictures import forget_pictures
 
-    try:
-        run = training.fit(cfg, index)
-        if is_rank_zero():
-            training.report(cfg, run, folder)
-    finally:
-        if is_rank_zero():
-            forget_pictures()
-        if "wandb" in sys.modules:  # one tracked run a job: the next job of a sweep must not write on into this one
-            sys.modules["wandb"].finish()
+    run = training.fit(cfg, index)
+    if is_rank_zero():
+        training.report(cfg, run, folder)
 
 
 if __name__ == "__main__":

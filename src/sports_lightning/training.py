@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
+import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -52,6 +53,9 @@ def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataMo
     classifier = build_classifier(cfg.model, index.classes, index.root)
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    pretrained_cfg = timm.get_pretrained_cfg(cfg.model.name, allow_unregistered=True)
+    if cfg.augment.sides and pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        raise UserError(f"augment.sides needs a model that takes any size, and {cfg.model.name} takes one only")
     loss = loss_function(cfg.loss, index.class_counts("train"))
     module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
     return module, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
@@ -93,6 +97,8 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         require_compiler()
         module.classifier.net.compile()
     module.on_features = use_features(module.classifier, data, cfg)
+    # The draws so far depend on what was stored already; those that follow must not.
+    pl.seed_everything(cfg.seed, verbose=False)
     trainer.fit(module, datamodule=data)
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
@@ -119,6 +125,7 @@ def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
 
     `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
     """
+    torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
     classifier = load_classifier(run.best_checkpoint)
     figures: dict[str, dict[str, float]] = {}
     for name in [name for name in ("val", "test") if name in run.index.splits]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -41,10 +41,14 @@ def decode(path: str | Path, least: int | None = None) -> Tensor:
             check_size(image)
             if least and image.format == "JPEG" and min(image.size) >= 2 * least:
                 image.draft(None, (least, least))
-            elif image.format == "JPEG" and image.mode in ("RGB", "L") and "exif" not in image.info:
+            elif image.format == "JPEG" and image.mode in ("RGB", "L") and _is_upright(image):
                 # The same pixels as Pillow's in two thirds of the time.
                 return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
             pixels = np.array(to_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
         raise UnreadablePicture(f"can't read {path} as a picture: {reason(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _is_upright(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) == 1

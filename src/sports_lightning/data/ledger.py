@@ -1,4 +1,4 @@
-"""What is known of every picture file: the digest of its content, or why it can't be read. Kept between runs.
+"""What is known of every picture file: the digest of its content, or why it can't be read. Good ones are remembered.
 
 Reading every picture once finds damaged files before a training does, and gives the digests by which everything that
 is computed from pictures is stored. An entry holds as long as the file's size and times stay the same. Files are read
@@ -18,8 +18,6 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from sports_lightning.errors import UserError
-
 log = logging.getLogger(__name__)
 
 # A file written within this time of being read could change again without its times telling: it is not remembered.
@@ -34,16 +32,18 @@ class Entry(NamedTuple):
 
 
 def examine(root: Path, paths: list[str], cache_dir: Path | None = None) -> list[Entry]:
-    """Read every file to its end, but for those that `cache_dir` knows already.
+    """Read every file to its end, but for those that `cache_dir` knows to be good.
 
     Args:
         root: the folder that the paths are relative to.
         paths: the files.
         cache_dir: where `ledger.sqlite` is kept; None remembers nothing.
     """
+    latest = time.time_ns() - _RACY_NS
     known = _recall(root, cache_dir) if cache_dir else {}
-    stats = [_stat(root / path) for path in paths]
-    new = [path for path, stat in zip(paths, stats, strict=True) if known.get(path, ("",))[0] != stat]
+    stats = {path: _stat(root / path) for path in paths}
+    digests = {path: known[path][1] for path in paths if path in known and known[path][0] == str(stats[path])}
+    new = [path for path in paths if path not in digests]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Shown only where it takes longer than a second or two.
         found = tqdm(
@@ -51,12 +51,12 @@ def examine(root: Path, paths: list[str], cache_dir: Path | None = None) -> list
             "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
         )  # fmt: skip
         entries = dict(zip(new, found, strict=True))
-    if cache_dir and entries:
-        latest = time.time_ns() - _RACY_NS
-        of_path = dict(zip(paths, stats, strict=True))
-        lasting = {path: (of_path[path], *entry) for path, entry in entries.items() if _changed(of_path[path]) < latest}
+    # What could not be read may be readable next time: with another library, or when a network drive is back.
+    lasting = {path: (str(stats[path]), e.digest) for path, e in entries.items() if not e.problem}
+    lasting = {path: row for path, row in lasting.items() if max(stats[path][1:]) < latest}
+    if cache_dir and lasting:
         _remember(root, cache_dir, lasting)
-    return [entries.get(path) or Entry(*known[path][1:]) for path in paths]
+    return [entries.get(path) or Entry(digests[path], "") for path in paths]
 
 
 def check_size(image: Image.Image) -> None:
@@ -89,25 +89,22 @@ def _read(path: Path) -> Entry:
     return Entry(digest, "")
 
 
-def _stat(path: Path) -> str:
+def _stat(path: Path) -> tuple[int, int, int]:
+    """Size in bytes, and the times of the last change of content and of anything, in nanoseconds."""
     try:
         stat = path.stat()
     except OSError:
-        return "0 0 0"
-    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        return 0, 0, 0
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _changed(stat: str) -> int:
-    return max(int(time_ns) for time_ns in stat.split()[1:])
-
-
-def _recall(root: Path, cache_dir: Path) -> dict[str, tuple[str, str, str]]:
-    """{path: (stat, digest, problem)} of the files below `root`; empty without a ledger, or with a damaged one."""
+def _recall(root: Path, cache_dir: Path) -> dict[str, tuple[str, str]]:
+    """{path: (stat, digest)} of the files below `root`; empty without a ledger, or with a damaged one."""
     file = cache_dir / "ledger.sqlite"
     try:
-        with sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60) as ledger:
-            rows = ledger.execute("SELECT path, stat, digest, problem FROM files WHERE root = ?", [_name(root)])
-            return {path: (stat, digest, problem) for path, stat, digest, problem in rows}
+        with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60) as ledger:
+            rows = ledger.execute("SELECT path, stat, digest FROM files WHERE root = ?", [_name(root)])
+            return {os.fsdecode(path): (stat, digest) for path, stat, digest in rows}
     except sqlite3.OperationalError:  # not there yet
         return {}
     except sqlite3.DatabaseError:
@@ -115,19 +112,19 @@ def _recall(root: Path, cache_dir: Path) -> dict[str, tuple[str, str, str]]:
         return {}
 
 
-def _remember(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str, str]]) -> None:
+def _remember(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str]]) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with sqlite3.connect(cache_dir / "ledger.sqlite", timeout=60) as ledger:
             ledger.execute(
                 "CREATE TABLE IF NOT EXISTS files "
-                "(root TEXT, path TEXT, stat TEXT, digest TEXT, problem TEXT, PRIMARY KEY (root, path)) WITHOUT ROWID"
+                "(root BLOB, path BLOB, stat TEXT, digest TEXT, PRIMARY KEY (root, path)) WITHOUT ROWID"
             )
-            rows = [(_name(root), path, *entry) for path, entry in entries.items()]
-            ledger.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(f"can't write {cache_dir}: {error}; set data.cache_dir=FOLDER") from error
+            rows = [(_name(root), os.fsencode(path), *entry) for path, entry in entries.items()]
+            ledger.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+    except (OSError, sqlite3.Error) as error:  # costs the next run some seconds, and changes nothing
+        log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
 
 
-def _name(root: Path) -> str:
-    return str(root.resolve())
+def _name(root: Path) -> bytes:
+    return os.fsencode(root.resolve())

@@ -1,5 +1,6 @@
 """The pictures of a split as uint8 tensors: decoded each time, or decoded once and kept in memory or on disk."""
 
+import atexit
 import os
 import shutil
 from collections.abc import Callable
@@ -13,12 +14,13 @@ from tqdm import tqdm
 
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import Split
-from sports_lightning.data.store import fingerprint, stored
+from sports_lightning.data.store import fingerprint, library_versions, stored
 from sports_lightning.errors import UserError
 
 Pictures = Callable[[int], Tensor]  # position in the split to uint8 (3, height, width)
 
 _SHARED_MEMORY = Path("/dev/shm")
+_RAM = "SPORTS_LIGHTNING_RAM"
 
 
 class PictureFiles:
@@ -47,8 +49,15 @@ class MappedPictures:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.pixels = np.memmap(folder / "pixels", dtype=np.uint8, mode="r")
         self.places = np.load(folder / "places.npy", mmap_mode="r")
+
+    def __getstate__(self) -> Path:
+        return self.folder  # a worker that is spawned maps the file too, instead of being sent what is in it
+
+    def __setstate__(self, folder: Path) -> None:
+        self.__init__(folder)  # type: ignore[misc]
 
     def __call__(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
@@ -65,7 +74,7 @@ def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache
         root: the folder that the split's paths are relative to.
         split: the pictures, with their digests where they are to be kept.
         least: pixels a side that are enough (see `decode`).
-        cache: None, "disk" (below `cache_dir`, for the runs to come) or "ram" (until `forget_pictures`).
+        cache: None, "disk" (below `cache_dir`, for the runs to come) or "ram" (for this run).
         cache_dir: `data.cache_dir`.
 
     Raises:
@@ -78,29 +87,36 @@ def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache
         if not _SHARED_MEMORY.is_dir():
             raise UserError("data.cache=ram needs /dev/shm, which this system has not got: use data.cache=disk")
         cache_dir = _ram()
-    key = fingerprint(["pictures", 1, least, split.digests])
+    key = fingerprint(["pictures", library_versions(), least, split.digests])
     return MappedPictures(stored(cache_dir, "pictures", key, lambda folder: _decode_all(files, len(split), folder)))
 
 
-def forget_pictures() -> None:
-    """Free what `data.cache=ram` holds for this process."""
-    shutil.rmtree(_ram(), ignore_errors=True)
-
-
 def _ram() -> Path:
-    # The processes of a distributed run are children of its first, which tells them whose memory it is.
-    return _SHARED_MEMORY / f"sports_lightning-{os.environ.setdefault('SPORTS_LIGHTNING_RAM', str(os.getpid()))}"
+    """The folder in shared memory of this run, removed when the process that came first ends.
+
+    The other processes of a distributed run are its children and find the name in their environment.
+    """
+    if _RAM not in os.environ:
+        os.environ[_RAM] = str(_SHARED_MEMORY / f"sports_lightning-{os.getpid()}")
+        atexit.register(_forget, os.environ[_RAM], os.getpid())
+    return Path(os.environ[_RAM])
+
+
+def _forget(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # a forked worker inherits the registration
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decode_all(files: PictureFiles, count: int, folder: Path) -> None:
     places = np.zeros((count, 3), dtype=np.int64)
     offset = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool, (folder / "pixels").open("wb") as file:
-        pictures = tqdm(
-            pool.map(files, range(count)), "decoding", count, unit="img", delay=2, leave=False, disable=None
-        )
-        for i, picture in enumerate(pictures):
-            pixels = picture.permute(1, 2, 0).contiguous().numpy()
-            places[i] = offset, *pixels.shape[:2]
-            offset += file.write(pixels.tobytes())
+    progress = tqdm(total=count, desc="decoding", unit="img", delay=2, leave=False, disable=None)
+    with progress, ThreadPoolExecutor(os.cpu_count()) as pool, (folder / "pixels").open("wb") as file:
+        for first in range(0, count, 256):  # in parts, so that decoding does not run ahead of a slow disk
+            part = range(first, min(first + 256, count))
+            for i, picture in zip(part, pool.map(files, part), strict=True):
+                pixels = picture.permute(1, 2, 0).contiguous().numpy()
+                places[i] = offset, *pixels.shape[:2]
+                offset += file.write(pixels.tobytes())
+                progress.update()
     np.save(folder / "places.npy", places)

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ _CONTENTS = "contents.json"  # the digest of every file; written last
 def fingerprint(facts: Any) -> str:
     """BLAKE2b, 128 bits in hexadecimal, of anything that JSON can say."""
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries that decide what a picture's pixels and features are."""
+    return {name: version(name) for name in ("pillow", "torch", "torchvision", "timm")}
 
 
 def stored(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -37,6 +43,7 @@ def stored(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) 
         try:
             build(partial)
             digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
+            partial.chmod(0o755)  # for all users of a cache that is shared
             (partial / _CONTENTS).write_text(json.dumps(digests), encoding="utf-8")
             _put(partial, folder)
         finally:
