@@ -1,8 +1,6 @@
 """Checks of values that no config file can express; a wrong one is a line before any work begins."""
 
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sports_lightning.errors import UserError
 
@@ -19,10 +17,10 @@ def check_train(cfg: DictConfig) -> None:
     _check_inference(cfg)
     if cfg.augment.views is not None:
         _whole(cfg, "augment.views", 1)
-    sides: Any = cfg.augment.sides
-    for pair in sides if OmegaConf.is_list(sides) else [None]:
-        whole = OmegaConf.is_list(pair) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
-        if not whole or pair[0] < 0 or pair[1] < 1:
+    sides = cfg.augment.sides
+    pairs = [list(p) if isinstance(p, ListConfig) else [] for p in sides] if isinstance(sides, ListConfig) else [[]]
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(n, int) for n in pair) or pair[0] < 0 or pair[1] < 1:
             raise UserError(f"augment.sides={sides} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]")
     if sides and cfg.augment.views is not None:
         raise UserError("augment.views and augment.sides exclude each other: a view has one size")
