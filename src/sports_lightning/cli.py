@@ -77,7 +77,11 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir).absolute()
         if hydra_cfg.output_subdir != ".hydra":
-            raise UserError("hydra.output_subdir has to stay .hydra: sweeps and several devices read the config there")
+            _remove_if_nothing_was_written(folder)
+            report(
+                UserError("hydra.output_subdir has to stay .hydra: sweeps and several devices read the config there")
+            )
+            return
         os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))  # for the processes that this one starts
         try:
             if hydra_cfg.mode == RunMode.MULTIRUN:
@@ -112,7 +116,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
-    except (HydraException, OmegaConfBaseException, UserError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         report(error)
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
