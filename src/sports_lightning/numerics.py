@@ -1,9 +1,9 @@
 """In which number format a model trains fastest on this machine, without changing a result beyond rounding.
 
 Rules where they settle it, else a short trial, kept for the next run. Pictures are always laid out channels_last, which
-most convolutions take best, if not all (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products run in TF32.
-What this does not do: float16, whose range needs a loss scale, and torch.compile, which takes a minute or more before
-it pays (model.compile=true asks for it).
+most convolutions take best, not all (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
+run in TF32. What this does not do: float16, whose range needs a loss scale, and torch.compile, which takes a minute or
+more before it pays (model.compile=true asks for it).
 """
 
 import copy
