@@ -33,7 +33,7 @@ def ours(root: str, model: str, batch_size: int, steps: int) -> float:
 
 def plain(root: str, model: str, batch_size: int, steps: int) -> float:
     printed = _run(str(HERE / "plain_loop.py"), f"{root}/train", NAMES[model], str(batch_size), str(steps))
-    return float(printed.split()[-2])
+    return float(printed.split()[-1])
 
 
 def _run(*arguments: str) -> str:

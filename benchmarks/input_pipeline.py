@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from torchvision import transforms
+from plain_loop import TRANSFORM
 
 from sports_lightning.augment import EpochTransform
 from sports_lightning.cli import CONF_DIR
@@ -42,18 +42,10 @@ def main() -> None:
     root = Path(sys.argv[1])
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(500, len(paths)))
-    theirs = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(224, scale=(0.35, 1.0)),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
 
     def usual(i: int) -> torch.Tensor:
         with Image.open(root / paths[i]) as image:
-            return theirs(image.convert("RGB"))
+            return TRANSFORM(image.convert("RGB"))
 
     preprocessing = Preprocessing((224, 224), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0, "center")
     with tempfile.TemporaryDirectory() as cache:

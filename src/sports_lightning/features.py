@@ -18,12 +18,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.dataset import EvaluationPictures
+from sports_lightning.data.dataset import view_of
 from sports_lightning.data.index import Index
-from sports_lightning.data.pictures import PictureFiles
-from sports_lightning.data.store import fingerprint, library_versions, stored
-from sports_lightning.inference import run_over
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
+from sports_lightning.inference import evaluation_pictures, run_over
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
-        return self.views[(epoch + repeat) % len(self.views)][index], self.labels[index]
+        return self.views[view_of(epoch, repeat, len(self.views))][index], self.labels[index]
 
 
 def count_views(augment: DictConfig) -> int | None:
@@ -77,7 +75,7 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
     views = count_views(cfg.augment)
     if cfg.finetune.mode != "head" or views is None or not _head_is_separate(classifier):
         return False
-    store = _Store(classifier, cfg.inference, cfg.trainer.precision, Path(cfg.data.cache_dir).expanduser())
+    store = _Store(classifier, cfg.inference, cfg.trainer.precision, cache_dir_of(cfg.data))
     train, val = data.index.splits["train"], data.index.splits["val"]
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
@@ -95,9 +93,7 @@ def logits_from_features(
     classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
     """As `compute_logits`, (n, classes) float32, but the backbone's part is stored, or taken from what is stored."""
-    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    files = PictureFiles(index.root, index.splits[split], preprocessing.least_side)
-    dataset = EvaluationPictures(files, index.splits[split].labels, preprocessing.transform())
+    dataset = evaluation_pictures(classifier, index.root, index.splits[split])
     store = _Store(classifier, inference, inference.precision, cache_dir)
     with torch.inference_mode():
         return classifier.eval().head(store.features(dataset, index.splits[split].digests))
@@ -124,28 +120,14 @@ class _Store:
             if id(tensor) not in head:
                 weights.update(name.encode())
                 weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        self.facts = [
-            "features",
-            library_versions(),
-            spec.architecture,
-            spec.arguments,
-            spec.preprocessing,
-            weights.hexdigest(),
-        ]
+        backbone = [spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
+        self.facts = ["features", library_versions(), *backbone]
 
     def features(self, dataset: Dataset[Any], digests: list[str], augment: Any = None) -> Tensor:
         """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
-        key = fingerprint(
-            [
-                *self.facts,
-                self.inference.precision,
-                self.inference.accelerator,
-                self.inference.compile,
-                augment,
-                digests,
-            ]
-        )
+        numerics = [self.inference.precision, self.inference.accelerator, self.inference.compile]
+        key = fingerprint([*self.facts, *numerics, augment, digests])
 
         def build(folder: Path) -> None:
             log.info("running the frozen backbone once over %s pictures", f"{len(digests):,}")

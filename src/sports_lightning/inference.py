@@ -49,18 +49,17 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         split: the pictures.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
+    return run_over(Classifier.forward, classifier, evaluation_pictures(classifier, root, split), inference)
+
+
+def evaluation_pictures(classifier: Classifier, root: Path, split: Split) -> EvaluationPictures:
+    """The pictures of `split`, below `root`, as this classifier takes them."""
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     files = PictureFiles(root, split, preprocessing.least_side)
-    dataset = EvaluationPictures(files, split.labels, preprocessing.transform())
-    return run_over(Classifier.forward, classifier, dataset, inference)
+    return EvaluationPictures(files, split.labels, preprocessing.transform())
 
 
-def run_over(
-    function: Callable[[Classifier, Tensor], Tensor],
-    classifier: Classifier,
-    dataset: Dataset[Any],
-    inference: DictConfig,
-) -> Tensor:
+def run_over(function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig) -> Tensor:
     """What `function` makes of the pictures (n, 3, height, width) of `dataset`, in order, as float32 on the CPU."""
     trainer = build_inference_trainer(inference)
     loader = build_loader(dataset, inference.batch_size, inference.num_workers)

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sports_lightning.data.index import Index
 from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
-from sports_lightning.numerics import device_of, precisions, require_compiler, step_rate, synchronize, training_step
+from sports_lightning.numerics import device_of, precisions, step_rate, synchronize, training_step
 from sports_lightning.run_folder import write_csv
 from sports_lightning.training import build
 
@@ -76,9 +76,6 @@ def measure(cfg: DictConfig, index: Index) -> list[Row]:
     module, data = build(cfg, index)
     device = device_of(cfg.trainer.accelerator)
     module.to(device).train()
-    if cfg.model.compile:
-        require_compiler()
-        module.classifier.net.compile()
     # The loader asks its trainer which share of the pictures is this device's.
     data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
     loader = data.train_dataloader()

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +17,7 @@ from sports_lightning import plots
 from sports_lightning.classifier import build_classifier, load_classifier
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
+from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import evaluate_split, print_figures
 from sports_lightning.features import use_features
@@ -53,9 +53,11 @@ def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataMo
     classifier = build_classifier(cfg.model, index.classes, index.root)
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    pretrained_cfg = timm.get_pretrained_cfg(cfg.model.name, allow_unregistered=True)
-    if cfg.augment.sides and pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+    if cfg.augment.sides and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]
         raise UserError(f"augment.sides needs a model that takes any size, and {cfg.model.name} takes one only")
+    if cfg.model.compile:
+        require_compiler()
+        classifier.net.compile()
     loss = loss_function(cfg.loss, index.class_counts("train"))
     module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
     return module, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
@@ -69,8 +71,7 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
     """
     pl.seed_everything(cfg.seed, verbose=False)
     module, data = build(cfg, index)
-    cache_dir = Path(cfg.data.cache_dir).expanduser()
-    numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir)
+    numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
     cfg.trainer.precision = numerics.precision
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
@@ -93,9 +94,6 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
     log.info("%s", numerics)
-    if cfg.model.compile:
-        require_compiler()
-        module.classifier.net.compile()
     module.on_features = use_features(module.classifier, data, cfg)
     # The draws so far depend on what was stored already; those that follow must not.
     pl.seed_everything(cfg.seed, verbose=False)
@@ -128,8 +126,8 @@ def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
     classifier = load_classifier(run.best_checkpoint)
     figures: dict[str, dict[str, float]] = {}
+    cache_dir = cache_dir_of(cfg.data) if run.on_features else None
     for name in [name for name in ("val", "test") if name in run.index.splits]:
-        cache_dir = Path(cfg.data.cache_dir).expanduser() if run.on_features else None
         evaluation = evaluate_split(classifier, run.index, name, cfg.inference, cache_dir)
         figures[name] = evaluation.figures()
     evaluation.write(folder)

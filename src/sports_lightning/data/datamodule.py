@@ -1,6 +1,5 @@
 """Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
 from sports_lightning.data.index import Index
 from sports_lightning.data.pictures import Pictures, open_pictures
 from sports_lightning.data.sampler import EpochSampler
+from sports_lightning.data.store import cache_dir_of
 from sports_lightning.preprocessing import Preprocessing
 
 
@@ -42,8 +42,8 @@ class SportsDataModule(pl.LightningDataModule):
         train, val = index.splits["train"], index.splits["val"]
 
         def pictures(split: str) -> Pictures:
-            cache_dir = Path(data.cache_dir).expanduser()
-            return open_pictures(index.root, index.splits[split], preprocessing.least_side, data.cache, cache_dir)
+            least, cache_dir = preprocessing.least_side, cache_dir_of(data)
+            return open_pictures(index.root, index.splits[split], least, data.cache, cache_dir)
 
         mix = build_mix(augment, len(index.classes))
         self.train_set: Dataset[Any] = TrainingPictures(

@@ -29,6 +29,11 @@ def seeded(*key: int) -> Iterator[None]:
         yield
 
 
+def view_of(epoch: int, repeat: int, views: int) -> int:
+    """Which of a picture's `views` an epoch sees, at the picture's (repeat + 1)th turn in it."""
+    return (epoch + repeat) % views
+
+
 class EvaluationPictures(Dataset[tuple[Tensor, int]]):
     """Preprocessed pictures with their labels, in order, nothing random.
 
@@ -79,7 +84,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         epoch, index, repeat = key
         if self.views:
-            epoch, repeat = (epoch + repeat) % self.views, 0
+            epoch, repeat = view_of(epoch, repeat, self.views), 0
         with seeded(self.seed, epoch, index, repeat):
             image, label = self._load(epoch, index)
             if self.mix is None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from sports_lightning.data.index import SPLIT_FOLDERS, Index, Split, read_index
 from sports_lightning.data.ledger import examine
 from sports_lightning.data.sample import draw_sample
+from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
     root = provide_data(data)
     index = read_index(root, splits, classes)
     paths = [path for split in index.splits.values() for path in split.paths]
-    entries = dict(zip(paths, examine(root, paths, Path(data.cache_dir).expanduser()), strict=True))
+    entries = dict(zip(paths, examine(root, paths, cache_dir_of(data)), strict=True))
     unreadable = {path: entry.problem for path, entry in entries.items() if entry.problem}
     if unreadable:
         listed = "; ".join(f"{root / path}: {problem}" for path, problem in list(unreadable.items())[:5])

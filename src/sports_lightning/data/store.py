@@ -10,9 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from sports_lightning.errors import UserError
 
 _CONTENTS = "contents.json"  # the digest of every file; written last
+
+
+def cache_dir_of(data: DictConfig) -> Path:
+    """`data.cache_dir`."""
+    return Path(data.cache_dir).expanduser()
 
 
 def fingerprint(facts: Any) -> str:
