@@ -4,6 +4,7 @@ What a checkpoint says of itself is plain data under the key "sports_lightning":
 looked up in timm. Loading one never imports or runs anything that it names.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Spec:
         classes: names, in the order of the logits.
         preprocessing: fields of `Preprocessing`.
         data_root: absolute path of the data it was trained on, the default for `evaluate`.
+        temperature: what logits are divided by, once it has been fitted (see calibration).
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class Spec:
     classes: list[str]
     preprocessing: dict[str, Any]
     data_root: str
+    temperature: float = 1.0
 
 
 class Classifier(nn.Module):
@@ -64,7 +67,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to logits (n, classes)."""
-        return self.net(self._normalise(images))
+        return self.net(self._normalise(images)) / self.spec.temperature
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to what the last layer works on, (n, features), by timm's `forward_head`."""
@@ -73,7 +76,8 @@ class Classifier(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """The last layer: features (n, features) to logits (n, classes)."""
         drop_rate = getattr(self.net, "drop_rate", 0.0)
-        return self.net.get_classifier()(F.dropout(features, drop_rate, self.training))  # type: ignore[operator]
+        logits = self.net.get_classifier()(F.dropout(features, drop_rate, self.training))  # type: ignore[operator]
+        return logits / self.spec.temperature
 
     def _normalise(self, images: Tensor) -> Tensor:
         normalised = (images.to(self.mean.dtype) - self.mean) / self.std
@@ -121,6 +125,15 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds weights that do not fit its architecture; {remedy}") from error
     return classifier.eval()
+
+
+def save_temperature(ckpt_path: Path, temperature: float) -> None:
+    """Write the temperature into a checkpoint that `train` wrote, in one step."""
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    checkpoint[CHECKPOINT_KEY]["temperature"] = temperature
+    partial = ckpt_path.with_name(ckpt_path.name + ".partial")
+    torch.save(checkpoint, partial)
+    os.replace(partial, ckpt_path)
 
 
 def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,9 +38,15 @@ _NOT_FOR_USERS = (
     ".*log_every_n_steps",
 )
 
+_STARTED = time.monotonic()
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
 _RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
+
+
+def seconds_since_start() -> float:
+    """Wall time since the command began, in seconds."""
+    return round(time.monotonic() - _STARTED, 1)
 
 
 def is_rank_zero() -> bool:
@@ -47,8 +54,10 @@ def is_rank_zero() -> bool:
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
-def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> None:
+def run_command(task: Callable[[DictConfig, Path], None], config_name: str, positional: str | None = None) -> None:
     """Compose `conf/<config_name>.yaml` with the command line, call `task(cfg, run_folder)`, and exit.
+
+    Arguments that are neither options nor `KEY=VALUE`, or that are paths that exist, make up the list `positional`.
 
     The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
     status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1.
@@ -106,6 +115,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
         finally:
             del os.environ[_RUN_FOLDER]
 
+    if positional:
+        sys.argv[1:] = _gather(sys.argv[1:], positional)
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["--job"]:
@@ -124,6 +135,15 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str) -> N
     if sweep.jobs:
         failed |= sweep.print_summary()
     sys.exit(130 if sweep.interrupted else int(failed))
+
+
+def _gather(arguments: list[str], key: str) -> list[str]:
+    """The command line with its bare arguments put together as `key=[…]`."""
+    bare = [a for a in arguments if not a.startswith("-") and ("=" not in a or os.path.exists(a))]
+    if not bare:
+        return arguments
+    quoted = ("'" + re.sub(r"(\\*)'", r"\1\1\\'", argument) + "'" for argument in bare)
+    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(quoted)}]"]
 
 
 def _reuse_freed_memory() -> None:

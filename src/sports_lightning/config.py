@@ -44,8 +44,7 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError("data.cache_dir is not set: data.cache_dir=FOLDER, where there is room for what is kept")
     if "steps" in cfg:  # benchmark's
         _whole(cfg, "steps", 1)
-    if cfg.data.root is None:
-        raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")
+    _check_root(cfg)
 
 
 def check_evaluate(cfg: DictConfig) -> None:
@@ -60,6 +59,21 @@ def check_predict(cfg: DictConfig) -> None:
     _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
     _required(cfg, "input", "a file, a folder or a glob")
     _check_inference(cfg)
+
+
+def check_audit(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/audit.yaml`."""
+    _check_root(cfg)
+
+
+def check_compare(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/compare.yaml`."""
+    _required(cfg, "runs", "[outputs/train]")
+
+
+def _check_root(cfg: DictConfig) -> None:
+    if cfg.data.root is None:
+        raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")
 
 
 def _check_inference(cfg: DictConfig) -> None:

@@ -13,16 +13,19 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_evaluate(cfg)
     from sports_lightning.classifier import load_classifier
     from sports_lightning.data.source import open_dataset
-    from sports_lightning.evaluation import evaluate_split, print_figures
+    from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
+    from sports_lightning.record import record
     from sports_lightning.run_folder import write_json
+    from sports_lightning.survey import find_leaks
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
-    figures = {cfg.split: evaluation.figures()}
+    figures = {cfg.split: official_and_leak_free(evaluation, find_leaks(cfg.data, cfg.split))}
     evaluation.write(folder)
     write_json(folder / "metrics.json", figures)
+    write_json(folder / "run.json", record(cfg, index, folder) | {"predictions": cfg.split})
     print_figures(figures)
 
 

@@ -1,7 +1,10 @@
 """Figures and files of a classifier on a split whose labels are known."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -10,12 +13,28 @@ from rich.table import Table
 from torch import Tensor
 
 from sports_lightning import plots
+from sports_lightning.calibration import brier_scores, calibration_figures
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Index, Split
 from sports_lightning.features import logits_from_features
 from sports_lightning.inference import compute_logits
-from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix
+from sports_lightning.intervals import METHODS, bootstrap_mean, wilson
+from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix, macro_intervals
 from sports_lightning.run_folder import write_csv
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class's figures: how many pictures, precision, recall with its 95 % interval, F1, and what it is taken for."""
+
+    label: str
+    count: int
+    precision: float
+    recall: float
+    recall_low: float
+    recall_high: float
+    f1: float
+    most_confused_with: str
 
 
 @dataclass(frozen=True)
@@ -32,25 +51,84 @@ class Evaluation:
         """(n,) int64."""
         return torch.tensor(self.split.labels)
 
-    def figures(self) -> dict[str, float]:
-        """Loss, accuracies and macro averages (see metrics)."""
-        return compute_figures(self.logits, self.labels)
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(n, classes) float64."""
+        return self.logits.double().softmax(dim=1)
+
+    @property
+    def predicted(self) -> Tensor:
+        """(n,) int64."""
+        return self.logits.argmax(dim=1)
+
+    def without(self, paths: Collection[str]) -> "Evaluation":
+        """The same without some of the pictures."""
+        kept = [i for i, path in enumerate(self.split.paths) if path not in paths]
+        split = Split([self.split.paths[i] for i in kept], [self.split.labels[i] for i in kept])
+        return replace(self, split=split, logits=self.logits[kept])
+
+    def figures(self) -> dict[str, Any]:
+        """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name."""
+        figures: dict[str, Any] = compute_figures(self.logits, self.labels)
+        figures |= calibration_figures(self.probabilities, self.labels)
+        count = len(self.split)
+        of_label = self.probabilities.gather(1, self.labels[:, None]).flatten()
+        intervals = {
+            "loss": bootstrap_mean(-of_label.log().numpy()),
+            "acc": wilson(round(figures["acc"] * count), count),
+            "acc_top5": wilson(round(figures["acc_top5"] * count), count),
+            **macro_intervals(self.confusion),
+            "brier": bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy()),
+        }
+        return {**figures, "count": count, "ci95": intervals}
 
     def write(self, folder: Path) -> None:
         """Write `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and `mistakes.png` into `folder`."""
         self._write_predictions(folder / "predictions.csv")
-        confusion = self.confusion()
-        self._write_per_class(confusion, folder / "per_class.csv")
-        plots.confusion_matrix(confusion, self.classes, folder / "confusion_matrix.png")
+        header = ["class", *(field.name for field in fields(ClassRow)[1:])]
+        write_csv(folder / "per_class.csv", header, map(astuple, self.per_class()))
+        plots.confusion_matrix(self.confusion, self.classes, folder / "confusion_matrix.png")
         self._draw_mistakes(folder / "mistakes.png")
 
+    @cached_property
     def confusion(self) -> Tensor:
         """(classes, classes) int64: rows are labels, columns predictions."""
-        return confusion_matrix(self.logits.argmax(dim=1), self.labels, len(self.classes))
+        return confusion_matrix(self.predicted, self.labels, len(self.classes))
+
+    def per_class(self) -> list[ClassRow]:
+        """A row for each class, in the order of `classes`."""
+        scores = torch.stack(class_scores(self.confusion), dim=1).tolist()
+        mistaken = self.confusion - torch.diag(self.confusion.diag())
+        rows = []
+        for label, (name, (precision, recall, f1)) in enumerate(zip(self.classes, scores, strict=True)):
+            count, correct = int(self.confusion[label].sum()), int(self.confusion[label, label])
+            low, high = wilson(correct, count) if count else (0.0, 1.0)
+            other = self.classes[int(mistaken[label].argmax())] if mistaken[label].any() else ""
+            rows.append(ClassRow(name, count, precision, recall, low, high, f1, other))
+        return rows
+
+    def most_confident_mistakes(self, most: int) -> list[int]:
+        """Positions of wrong predictions, the surest first."""
+        wrong = (self.predicted != self.labels).nonzero().flatten()
+        order = self.probabilities.amax(dim=1)[wrong].argsort(descending=True, stable=True)
+        return wrong[order][:most].tolist()
+
+    def least_confident_successes(self, most: int) -> list[int]:
+        """Positions of right predictions, the least sure first."""
+        right = (self.predicted == self.labels).nonzero().flatten()
+        order = self.probabilities.amax(dim=1)[right].argsort(stable=True)
+        return right[order][:most].tolist()
+
+    def caption(self, i: int) -> str:
+        """What picture i was taken for, and what it is."""
+        predicted = int(self.predicted[i])
+        return (
+            f"{self.classes[predicted]} {self.probabilities[i, predicted]:.0%}\nis {self.classes[self.split.labels[i]]}"
+        )
 
     def _write_predictions(self, path: Path) -> None:
-        header, columns = top_columns(self.logits, self.classes)
-        of_label = self.logits.double().softmax(dim=1).gather(1, self.labels[:, None]).flatten().tolist()
+        header, columns = top_columns(self.probabilities, self.classes)
+        of_label = self.probabilities.gather(1, self.labels[:, None]).flatten().tolist()
         label_names = [self.classes[label] for label in self.split.labels]
         rows = zip(self.split.paths, label_names, columns, of_label, strict=True)
         write_csv(
@@ -59,26 +137,13 @@ class Evaluation:
             ([picture, label, *column, probability] for picture, label, column, probability in rows),
         )
 
-    def _write_per_class(self, confusion: Tensor, path: Path) -> None:
-        scores = torch.stack(class_scores(confusion), dim=1).tolist()
-        counts = confusion.sum(dim=1).tolist()
-        mistaken = confusion - torch.diag(confusion.diag())
-        most = [self.classes[int(row.argmax())] if row.any() else "" for row in mistaken]
-        rows = ([name, n, *s, other] for name, n, s, other in zip(self.classes, counts, scores, most, strict=True))
-        write_csv(path, ["class", "count", "precision", "recall", "f1", "most_confused_with"], rows)
-
     def _draw_mistakes(self, path: Path, most: int = 24) -> None:
-        confidence, predicted = self.logits.softmax(dim=1).max(dim=1)
-        wrong = (predicted != self.labels).nonzero().flatten()
-        wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)][:most]
+        wrong = self.most_confident_mistakes(most)
         plots.picture_grid(
             [self.root / self.split.paths[i] for i in wrong],
-            [
-                f"{self.classes[predicted[i]]} {confidence[i]:.0%}\nis {self.classes[self.split.labels[i]]}"
-                for i in wrong.tolist()
-            ],
+            [self.caption(i) for i in wrong],
             path,
-            title=f"most confident mistakes: {len(wrong)} of {int((predicted != self.labels).sum())}",
+            title=f"most confident mistakes: {len(wrong)} of {int((self.predicted != self.labels).sum())}",
         )
 
 
@@ -93,22 +158,58 @@ def evaluate_split(
     return Evaluation(index.root, index.splits[split], index.classes, logits)
 
 
-def print_figures(figures: dict[str, dict[str, float]]) -> None:
-    """Print {split: {name: value}} as a table."""
-    names = list(next(iter(figures.values())))
-    table = Table("split", *names)
-    for split, values in figures.items():
-        table.add_row(split, *(f"{values[name]:.4f}" for name in names))
+def official_and_leak_free(evaluation: Evaluation, leaks: Collection[str] | None) -> dict[str, Any]:
+    """The figures, and as `without_leaks` those without the pictures that the classifier may have seen.
+
+    Args:
+        evaluation: of a split.
+        leaks: paths of its pictures that an earlier split has too; None where that is not known.
+    """
+    figures = evaluation.figures()
+    if leaks is not None:
+        rest = evaluation.without(leaks)
+        figures["leaks"] = len(evaluation.split) - len(rest.split)
+        # Without leaks the figures are the same, and without any picture left there are none.
+        figures["without_leaks"] = (rest.figures() if rest.split.paths else None) if figures["leaks"] else dict(figures)
+    return figures
+
+
+def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print {split: {name: value}} as a table: a figure and its 95 % interval, where it has one, in a row."""
+    figures = _with_leak_free(figures)
+    table = Table("", *figures, caption=METHODS if any("ci95" in values for values in figures.values()) else None)
+    names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, int | float)]
+    for name in names:
+        table.add_row(name, *(shown(values, name) for values in figures.values()))
     Console().print(table)
 
 
-def top_columns(logits: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:
+def _with_leak_free(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The same with the figures without leaks as columns of their own, where there are leaks."""
+    columns: dict[str, Mapping[str, Any]] = {}
+    for split, values in figures.items():
+        columns[split] = values
+        if values.get("leaks") and values["without_leaks"]:
+            columns[f"{split} without {values['leaks']} leaks"] = values["without_leaks"]
+    return columns
+
+
+def shown(figures: Mapping[str, Any], name: str) -> str:
+    """A figure with its interval, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
+    if name not in figures:
+        return ""
+    if isinstance(figures[name], int):
+        return f"{figures[name]:,}"
+    interval = figures.get("ci95", {}).get(name)
+    return f"{figures[name]:.4f}" + (f" ({interval[0]:.4f}–{interval[1]:.4f})" if interval else "")
+
+
+def top_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:
     """The columns that every predictions file shares: the prediction, its probability, and the top five with theirs.
 
     Returns:
-        The header and a list for each of the n pictures of logits (n, classes).
+        The header and a list for each of the n pictures of probabilities (n, classes).
     """
-    probabilities = logits.double().softmax(dim=1)
     top = probabilities.topk(min(5, len(classes)), dim=1)
     header = ["prediction", "probability"]
     for rank in range(1, top.values.shape[1] + 1):

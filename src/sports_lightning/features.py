@@ -75,7 +75,8 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
     views = count_views(cfg.augment)
     if cfg.finetune.mode != "head" or views is None or not _head_is_separate(classifier):
         return False
-    store = _Store(classifier, cfg.inference, cfg.trainer.precision, cache_dir_of(cfg.data))
+    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
+    store = _Store(classifier, inference, cache_dir_of(cfg.data))
     train, val = data.index.splits["train"], data.index.splits["val"]
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
@@ -94,24 +95,22 @@ def logits_from_features(
 ) -> Tensor:
     """As `compute_logits`, (n, classes) float32, but the backbone's part is stored, or taken from what is stored."""
     dataset = evaluation_pictures(classifier, index.root, index.splits[split])
-    store = _Store(classifier, inference, inference.precision, cache_dir)
+    store = _Store(classifier, inference, cache_dir)
     with torch.inference_mode():
         return classifier.eval().head(store.features(dataset, index.splits[split].digests))
 
 
 class _Store:
-    """Features of one backbone in one precision.
+    """Features of one backbone, run in one way.
 
     Args:
         classifier: whose backbone it is.
         inference: how it is run.
-        precision: in which, Lightning's name.
         cache_dir: `data.cache_dir`.
     """
 
-    def __init__(self, classifier: Classifier, inference: DictConfig, precision: str, cache_dir: Path) -> None:
-        self.classifier, self.cache_dir = classifier, cache_dir
-        self.inference: Any = OmegaConf.merge(inference, {"precision": precision})
+    def __init__(self, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
+        self.classifier, self.inference, self.cache_dir = classifier, inference, cache_dir
         spec = classifier.spec
         weights = hashlib.blake2b(digest_size=16)
         last: torch.nn.Module = classifier.net.get_classifier()  # type: ignore[operator]
@@ -126,8 +125,8 @@ class _Store:
     def features(self, dataset: Dataset[Any], digests: list[str], augment: Any = None) -> Tensor:
         """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
-        numerics = [self.inference.precision, self.inference.accelerator, self.inference.compile]
-        key = fingerprint([*self.facts, *numerics, augment, digests])
+        way = [self.inference[key] for key in ("precision", "accelerator", "compile", "mirror")]
+        key = fingerprint([*self.facts, *way, augment, digests])
 
         def build(folder: Path) -> None:
             log.info("running the frozen backbone once over %s pictures", f"{len(digests):,}")

@@ -25,13 +25,18 @@ Forward = Callable[[Classifier, Tensor], Tensor]  # a method of Classifier that 
 class _Forward(pl.LightningModule):
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
-        self.function, self.classifier, self.batch_size = function, classifier, inference.batch_size
+        self.function, self.classifier = function, classifier
+        self.batch_size, self.mirror = inference.batch_size, inference.mirror
         self.compiled = _compile(function) if inference.compile else function
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images = batch[0]
         # The last, smaller batch is not worth another compilation.
-        function = self.compiled if len(batch[0]) == self.batch_size else self.function
-        return function(self.classifier, batch[0]).float().cpu()
+        function = self.compiled if len(images) == self.batch_size else self.function
+        outputs = function(self.classifier, images)
+        if self.mirror:
+            outputs = (outputs + function(self.classifier, images.flip(-1))) / 2
+        return outputs.float().cpu()
 
 
 @cache

@@ -9,8 +9,6 @@ more before it pays (model.compile=true asks for it).
 import copy
 import json
 import os
-import platform
-import re
 import shutil
 import statistics
 import sys
@@ -25,6 +23,7 @@ from torch import Tensor
 from sports_lightning.data.store import fingerprint, stored
 from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
+from sports_lightning.record import processor
 
 _TRIAL_BATCH = 8
 
@@ -125,15 +124,6 @@ def precisions(device: str) -> list[str]:
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices natively (AMX or AVX-512-BF16); elsewhere it is slower by far."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: Tensor, steps: int) -> float:

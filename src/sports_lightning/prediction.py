@@ -52,7 +52,7 @@ class Predictions:
 
     def write(self, folder: Path) -> None:
         """Write `predictions.csv` (unreadable files last, with their reason) and `predictions.png`."""
-        header, columns = top_columns(self.logits, self.classes)
+        header, columns = top_columns(self.logits.double().softmax(dim=1), self.classes)
         rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
         rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
         write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
@@ -67,7 +67,7 @@ class Predictions:
     def print(self) -> None:
         """Print the predictions as a table."""
         table = Table(Column("picture", overflow="fold"), "prediction", "probability", "second")
-        _, columns = top_columns(self.logits, self.classes)
+        _, columns = top_columns(self.logits.double().softmax(dim=1), self.classes)
         for path, (name, probability, *ranked) in zip(self.paths, columns, strict=True):
             second, its_probability = ranked[2:4]
             table.add_row(

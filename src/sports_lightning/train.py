@@ -15,11 +15,12 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
     # torch and all, only once the data is known to be good
-    from sports_lightning import training
+    from sports_lightning.results import write_results
+    from sports_lightning.training import fit
 
-    run = training.fit(cfg, index)
+    run = fit(cfg, index)
     if is_rank_zero():
-        training.report(cfg, run, folder)
+        write_results(cfg, run, folder)
 
 
 if __name__ == "__main__":

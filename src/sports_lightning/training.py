@@ -1,9 +1,7 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
-import csv
 import logging
-import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -13,13 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
-from sports_lightning import plots
-from sports_lightning.classifier import build_classifier, load_classifier
+from sports_lightning.classifier import build_classifier
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
-from sports_lightning.evaluation import evaluate_split, print_figures
 from sports_lightning.features import use_features
 from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
@@ -27,14 +23,13 @@ from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
-from sports_lightning.run_folder import write_json
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FittedRun:
-    """What fitting leaves behind, for the evaluation that follows."""
+    """What fitting leaves behind, for the results that follow (see results)."""
 
     index: Index
     best_checkpoint: Path
@@ -116,32 +111,3 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
 def _log_config(cfg: DictConfig, loggers: list[Logger]) -> None:
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-
-
-def report(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
-    """Evaluate the best checkpoint on one device and write `metrics.json`, `curves.png` and the evaluation's files.
-
-    `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
-    """
-    torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
-    classifier = load_classifier(run.best_checkpoint)
-    figures: dict[str, dict[str, float]] = {}
-    cache_dir = cache_dir_of(cfg.data) if run.on_features else None
-    for name in [name for name in ("val", "test") if name in run.index.splits]:
-        evaluation = evaluate_split(classifier, run.index, name, cfg.inference, cache_dir)
-        figures[name] = evaluation.figures()
-    evaluation.write(folder)
-    epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    row_of_best = next(row for row in rows if int(row["epoch"]) == epoch)
-    figures["train"] = {name: float(row_of_best[f"train/{name}"]) for name in figures["val"]}
-    write_json(folder / "metrics.json", figures)
-    rate = statistics.median(float(row["images_per_second"]) for row in rows)
-    facts = {"images_per_second": rate, "on_features": run.on_features, "numerics": asdict(run.numerics)}
-    write_json(folder / "run.json", {**run.parameters, **facts})
-    plots.curves(folder / "metrics.csv", folder / "curves.png")
-    for logger in run.loggers:
-        logger.log_metrics({f"test/{name}": value for name, value in figures.get("test", {}).items()})
-        logger.finalize("success")
-    print_figures(figures)

@@ -75,6 +75,12 @@ def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = No
     return Index(root, classes, {split: _read_split(root, split, classes) for split in splits})
 
 
+def list_classes(folder: Path) -> dict[str, list[str]]:
+    """{class: picture files relative to its folder} of a split's folder, both in alphabetical order."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return {name: list_pictures(folder / name) for name in names}
+
+
 def _class_folders(root: Path, split: str) -> list[str]:
     folder = root / SPLIT_FOLDERS[split]
     if not folder.is_dir():

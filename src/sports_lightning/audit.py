@@ -1,0 +1,26 @@
+"""What is wrong with the data: `python -m sports_lightning.audit data.root=PICTURES`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli import run_command
+from sports_lightning.config import check_audit
+
+
+def audit(cfg: DictConfig, folder: Path) -> None:
+    """Look through all splits for copies, leaks and broken or odd files, and write the findings into `folder`."""
+    check_audit(cfg)
+    from sports_lightning.data.source import provide_data
+    from sports_lightning.data.store import cache_dir_of
+    from sports_lightning.findings import find_all, print_findings, write_findings
+    from sports_lightning.survey import survey
+
+    seen = survey(provide_data(cfg.data), cache_dir_of(cfg.data))
+    found = find_all(seen)
+    write_findings(seen, found, folder)
+    print_findings(found)
+
+
+if __name__ == "__main__":
+    run_command(audit, "audit")

@@ -1,0 +1,57 @@
+"""Whether probabilities mean what they say, and the temperature that makes them (Guo et al. 2017)."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+BINS = 15  # of equal width, as in Guo et al.
+
+
+class Bin(NamedTuple):
+    """Predictions whose confidence lies in `low`..`high`: how many, how sure they are, how many are right."""
+
+    low: float
+    high: float
+    pictures: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_figures(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Expected calibration error over 15 bins (torchmetrics), and the Brier score over all classes (0..2; Brier 1950).
+
+    Args:
+        probabilities: (n, classes).
+        labels: (n,) int64.
+    """
+    ece = multiclass_calibration_error(probabilities, labels, probabilities.shape[1], n_bins=BINS, norm="l1")
+    return {"ece": float(ece), "brier": float(brier_scores(probabilities, labels).mean())}
+
+
+def brier_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Squared distance of each picture's probabilities (n, classes) from the truth; (n,)."""
+    return (probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(dim=1)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
+    """The bins that hold any of n predictions: `confidence` (n,) in 0..1, `correct` (n,) bool."""
+    places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = []
+    for place in np.unique(places):
+        inside = places == place
+        means = float(confidence[inside].mean()), float(correct[inside].mean())
+        bins.append(Bin(place / BINS, (place + 1) / BINS, int(inside.sum()), *means))
+    return bins
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The number to divide logits (n, classes) by so that cross-entropy against labels (n,) is least; 0.05 to 20."""
+
+    def cross_entropy(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits.double() / np.exp(log_temperature), labels))
+
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

@@ -1,0 +1,88 @@
+"""How sure a figure is: 95 % intervals, and whether two classifiers can be told apart on the same pictures.
+
+No torch in here, for `compare`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+METHODS = "95 % intervals: Wilson's for accuracies and a class's recall, bootstrap for the rest"
+RESAMPLES = 2000
+
+Interval = tuple[float, float]
+
+
+def wilson(successes: int, count: int) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927), by scipy."""
+    found = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def bootstrap_mean(values: np.ndarray) -> Interval:
+    """Percentile bootstrap interval of the mean of `values` (n,), by scipy; the same every time.
+
+    Of one value, which says nothing of its spread, the interval is (nan, nan).
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, batch=max(1, 2**22 // len(values)),
+        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of one classifier minus that of another on the same n pictures.
+
+    Attributes:
+        difference: of the accuracies.
+        low, high: 95 % interval, exact given how many pictures the two disagree on (Clopper and Pearson 1934): it
+            leaves out 0 just where McNemar's exact test is below 0.05. Where they never disagree, the share on which
+            they might is bounded likewise.
+        only_first, only_second: pictures that one of them alone has right.
+        p_value: McNemar's exact test (McNemar 1947), two-sided.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
+    """Compare two classifiers by which of the same pictures, in the same order, each has right."""
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    discordant, count = only_first + only_second, len(a)
+    if not discordant:
+        bound = float(stats.binomtest(0, count).proportion_ci(CONFIDENCE, method="exact").high)
+        return PairedDifference(0.0, -bound, bound, 0, 0, 1.0)
+    test = stats.binomtest(only_first, discordant, 0.5)
+    share: Any = test.proportion_ci(CONFIDENCE, method="exact")
+    low, high = (float((2 * p - 1) * discordant / count) for p in (share.low, share.high))
+    return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, float(test.pvalue))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many comparisons were made, by Holm's step-down method (Holm 1979)."""
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[position] * (len(p_values) - rank)))
+        corrected[position] = largest
+    return corrected
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and its standard error (nan for one value)."""
+    return float(np.mean(values)), float(stats.sem(values)) if len(values) > 1 else float("nan")

@@ -1,0 +1,125 @@
+"""What a run depends on besides its config: the code, the libraries, the machine and the pictures.
+
+`run.json`, `pictures.csv.gz` and `git.diff` keep it in the run folder; `reproduce` and `compare` read it there.
+"""
+
+import csv
+import gzip
+import io
+import os
+import platform
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sports_lightning.data.index import Index
+from sports_lightning.data.store import fingerprint
+from sports_lightning.run_folder import write_bytes, write_text
+
+PICTURES = "pictures.csv.gz"
+
+
+def record(cfg: DictConfig, index: Index, folder: Path) -> dict[str, Any]:
+    """The facts for `run.json`; writes `pictures.csv.gz` and, where the code has been changed, `git.diff`."""
+    hydra_cfg = HydraConfig.get()
+    _write_pictures(index, folder / PICTURES)
+    git = _git_state()
+    if git["diff"]:
+        write_text(folder / "git.diff", git["diff"])
+    return {
+        "command": f"python -m {hydra_cfg.help.app_name} {shlex.join(hydra_cfg.overrides.task)}".strip(),
+        "seed": cfg.get("seed"),
+        "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": fingerprint(git["diff"])},
+        "packages": _packages(),
+        "machine": machine(),
+        "data": data_facts(index),
+    }
+
+
+def data_facts(index: Index) -> dict[str, Any]:
+    """Where the pictures are, and for each split how many and a fingerprint of what is in them and of their classes.
+
+    Neither the root nor a file's name is part of a fingerprint; the order of the files is, which training depends on.
+    """
+    facts: dict[str, Any] = {"root": str(index.root.absolute())}
+    for name, split in index.splits.items():
+        content = [[index.classes[label], digest] for label, digest in zip(split.labels, split.digests, strict=True)]
+        facts[name] = {"count": len(split), "fingerprint": fingerprint(content)}
+    return facts
+
+
+def read_pictures(folder: Path) -> dict[str, str]:
+    """{path: digest} of the pictures that a run saw, from its `pictures.csv.gz`."""
+    with gzip.open(folder / PICTURES, "rt", newline="", encoding="utf-8") as file:
+        return {row["path"]: row["digest"] for row in csv.DictReader(file)}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads that torch uses, GPUs and system."""
+    import torch
+
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """{dotted key: (first, second)} of nested mappings where they differ; None where one has no such key."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*first, *second]):
+        a, b = first.get(key), second.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found[f"{prefix}{key}"] = (a, b)
+    return found
+
+
+def _packages() -> dict[str, str]:
+    """Versions of this package and of those that it requires."""
+    needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
+    return {name: version(name) for name in ["sports-lightning", *sorted(match[0] for match in needed if match)]}
+
+
+def _git_state() -> dict[str, str]:
+    """The commit that this package's code is at and what has been changed since; empty outside a checkout."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, check=True, timeout=60)
+        return found.stdout.decode(errors="replace").strip("\n")
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed package may lie within some other repository
+        top = git("rev-parse", "--show-toplevel")
+        return {"commit": git("rev-parse", "HEAD"), "diff": git("-C", top, "diff", "HEAD", "--", "src", "conf")}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "", "diff": ""}
+
+
+def _write_pictures(index: Index, path: Path) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["split", "path", "digest"])
+    for name, split in index.splits.items():
+        writer.writerows([name, *pair] for pair in zip(split.paths, split.digests, strict=True))
+    write_bytes(path, gzip.compress(buffer.getvalue().encode(), mtime=0))

@@ -1,0 +1,74 @@
+"""What a training run leaves behind: the best checkpoint's figures, with everything that they depend on."""
+
+import csv
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from sports_lightning import plots
+from sports_lightning.calibration import fit_temperature
+from sports_lightning.classifier import Classifier, load_classifier, save_temperature
+from sports_lightning.cli import seconds_since_start
+from sports_lightning.data.store import cache_dir_of
+from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
+from sports_lightning.metrics import NAMES
+from sports_lightning.record import record
+from sports_lightning.run_folder import write_json
+from sports_lightning.survey import find_leaks
+from sports_lightning.training import FittedRun
+
+
+def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
+    """Evaluate the best checkpoint on one device, and write and log what `train` promises.
+
+    `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
+    """
+    torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
+    evaluations = _evaluate(cfg, run, load_classifier(run.best_checkpoint))
+    figures: dict[str, dict[str, Any]] = {
+        name: official_and_leak_free(evaluation, find_leaks(cfg.data, name)) for name, evaluation in evaluations.items()
+    }
+    predicted = list(evaluations)[-1]
+    evaluations[predicted].write(folder)
+
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+    of_best = next(row for row in rows if int(row["epoch"]) == epoch)
+    figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
+    write_json(folder / "metrics.json", figures)
+    plots.curves(folder / "metrics.csv", folder / "curves.png")
+
+    for logger in run.loggers:
+        logger.log_metrics({f"test/{name}": figures["test"][name] for name in NAMES if "test" in figures})
+        logger.finalize("success")
+    facts = {
+        **record(cfg, run.index, folder),
+        **run.parameters,
+        "best_epoch": epoch,
+        "predictions": predicted,
+        "on_features": run.on_features,
+        "numerics": asdict(run.numerics),
+        "images_per_second": statistics.median(float(row["images_per_second"]) for row in rows),
+        "seconds": seconds_since_start(),
+    }
+    write_json(folder / "run.json", facts)
+    print_figures(figures)
+
+
+def _evaluate(cfg: DictConfig, run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
+    """The best checkpoint on val and on test, if there is one; its temperature is fitted in between."""
+    cache_dir = cache_dir_of(cfg.data) if run.on_features else None
+    val = evaluate_split(classifier, run.index, "val", cfg.inference, cache_dir)
+    if cfg.calibrate:
+        temperature = fit_temperature(val.logits, val.labels)
+        save_temperature(run.best_checkpoint, temperature)
+        classifier.spec = replace(classifier.spec, temperature=temperature)
+        val = replace(val, logits=val.logits / temperature)
+    if "test" not in run.index.splits:
+        return {"val": val}
+    return {"val": val, "test": evaluate_split(classifier, run.index, "test", cfg.inference, cache_dir)}
