@@ -37,7 +37,7 @@ def assert_figures_match(figures: dict[str, float], predictions: list[dict[str, 
         "precision_macro": precision,
         "recall_macro": recall,
     }
-    assert figures == pytest.approx(expected, abs=1e-6)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
@@ -57,7 +57,8 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
     }
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     figures = json.loads((folder / "metrics.json").read_text())
-    assert {split: set(values) for split, values in figures.items()} == dict.fromkeys(("val", "test", "train"), FIGURES)
+    assert set(figures) == {"val", "test", "train"}
+    assert all(set(values) >= FIGURES for values in figures.values())
     assert figures["test"]["acc"] > 0.25, "three epochs beat chance (0.1) by far"
     assert_figures_match(figures["test"], read_csv(folder / "predictions.csv"))
 
@@ -97,9 +98,8 @@ def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path
     shutil.copy(folder / "checkpoints/best.ckpt", ckpt)
     printed = command("evaluate", f"ckpt_path={ckpt}", "inference.accelerator=cpu", cwd=tmp_path).stdout
     out = tmp_path / printed.strip().splitlines()[-1]
-    assert json.loads((out / "metrics.json").read_text())["test"] == pytest.approx(
-        json.loads((folder / "metrics.json").read_text())["test"], rel=1e-6
-    )
+    of_train, alone = (json.loads((run / "metrics.json").read_text())["test"] for run in (folder, out))
+    assert of_train == alone, "leaks and intervals too"
     assert (out / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
     assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
 

@@ -13,6 +13,12 @@ sports_lightning: train, compare and use image classifiers on a folder of pictur
       labels new pictures: a file, a folder or a glob
   python -m sports_lightning.benchmark data=sample model=resnet50 model.pretrained=false
       how fast a training would be here, and what holds it up
+  python -m sports_lightning.audit data=folder data.root=PICTURES
+      what is wrong with the pictures: copies, leaks between splits, broken files
+  python -m sports_lightning.compare outputs/train
+      finished runs side by side, and which differences are more than chance
+  python -m sports_lightning.reproduce run=RUN
+      whether a run comes out the same once more
 
 Each command explains its settings with --help, and shows what it would run with --cfg job.
 """

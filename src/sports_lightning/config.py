@@ -71,6 +71,11 @@ def check_compare(cfg: DictConfig) -> None:
     _required(cfg, "runs", "[outputs/train]")
 
 
+def check_reproduce(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/reproduce.yaml`."""
+    _required(cfg, "run", "outputs/train/RUN_FOLDER")
+
+
 def _check_root(cfg: DictConfig) -> None:
     if cfg.data.root is None:
         raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")

@@ -180,7 +180,7 @@ def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
     table = Table("", *figures, caption=METHODS if any("ci95" in values for values in figures.values()) else None)
     names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, int | float)]
     for name in names:
-        table.add_row(name, *(shown(values, name) for values in figures.values()))
+        table.add_row(name, *(shown(values, name).replace(" ", "\n") for values in figures.values()))
     Console().print(table)
 
 

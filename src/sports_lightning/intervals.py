@@ -12,7 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-METHODS = "95 % intervals: Wilson's for accuracies and a class's recall, bootstrap for the rest"
+METHODS = "95 % intervals: Wilson for accuracies and the recall of a class, bootstrap for the rest"
 RESAMPLES = 2000
 
 Interval = tuple[float, float]

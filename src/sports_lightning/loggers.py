@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from sports_lightning.network import why_unreachable
 
@@ -24,6 +24,12 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
         log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
+
+
+def log_report(logger: Logger, path: Path) -> None:
+    """Put a run's report into its dashboard, where that shows web pages."""
+    if isinstance(logger, WandbLogger):
+        logger.experiment.log({"report": wandb.Html(path.open(encoding="utf-8"), inject=False)})
 
 
 def why_offline() -> str | None:

@@ -15,8 +15,10 @@ from sports_lightning.classifier import Classifier, load_classifier, save_temper
 from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
+from sports_lightning.loggers import log_report
 from sports_lightning.metrics import NAMES
 from sports_lightning.record import record
+from sports_lightning.report import write_report
 from sports_lightning.run_folder import write_json
 from sports_lightning.survey import find_leaks
 from sports_lightning.training import FittedRun
@@ -28,24 +30,17 @@ def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
     """
     torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
-    evaluations = _evaluate(cfg, run, load_classifier(run.best_checkpoint))
+    classifier = load_classifier(run.best_checkpoint)
+    evaluations = _evaluate(cfg, run, classifier)
     figures: dict[str, dict[str, Any]] = {
         name: official_and_leak_free(evaluation, find_leaks(cfg.data, name)) for name, evaluation in evaluations.items()
     }
     predicted = list(evaluations)[-1]
-    evaluations[predicted].write(folder)
-
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        epochs = list(csv.DictReader(file))
     epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"]
-    of_best = next(row for row in rows if int(row["epoch"]) == epoch)
+    of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
-    write_json(folder / "metrics.json", figures)
-    plots.curves(folder / "metrics.csv", folder / "curves.png")
-
-    for logger in run.loggers:
-        logger.log_metrics({f"test/{name}": figures["test"][name] for name in NAMES if "test" in figures})
-        logger.finalize("success")
     facts = {
         **record(cfg, run.index, folder),
         **run.parameters,
@@ -53,10 +48,18 @@ def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
         "predictions": predicted,
         "on_features": run.on_features,
         "numerics": asdict(run.numerics),
-        "images_per_second": statistics.median(float(row["images_per_second"]) for row in rows),
+        "images_per_second": statistics.median(float(row["images_per_second"]) for row in epochs),
         "seconds": seconds_since_start(),
     }
+    evaluations[predicted].write(folder)
+    plots.curves(folder / "metrics.csv", folder / "curves.png")
+    write_report(cfg, folder, classifier, run.index, evaluations[predicted], figures, facts, epochs)
     write_json(folder / "run.json", facts)
+    write_json(folder / "metrics.json", figures)  # the last one: a run that has it is finished
+    for logger in run.loggers:
+        logger.log_metrics({f"test/{name}": figures["test"][name] for name in NAMES if "test" in figures})
+        log_report(logger, folder / "report.html")
+        logger.finalize("success")
     print_figures(figures)
 
 

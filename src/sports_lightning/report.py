@@ -1,0 +1,129 @@
+"""`report.html`: all that a run has to say in one file; and `MODEL_CARD.md` beside its best checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from sports_lightning.calibration import reliability
+from sports_lightning.classifier import Classifier
+from sports_lightning.data.datamodule import SportsDataModule
+from sports_lightning.data.index import Index
+from sports_lightning.data.store import cache_dir_of
+from sports_lightning.evaluation import Evaluation, shown
+from sports_lightning.findings import find_all, summary
+from sports_lightning.heatmaps import heatmaps
+from sports_lightning.inference import evaluation_pictures
+from sports_lightning.intervals import METHODS
+from sports_lightning.pages import chart, image_uri, thumbnail_uri, write_page
+from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.survey import survey
+
+_PICTURES = 24  # mistakes, and as many successes
+_HEATMAPS = 8
+_TRAINING = 16
+_CONFUSED = 20
+
+
+def write_report(
+    cfg: DictConfig,
+    folder: Path,
+    classifier: Classifier,
+    index: Index,
+    evaluation: Evaluation,
+    figures: dict[str, dict[str, Any]],
+    facts: dict[str, Any],
+    epochs: list[dict[str, str]],
+) -> None:
+    """Write `report.html` and `checkpoints/MODEL_CARD.md` from what the run folder's other files say.
+
+    Args:
+        cfg: `conf/train.yaml`.
+        folder: the run's.
+        classifier: of the best checkpoint.
+        index: the data.
+        evaluation: of the split that `predictions.csv` is of.
+        figures: of `metrics.json`.
+        facts: of `run.json`.
+        epochs: rows of `metrics.csv`.
+    """
+    split = facts["predictions"]
+    confidence, correct = evaluation.probabilities.amax(dim=1), evaluation.predicted == evaluation.labels
+    bins = reliability(confidence.numpy(), correct.numpy())
+    audit = summary(find_all(survey(index.root, cache_dir_of(cfg.data)))) if cfg.data.audit else {}
+    values = {
+        "figures": figures, "facts": facts, "split": split, "methods": METHODS, "shown": shown,
+        "model": cfg.model.name, "finetune": cfg.finetune.mode, "classes": index.classes,
+        "preprocessing": classifier.spec.preprocessing, "temperature": classifier.spec.temperature, "audit": audit,
+    }  # fmt: skip
+    write_page(
+        folder / "report.html",
+        "report.html",
+        **values,
+        name=folder.name,
+        charts={
+            title: chart({part: _curve(epochs, f"{part}/{figure}") for part in ("train", "val")})
+            for title, figure in (("loss", "loss"), ("accuracy", "acc"))
+        },
+        calibration=chart(
+            {"this model": [(b.confidence, b.accuracy) for b in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]}
+        ),
+        per_class=sorted(evaluation.per_class(), key=lambda row: row.f1),
+        confused=_confused(evaluation),
+        cells=[(r, c, int(evaluation.confusion[r, c])) for r, c in evaluation.confusion.nonzero().tolist()],
+        totals=evaluation.confusion.sum(dim=1).clamp(min=1).tolist(),
+        mistakes=_pictures(evaluation, evaluation.most_confident_mistakes(_PICTURES)),
+        successes=_pictures(evaluation, evaluation.least_confident_successes(_PICTURES)),
+        heatmaps=_heatmaps(classifier, index, split, evaluation),
+        training=_training_pictures(cfg, classifier, index),
+        config=OmegaConf.to_yaml(cfg),
+    )
+    write_page(folder / "checkpoints" / "MODEL_CARD.md", "MODEL_CARD.md", **values)
+
+
+def _curve(epochs: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
+    return [(int(row["epoch"]) + 1, float(row[column])) for row in epochs if row.get(column)]
+
+
+def _confused(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
+    """The most frequent mistakes: (label, prediction, how often, of how many)."""
+    wrong = evaluation.confusion - torch.diag(evaluation.confusion.diag())
+    cells = sorted(wrong.nonzero().tolist(), key=lambda cell: -int(wrong[cell[0], cell[1]]))[:_CONFUSED]
+    names, totals = evaluation.classes, evaluation.confusion.sum(dim=1)
+    return [(names[r], names[c], int(wrong[r, c]), int(totals[r])) for r, c in cells]
+
+
+def _pictures(evaluation: Evaluation, positions: list[int]) -> list[tuple[str, str, str]]:
+    """(address, caption, path) of some of the pictures."""
+    paths = evaluation.split.paths
+    return [(thumbnail_uri(evaluation.root / paths[i]), evaluation.caption(i), paths[i]) for i in positions]
+
+
+def _heatmaps(
+    classifier: Classifier, index: Index, split: str, evaluation: Evaluation
+) -> list[tuple[str, str, str, str]]:
+    """(address of the picture, of its heat map, caption, path) of pictures spread over the split."""
+    pictures = evaluation_pictures(classifier, index.root, index.splits[split])
+    count = min(_HEATMAPS, len(pictures))
+    chosen = [i * len(pictures) // count for i in range(count)]
+    images = torch.stack([pictures[i][0] for i in chosen])
+    drawn = heatmaps(classifier, images, evaluation.predicted[chosen])
+    return [
+        (_uri(image), image_uri(heat), evaluation.caption(i), evaluation.split.paths[i])
+        for image, heat, i in zip(images, drawn, chosen, strict=bool(drawn))
+    ]
+
+
+def _training_pictures(cfg: DictConfig, classifier: Classifier, index: Index) -> list[str]:
+    """Training pictures of the last epoch as the model saw them, spread over the classes."""
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    data = SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
+    size, epoch = len(index.splits["train"]), cfg.trainer.max_epochs - 1
+    return [_uri(data.train_set[epoch, i * size // _TRAINING, 0][0]) for i in range(min(_TRAINING, size))]
+
+
+def _uri(image: Tensor) -> str:
+    return image_uri(F.to_pil_image(image))

@@ -1,0 +1,26 @@
+"""Whether a run comes out the same once more: `python -m sports_lightning.reproduce run=RUN_FOLDER`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli import run_command
+from sports_lightning.config import check_reproduce
+from sports_lightning.errors import UserError
+
+
+def reproduce(cfg: DictConfig, folder: Path) -> None:
+    """Repeat the training of `run` in `folder/run` and compare every figure, epoch and weight with the original's."""
+    check_reproduce(cfg)
+    from sports_lightning.reproduction import compare_results, run_again
+
+    original = Path(str(cfg.run)).expanduser().absolute()
+    run_again(original, folder / "run", cfg.changes)
+    outcome = compare_results(original, folder / "run")
+    if outcome.results:
+        raise UserError(f"not reproduced: {outcome.sentence()}")
+    print(f"reproduced: all {outcome.compared} results are identical to the last digit")
+
+
+if __name__ == "__main__":
+    run_command(reproduce, "reproduce")

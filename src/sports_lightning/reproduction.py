@@ -1,0 +1,128 @@
+"""A recorded run once more, and whether everything came out the same."""
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from sports_lightning.classifier import load_classifier
+from sports_lightning.errors import UserError
+from sports_lightning.record import differences, read_pictures
+
+# What no two runs share, and what says nothing of the result.
+_OWN = ("command", "seconds", "images_per_second", "data.root", "numerics.images_per_second", "numerics.why")
+_TIMES = ("seconds", "images_per_second")
+_NAMED = 5  # of each kind, in the message
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What two runs of the same config have not in common; {name: (of the first, of the second)} each.
+
+    Attributes:
+        results: figures of `metrics.json`, cells of `metrics.csv`, and the best checkpoint's weights.
+        compared: how many results there are.
+        facts: recorded facts and settings that could explain it.
+        pictures: those whose content is not the same, with their digests.
+    """
+
+    results: dict[str, tuple[Any, Any]]
+    compared: int
+    facts: dict[str, tuple[Any, Any]]
+    pictures: dict[str, tuple[Any, Any]]
+
+    def sentence(self) -> str:
+        """What differs, and why that may be, on one line."""
+
+        def listed(found: dict[str, tuple[Any, Any]]) -> str:
+            shown = [f"{name} {a} → {b}" for name, (a, b) in list(found.items())[:_NAMED]]
+            more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+            return ", ".join([*shown, *more])
+
+        causes = [listed(self.facts)] if self.facts else []
+        if self.pictures:
+            names = [*list(self.pictures)[:_NAMED], *(["…"] if len(self.pictures) > _NAMED else [])]
+            causes.append(f"{len(self.pictures)} pictures ({', '.join(names)})")
+        because = "; ".join(causes) or "nothing that was recorded: on a GPU, try trainer.deterministic=true"
+        return f"{len(self.results)} of {self.compared} results ({listed(self.results)}); what differs: {because}"
+
+
+def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
+    """Train in `folder` what the run folder `original` has trained, with `changes` to its config.
+
+    Raises:
+        UserError: no finished run there, an unknown key, or a training that failed.
+    """
+    if not (original / "metrics.json").is_file() or not (original / "run.json").is_file():
+        raise UserError(f"run={original} is not the folder of a finished run of train")
+    hydra_config = OmegaConf.load(original / ".hydra" / "hydra.yaml")
+    if hydra_config.hydra.job.config_name != "train":
+        raise UserError(f"run={original} is a run of {hydra_config.hydra.job.config_name}, not of train")
+    cfg = OmegaConf.load(original / ".hydra" / "config.yaml")
+    OmegaConf.set_struct(cfg, True)
+    try:
+        cfg.merge_with(changes)
+    except OmegaConfBaseException as error:
+        raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
+    with open_dict(hydra_config):
+        hydra_config.hydra.runtime.output_dir = str(folder)
+    shutil.copytree(original / ".hydra", folder / ".hydra")
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    OmegaConf.save(hydra_config, folder / ".hydra" / "hydra.yaml")
+    # Relative paths of the config are meant from where the run was started.
+    cwd = Path(hydra_config.hydra.runtime.cwd)
+    status = subprocess.run(
+        [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)], cwd=cwd if cwd.is_dir() else None
+    ).returncode
+    if status:
+        raise UserError(f"the run could not be repeated: its training ended with exit status {status}")
+
+
+def compare_results(original: Path, again: Path) -> Outcome:
+    """Compare two run folders of `train`, to the last digit."""
+    results: dict[str, tuple[Any, Any]] = {}
+    compared = 0
+    for read in (_figures, _epochs, _weights):
+        a, b = read(original), read(again)
+        results |= differences(a, b)
+        compared += len(differences(a, {}))
+    facts = {
+        name: values
+        for name, values in differences(_facts(original), _facts(again)).items()
+        if name not in _OWN and not name.endswith(".fingerprint")
+    }
+    return Outcome(results, compared, facts, differences(read_pictures(original), read_pictures(again)))
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return figures
+
+
+def _epochs(folder: Path) -> dict[str, Any]:
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return {
+            f"epoch {row['epoch']}": {key: value for key, value in row.items() if key not in _TIMES}
+            for row in csv.DictReader(file)
+        }
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    content = hashlib.blake2b(digest_size=8)
+    for name, tensor in load_classifier(folder / "checkpoints" / "best.ckpt").state_dict().items():
+        content.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return {"weights": content.hexdigest()}
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
+    facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return {"config": config} | {name: value for name, value in facts.items() if name != "seed"}

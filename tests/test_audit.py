@@ -1,0 +1,133 @@
+"""Planted copies are found, as what they are and where they are; and evaluation says what they change."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from conftest import command
+from sports_lightning.duplicates import find_pairs
+from sports_lightning.looks import look_at
+from sports_lightning.survey import survey
+
+
+def picture(seed: int, side: int = 160) -> Image.Image:
+    """A picture with structure at all scales, unlike any other."""
+    random = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(random.integers(0, 255, (n, n, 3), dtype=np.uint8)).resize((side, side)), float) / n
+        for n in (2, 4, 8, 16)
+    ]
+    pixels = sum(layers)
+    return Image.fromarray((255 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8))
+
+
+def recoded(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+COPIES = {
+    "recoded": lambda image: recoded(image, 40),
+    "scaled": lambda image: image.resize((128, 128)).resize((160, 160)),
+    "smaller": lambda image: image.resize((128, 128)),
+    "mirrored": ImageOps.mirror,
+    "cropped": lambda image: image.crop((8, 0, 160, 152)),
+    "cropped all around": lambda image: image.crop((4, 4, 156, 156)),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_are_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    names = []
+    for i in range(60):
+        picture(i).save(tmp_path / f"{i}.png")
+        names.append(f"{i}.png")
+    for i in range(40):
+        COPIES[kind](picture(i)).save(tmp_path / f"copy{i}.png")
+        names.append(f"copy{i}.png")
+    pairs = find_pairs(look_at(tmp_path, names).small, names)
+    assert {(pair.first, pair.second) for pair in pairs} == {(i, 60 + i) for i in range(40)}
+    assert {pair.mirrored for pair in pairs} == {kind == "mirrored"}
+
+
+def test_identical_files_are_pairs_and_unreadable_or_blank_ones_are_not() -> None:
+    small = np.zeros((5, 32, 32), np.uint8)
+    pairs = find_pairs(small, ["a", "a", "", "", "b"])
+    assert [(pair.first, pair.second, pair.similarity) for pair in pairs] == [(0, 1, 1.0)]
+
+
+@pytest.fixture
+def flawed(tmp_path: Path) -> Path:
+    """A small data set with one of every flaw."""
+    root = tmp_path / "flawed"
+    number = 0
+    for split in ("train", "valid", "test"):
+        for name in ("a", "b"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(4):
+                picture(number).save(root / split / name / f"{i}.png")
+                number += 1
+    shutil.copy(root / "train/a/0.png", root / "test/a/copy.png")
+    ImageOps.mirror(Image.open(root / "train/a/1.png")).save(root / "test/b/mirrored.png")
+    (root / "valid/b/broken.jpg").write_bytes(b"not a picture")
+    picture(99, 40).save(root / "train/b/tiny.png")
+    picture(100).convert("L").save(root / "train/b/grey.png")
+    (root / "train/c").mkdir()
+    picture(101).save(root / "train/c/only.png")
+    return root
+
+
+def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
+    run = command("audit", "data=folder", f"data.root={flawed}", "hydra.run.dir=out", cwd=tmp_path)
+    found = json.loads((tmp_path / "out/audit.json").read_text())
+    assert [(row["first"], row["second"], row["kind"]) for row in found["leaks"]] == [
+        ("train/a/0.png", "test/a/copy.png", "identical"),
+        ("train/a/1.png", "test/b/mirrored.png", "mirrored"),
+    ]
+    assert [row["second"] for row in found["label_conflicts"]] == ["test/b/mirrored.png"]
+    assert list(found["unreadable"]) == ["valid/b/broken.jpg"]
+    assert found["tiny"] == ["train/b/tiny.png"]
+    assert found["grey"] == ["train/b/grey.png"]
+    assert found["classes_missing"] == {"train": [], "val": ["c"], "test": ["c"]}
+    assert found["imbalance"] == {"least": 1, "most": 6}
+    with (tmp_path / "out/leaks.csv").open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == ["test/a/copy.png", "test/b/mirrored.png"]
+    page = (tmp_path / "out/audit.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4, "both pictures of both pairs are in the page"
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "2 of test also in an earlier split" in run.stdout
+
+
+def test_what_was_found_is_kept_until_a_picture_changes(flawed: Path, tmp_path: Path) -> None:
+    first = survey(flawed, tmp_path / "cache")
+    assert survey(flawed, tmp_path / "cache").pairs == first.pairs
+    assert len(list((tmp_path / "cache/survey").iterdir())) == 1
+    picture(200).save(flawed / "test/a/copy.png")
+    assert survey(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
+
+
+def test_evaluate_gives_the_figures_without_leaks_too(trained: tuple[Path, str], sample: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(sample, root)
+    for name in sorted((root / "test").iterdir()):  # one test picture of every class is in train too
+        shutil.copy(sorted((root / "train" / name.name).iterdir())[0], name / "leak.jpg")
+    checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
+    command("evaluate", checkpoint, f"data.root={root}", "hydra.run.dir=out", cwd=tmp_path)
+    command("evaluate", checkpoint, f"data.root={sample}", "hydra.run.dir=clean", cwd=tmp_path)
+    with_leaks = json.loads((tmp_path / "out/metrics.json").read_text())["test"]
+    clean = json.loads((tmp_path / "clean/metrics.json").read_text())["test"]
+    assert with_leaks["leaks"] == clean["leaks"] + 10
+    assert with_leaks["count"] == clean["count"] + 10
+    assert with_leaks["without_leaks"] == clean["without_leaks"]
+    command("evaluate", checkpoint, f"data.root={root}", "data.audit=false", "hydra.run.dir=off", cwd=tmp_path)
+    assert "leaks" not in json.loads((tmp_path / "off/metrics.json").read_text())["test"]

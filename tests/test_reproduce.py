@@ -1,0 +1,66 @@
+"""A run is recorded well enough to come out the same again, and what does not is explained."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import FAST, command
+
+
+@pytest.fixture
+def run(sample: Path, tmp_path: Path) -> Path:
+    """A short run on a copy of the sample, started from a folder of its own, with a relative data root."""
+    shutil.copytree(sample, tmp_path / "there/data")
+    overrides = ["data=folder", "data.root=data", "trainer.max_epochs=2", "trainer.limit_train_batches=4"]
+    settings = [*FAST[1:], *overrides, "callbacks=[default,ema]", "augment.mixup=0.2", "logger=csv"]
+    command("train", *settings, "hydra.run.dir=run", cwd=tmp_path / "there")
+    return tmp_path / "there/run"
+
+
+def reproduce(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return command("reproduce", f"run={run}", *arguments, cwd=run.parents[1], check=False)
+
+
+def test_a_run_comes_out_the_same_or_says_why_not(run: Path) -> None:
+    same = reproduce(run)
+    assert same.returncode == 0, same.stderr
+    assert "identical to the last digit" in same.stdout
+
+    seed = reproduce(run, "+changes.seed=1")
+    assert seed.returncode == 1
+    assert "config.seed 0 → 1" in seed.stderr
+    assert "weights" in seed.stderr or "more" in seed.stderr
+
+    picture = sorted((run.parent / "data/train/archery").iterdir())[3]
+    Image.new("RGB", (128, 128), "red").save(picture)
+    changed = reproduce(run)
+    assert changed.returncode == 1
+    assert f"1 pictures (train/archery/{picture.name})" in changed.stderr
+    assert changed.stderr.strip().count("\n") == 0, "one line"
+
+
+def test_run_json_holds_what_a_run_depends_on(run: Path) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["seed"] == 0
+    assert facts["packages"]["torch"]
+    assert facts["data"]["train"]["count"] == 1200
+    assert facts["machine"]["threads"] >= 1
+    assert facts["numerics"]["precision"]
+    assert facts["seconds"] > 0
+    assert facts["command"].startswith("python -m sports_lightning.train model.image_size=64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [([], "run is not set"), (["run=nowhere"], "nowhere"), (["+changes.lerning_rate=1"], "lerning_rate")],
+)
+def test_bad_input(arguments: list[str], culprit: str, trained: tuple[Path, str], tmp_path: Path) -> None:
+    given = arguments if not arguments or "run=" in arguments[0] else [f"run={trained[0]}", *arguments]
+    failed = command("reproduce", *given, cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    assert culprit in failed.stderr
+    assert failed.stderr.count("\n") == 1

@@ -1,0 +1,148 @@
+"""Intervals, calibration and comparisons against scikit-learn, scipy and statsmodels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from conftest import FAST, command
+from sports_lightning.calibration import calibration_figures, fit_temperature, reliability
+from sports_lightning.classifier import load_classifier
+from sports_lightning.data.index import Split
+from sports_lightning.evaluation import Evaluation
+from sports_lightning.intervals import bootstrap_mean, holm, mean_and_error, paired_difference, wilson
+from sports_lightning.metrics import confusion_matrix, macro_intervals
+
+
+def evaluation_of(logits: torch.Tensor, labels: list[int]) -> Evaluation:
+    classes = [f"class {i}" for i in range(logits.shape[1])]
+    return Evaluation(Path(), Split([f"{i}.jpg" for i in range(len(labels))], labels), classes, logits)
+
+
+@st.composite
+def evaluations(draw: st.DrawFn) -> Evaluation:
+    num_classes, count = draw(st.integers(2, 12)), draw(st.integers(1, 60))
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    labels = torch.randint(num_classes, (count,), generator=random)
+    logits = torch.randn(count, num_classes, generator=random) * draw(st.sampled_from([0.3, 3.0, 20.0]))
+    return evaluation_of(logits, labels.tolist())
+
+
+@settings(max_examples=40, deadline=None)
+@given(evaluations())
+def test_figures_equal_the_libraries(evaluation: Evaluation) -> None:
+    figures = evaluation.figures()
+    labels, predicted = evaluation.split.labels, evaluation.predicted.tolist()
+    every = range(len(evaluation.classes))
+    probabilities = evaluation.probabilities.numpy()
+    assert figures["acc"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    scores = sk.precision_recall_fscore_support(labels, predicted, labels=every, average="macro", zero_division=0)
+    assert [figures[f"{name}_macro"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3])
+    # scikit-learn clips no probability, and neither do we; float32 logits against float64
+    assert figures["loss"] == pytest.approx(-np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4)
+    one_hot = np.eye(len(every))[labels]
+    assert figures["brier"] == pytest.approx(((probabilities - one_hot) ** 2).sum(axis=1).mean())
+    if len(every) > 2:
+        expected = sk.top_k_accuracy_score(labels, probabilities, k=min(5, len(every)), labels=every)
+        assert figures["acc_top5"] == pytest.approx(expected)
+        brier = sk.brier_score_loss(labels, probabilities, labels=list(every), scale_by_half=False)
+        assert figures["brier"] == pytest.approx(brier)
+    expected = proportion_confint(round(figures["acc"] * len(labels)), len(labels), method="wilson")
+    assert figures["ci95"]["acc"] == pytest.approx(expected)
+    for name, (low, high) in figures["ci95"].items():
+        assert np.isnan(low) or low <= high
+        assert len(labels) < 30 or name.endswith("macro") or low <= figures[name] <= high
+
+
+@given(st.integers(1, 2000), st.data())
+def test_wilson_equals_statsmodels(count: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, count))
+    assert wilson(successes, count) == pytest.approx(proportion_confint(successes, count, method="wilson"), abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_paired_difference_equals_mcnemar_and_agrees_with_its_own_interval(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    result = paired_difference(first, second)
+    both, neither = sum(a and b for a, b in pairs), sum(not a and not b for a, b in pairs)
+    table = [[both, result.only_first], [result.only_second, neither]]
+    assert result.p_value == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert result.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert result.low <= result.difference <= result.high
+    assert (result.low > 0 or result.high < 0) == (result.p_value < 0.05), "the interval and the test never disagree"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_equals_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    random = np.random.default_rng(0)
+    covered = sum(low <= 1.0 <= high for low, high in (bootstrap_mean(random.exponential(size=100)) for _ in range(60)))
+    assert covered >= 50  # 57 expected; fewer than 50 one time in 10,000
+    right = 0
+    for _ in range(60):
+        labels = np.repeat(np.arange(4), 40)
+        predicted = np.where(random.random(160) < 0.7, labels, random.integers(4, size=160))
+        confusion = confusion_matrix(torch.from_numpy(predicted), torch.from_numpy(labels), 4)
+        low, high = macro_intervals(confusion)["recall_macro"]
+        right += low <= 0.775 <= high
+    assert right >= 50
+
+
+def test_the_error_of_a_mean() -> None:
+    assert mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / np.sqrt(3)))
+    assert np.isnan(mean_and_error([1.0])[1])
+
+
+def test_temperature_makes_overconfident_logits_calibrated() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(5000, 5, generator=random) * 2
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=random).flatten()
+    assert fit_temperature(logits * 3, labels) == pytest.approx(3.0, rel=0.1)
+    before = calibration_figures((logits * 3).softmax(dim=1), labels)
+    after = calibration_figures((logits * 3 / fit_temperature(logits * 3, labels)).softmax(dim=1), labels)
+    assert after["ece"] < 0.03 < before["ece"]
+    assert after["brier"] < before["brier"]
+
+
+def test_reliability_bins_hold_every_prediction() -> None:
+    confidence = np.array([0.0, 0.05, 0.5, 0.99, 1.0])
+    bins = reliability(confidence, np.array([False, False, True, True, True]))
+    assert sum(b.pictures for b in bins) == 5
+    assert (bins[-1].high, bins[-1].accuracy) == (1.0, 1.0)
+
+
+def test_calibrate_saves_a_temperature_that_every_later_command_uses(sample: Path, tmp_path: Path) -> None:
+    overrides = [*FAST, f"data.root={sample}", "logger=csv", "trainer.max_epochs=1"]
+    command("train", *overrides, "hydra.run.dir=plain", cwd=tmp_path)
+    command("train", *overrides, "calibrate=true", "hydra.run.dir=calibrated", cwd=tmp_path)
+    plain, calibrated = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("plain", "calibrated"))
+    assert calibrated["test"]["acc"] == plain["test"]["acc"], "the order of the classes stays"
+    assert calibrated["val"]["loss"] < plain["val"]["loss"]
+    assert load_classifier(tmp_path / "calibrated/checkpoints/best.ckpt").spec.temperature != 1.0
+    command("evaluate", "ckpt_path=calibrated/checkpoints/best.ckpt", "hydra.run.dir=again", cwd=tmp_path)
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["test"] == calibrated["test"]
+
+
+def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], sample: Path, tmp_path: Path) -> None:
+    from PIL import Image, ImageOps
+
+    checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
+    picture = next((sample / "test").rglob("*.jpg"))
+    with Image.open(picture) as image:
+        image.save(tmp_path / "a.png")
+        ImageOps.mirror(image).save(tmp_path / "b.png")
+    command("predict", checkpoint, f"input={tmp_path}", "inference.mirror=true", "hydra.run.dir=out", cwd=tmp_path)
+    first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
+    numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "a picture and its mirror image get the same answer"
