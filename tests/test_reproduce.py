@@ -35,11 +35,11 @@ def test_a_run_comes_out_the_same_or_says_why_not(run: Path) -> None:
     assert "config.seed 0 → 1" in seed.stderr
     assert "weights" in seed.stderr or "more" in seed.stderr
 
-    picture = sorted((run.parent / "data/train/archery").iterdir())[3]
+    picture = sorted((run.parent / "data/valid/archery").iterdir())[3]
     Image.new("RGB", (128, 128), "red").save(picture)
     changed = reproduce(run)
     assert changed.returncode == 1
-    assert f"1 pictures (train/archery/{picture.name})" in changed.stderr
+    assert f"1 pictures (valid/archery/{picture.name})" in changed.stderr
     assert changed.stderr.strip().count("\n") == 0, "one line"
 
 

@@ -18,8 +18,11 @@ def reproduce(cfg: DictConfig, folder: Path) -> None:
     run_again(original, folder / "run", cfg.changes)
     outcome = compare_results(original, folder / "run")
     if outcome.results:
-        raise UserError(f"not reproduced: {outcome.sentence()}")
+        causes = outcome.causes() or "nothing that was recorded; on a GPU, try +changes.trainer.deterministic=true"
+        raise UserError(f"not reproduced: {outcome.of_results()}; what differs otherwise: {causes}")
     print(f"reproduced: all {outcome.compared} results are identical to the last digit")
+    if outcome.causes():
+        print(f"although these differ: {outcome.causes()}")
 
 
 if __name__ == "__main__":

@@ -39,20 +39,22 @@ class Outcome:
     facts: dict[str, tuple[Any, Any]]
     pictures: dict[str, tuple[Any, Any]]
 
-    def sentence(self) -> str:
-        """What differs, and why that may be, on one line."""
+    def of_results(self) -> str:
+        """Which results are not the same, in a few words."""
+        return f"{len(self.results)} of {self.compared} results differ ({_listed(self.results)})"
 
-        def listed(found: dict[str, tuple[Any, Any]]) -> str:
-            shown = [f"{name} {a} → {b}" for name, (a, b) in list(found.items())[:_NAMED]]
-            more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
-            return ", ".join([*shown, *more])
-
-        causes = [listed(self.facts)] if self.facts else []
+    def causes(self) -> str:
+        """The facts, settings and pictures that are not the same, in a few words."""
+        causes = [_listed(self.facts)] if self.facts else []
         if self.pictures:
             names = [*list(self.pictures)[:_NAMED], *(["…"] if len(self.pictures) > _NAMED else [])]
-            causes.append(f"{len(self.pictures)} pictures ({', '.join(names)})")
-        because = "; ".join(causes) or "nothing that was recorded: on a GPU, try trainer.deterministic=true"
-        return f"{len(self.results)} of {self.compared} results ({listed(self.results)}); what differs: {because}"
+            causes.append(f"the content of {len(self.pictures)} pictures ({', '.join(names)})")
+        return "; ".join(causes)
+
+
+def _listed(found: dict[str, tuple[Any, Any]]) -> str:
+    shown = [f"{name} {a} → {b}" for name, (a, b) in list(found.items())[:_NAMED]]
+    return ", ".join([*shown, *([f"{len(found) - _NAMED} more"] if len(found) > _NAMED else [])])
 
 
 def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
