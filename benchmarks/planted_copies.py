@@ -1,0 +1,82 @@
+"""How many planted copies the audit finds among a data set's own pictures, of each kind.
+
+    python benchmarks/planted_copies.py ROOT [--copies 500] [--seed 1]
+
+Every kind of copy is planted by itself, of pictures drawn from all splits, and the whole set is searched. A crop takes
+5 % of the width and of the height away: from one corner, from all sides together, or from each side.
+"""
+
+import argparse
+import io
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from sports_lightning.data.index import list_pictures
+from sports_lightning.duplicates import find_pairs
+from sports_lightning.looks import look_at
+
+
+def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:
+    def crop(image: Image.Image) -> Image.Image:
+        width, height = image.size
+        box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+        return image.crop(tuple(round(side) for side in box))
+
+    return crop
+
+
+def scaled(image: Image.Image) -> Image.Image:
+    return image.resize([round(0.8 * side) for side in image.size], Image.Resampling.BICUBIC)
+
+
+KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "re-encoded at quality 40": lambda image: image,
+    "scaled by 0.8": scaled,
+    "scaled by 0.8 and back": lambda image: scaled(image).resize(image.size, Image.Resampling.BICUBIC),
+    "mirrored": ImageOps.mirror,
+    "cropped at a corner": cropped(0.05, 0.05, 0, 0),
+    "cropped all around": cropped(0.025, 0.025, 0.025, 0.025),
+    "cropped by 5 % at each side": cropped(0.05, 0.05, 0.05, 0.05),
+    "brightness + 10 %": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "brightness - 10 %": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--copies", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    paths = list_pictures(options.root)
+    started = time.perf_counter()
+    small = look_at(options.root, paths).small
+    looked = time.perf_counter()
+    own = find_pairs(small, paths)
+    compared = time.perf_counter()
+    print(f"{len(paths):,} pictures: {looked - started:.1f} s to look at, {compared - looked:.1f} s to compare")
+    print(f"{len(own)} pairs of their own\n")
+    chosen = random.Random(options.seed).sample(range(len(paths)), options.copies)
+    for kind, change in KINDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            names = [f"{i}.jpg" for i in chosen]
+            for i, name in zip(chosen, names, strict=True):
+                buffer = io.BytesIO()
+                copy = change(Image.open(options.root / paths[i]).convert("RGB"))
+                copy.save(buffer, "JPEG", quality=40 if "quality" in kind else 95)
+                (Path(folder) / name).write_bytes(buffer.getvalue())
+            planted = look_at(Path(folder), names).small
+        pairs = find_pairs(np.concatenate([small, planted]), [*paths, *names])
+        found = {(pair.first, pair.second) for pair in pairs}
+        recall = sum((i, len(paths) + place) in found for place, i in enumerate(chosen)) / len(chosen)
+        print(f"{kind:32} recall {recall:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

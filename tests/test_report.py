@@ -1,0 +1,86 @@
+"""The report of a run: one file, whose numbers are those of the run's other files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import command
+from sports_lightning.classifier import Classifier, Spec
+from sports_lightning.evaluation import shown
+from sports_lightning.heatmaps import heatmaps
+from sports_lightning.pages import chart, write_page
+
+
+def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    page = (folder / "report.html").read_text()
+    figures = json.loads((folder / "metrics.json").read_text())
+    for split in ("val", "test"):
+        for name in ("loss", "acc", "f1_macro", "brier"):
+            assert shown(figures[split], name) in page
+    assert f"<b>{100 * figures['test']['acc']:.1f} %</b>" in page
+    assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//""", page)
+    assert not re.search(r"<(link|iframe|script src)", page)
+    assert page.count("data:image/jpeg;base64,") >= 24, "mistakes, successes, heat maps and training pictures"
+    classes = re.findall(r"<tr><td>([a-z]+)</td><td class=\"n\">20</td>", page)
+    assert len(set(classes)) == 10, "every class has its row"
+
+
+def test_the_model_card_holds_the_same_figures(trained: tuple[Path, str]) -> None:
+    folder, _ = trained
+    card = (folder / "checkpoints/MODEL_CARD.md").read_text()
+    figures = json.loads((folder / "metrics.json").read_text())["test"]
+    assert f"| acc | {shown(figures, 'acc')} |" in card
+    assert json.loads((folder / "run.json").read_text())["command"] in card
+    assert "archery" in card
+
+
+def test_the_report_is_in_the_dashboard(trained: tuple[Path, str]) -> None:
+    assert list((trained[0] / "wandb").glob("offline-run-*/files/media/html/report_*.html"))
+
+
+def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
+    found = {
+        "root": "<script>alert(1)</script>", "pictures": {"train": 1}, "leaking_pictures": {"train": 0}, "identical": 0,
+        "near_duplicates": 0, "label_conflicts": [], "unreadable": {'"><img src=x onerror=alert(1)>.jpg': "<b>why</b>"},
+        "pairs": [], "classes_missing": {}, "classes": 1, "imbalance": {"least": 1, "most": 1}, "usual_size": [1, 1],
+        "odd_sized": {}, "tiny": [], "grey": [], "class_counts": {"<i>a</i>": {"train": 1}},
+    }  # fmt: skip
+    write_page(tmp_path / "audit.html", "audit.html", found=found, pairs=[], tiny=64)
+    page = (tmp_path / "audit.html").read_text()
+    assert "alert(1)" in page
+    for markup in ("<script>alert", "<img src=x", "<b>why", "<i>a"):
+        assert markup not in page
+
+
+def test_a_chart_leaves_out_what_is_not_finite_and_can_be_empty() -> None:
+    assert chart({})["lines"] == []
+    drawn = chart({"a": [(1, 2.0), (2, float("nan")), (3, 4.0)], "b": [(1, float("inf"))], "c": [(5, 5.0)]})
+    assert [(line["name"], len(line["points"].split())) for line in drawn["lines"]] == [("a", 2), ("c", 1)]
+
+
+@pytest.mark.parametrize(("name", "has_maps"), [("test_resnet", True), ("test_vit", False)])
+def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> None:
+    import timm
+
+    size = timm.get_pretrained_cfg(name).input_size[1]
+    net = timm.create_model(name, num_classes=3)
+    preprocessing = {
+        "size": [size, size], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "crop_pct": 1.0,
+        "crop_mode": "center",
+    }  # fmt: skip
+    classifier = Classifier(net, Spec(name, {}, ["a", "b", "c"], preprocessing, "")).eval()
+    images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
+    drawn = heatmaps(classifier, images, torch.tensor([0, 2]))
+    assert [image.size for image in drawn] == ([(size, size)] * 2 if has_maps else [])
+
+
+def test_data_audit_false_leaves_the_audit_out(sample: Path, tmp_path: Path) -> None:
+    command(
+        "train", "data=sample", f"data.root={sample}", "model.image_size=64", "debug=fast", "data.audit=false",
+        "logger=csv", "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert "Not audited" in (tmp_path / "run/report.html").read_text()
