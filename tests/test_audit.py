@@ -98,7 +98,7 @@ def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
     assert found["tiny"] == ["train/b/tiny.png"]
     assert found["grey"] == ["train/b/grey.png"]
     assert found["classes_missing"] == {"train": [], "val": ["c"], "test": ["c"]}
-    assert found["imbalance"] == {"least": 1, "most": 6}
+    assert found["imbalance"] == {"split": "train", "least": 1, "most": 6}
     with (tmp_path / "out/leaks.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["test/a/copy.png", "test/b/mirrored.png"]
     page = (tmp_path / "out/audit.html").read_text()

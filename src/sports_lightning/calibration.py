@@ -1,5 +1,6 @@
 """Whether probabilities mean what they say, and the temperature that makes them (Guo et al. 2017)."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
+
+log = logging.getLogger(__name__)
 
 BINS = 15  # of equal width, as in Guo et al.
 
@@ -49,9 +52,17 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The number to divide logits (n, classes) by so that cross-entropy against labels (n,) is least; 0.05 to 20."""
+    """The number between 0.05 and 20 to divide logits (n, classes) by so that cross-entropy against labels is least.
+
+    1.0 where there is none in between: where all predictions are right, the surest would be the best.
+    """
 
     def cross_entropy(log_temperature: float) -> float:
         return float(F.cross_entropy(logits.double() / np.exp(log_temperature), labels))
 
-    return float(np.exp(minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    bounds = (np.log(0.05), np.log(20))
+    found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x
+    if min(found - bounds[0], bounds[1] - found) < 0.01:
+        log.warning("calibrate: no temperature between 0.05 and 20 is best for these pictures; left at 1")
+        return 1.0
+    return float(np.exp(found))

@@ -34,6 +34,7 @@ class Spec:
         classes: names, in the order of the logits.
         preprocessing: fields of `Preprocessing`.
         data_root: absolute path of the data it was trained on, the default for `evaluate`.
+        trained_on: fingerprint of the training pictures (`Index.fingerprint`), by which leaks are told.
         temperature: what logits are divided by, once it has been fitted (see calibration).
     """
 
@@ -42,6 +43,7 @@ class Spec:
     classes: list[str]
     preprocessing: dict[str, Any]
     data_root: str
+    trained_on: str = ""
     temperature: float = 1.0
 
 
@@ -69,9 +71,13 @@ class Classifier(nn.Module):
         """uint8 (n, 3, height, width) to logits (n, classes)."""
         return self.net(self._normalise(images)) / self.spec.temperature
 
+    def maps(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to what timm's `forward_features` gives: mostly maps (n, channels, h, w)."""
+        return self.net.forward_features(self._normalise(images))  # type: ignore[operator]
+
     def features(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to what the last layer works on, (n, features), by timm's `forward_head`."""
-        return self.net.forward_head(self.net.forward_features(self._normalise(images)), pre_logits=True)  # type: ignore[operator]
+        return self.net.forward_head(self.maps(images), pre_logits=True)  # type: ignore[operator]
 
     def head(self, features: Tensor) -> Tensor:
         """The last layer: features (n, features) to logits (n, classes)."""

@@ -38,6 +38,12 @@ _NOT_FOR_USERS = (
     ".*log_every_n_steps",
 )
 
+# Hydra's options that take the argument after them.
+_OPTIONS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "-i", "--experimental-rerun"),
+)
+
 _STARTED = time.monotonic()
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
@@ -115,8 +121,6 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         finally:
             del os.environ[_RUN_FOLDER]
 
-    if positional:
-        sys.argv[1:] = _gather(sys.argv[1:], positional)
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["--job"]:
@@ -126,8 +130,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         elif [argument for argument in arguments if argument.startswith("-")] == ["--help"]:
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
+            if positional:
+                sys.argv[1:] = _gather(arguments, positional)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
@@ -138,12 +144,28 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
 
 
 def _gather(arguments: list[str], key: str) -> list[str]:
-    """The command line with its bare arguments put together as `key=[…]`."""
-    bare = [a for a in arguments if not a.startswith("-") and ("=" not in a or os.path.exists(a))]
+    """The command line with its bare arguments put together as `key=[…]`.
+
+    Raises:
+        UserError: `key` is given by name as well.
+    """
+    bare = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before not in _OPTIONS_WITH_VALUE
+        and not argument.startswith("-")
+        and ("=" not in argument or os.path.exists(argument))
+    ]
     if not bare:
         return arguments
-    quoted = ("'" + re.sub(r"(\\*)'", r"\1\1\\'", argument) + "'" for argument in bare)
-    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(quoted)}]"]
+    if any(argument.startswith(f"{key}=") for argument in arguments):
+        raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
+    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
+
+
+def quoted(text: str) -> str:
+    """`text` as a value that Hydra's override grammar takes as it is."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 
 def _reuse_freed_memory() -> None:

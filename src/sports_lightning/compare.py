@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_compare
@@ -13,11 +13,11 @@ def compare(cfg: DictConfig, folder: Path) -> None:
     check_compare(cfg)
     from sports_lightning.comparison import compare_runs, print_comparison, read_runs, write_comparison
 
-    runs, unfinished = read_runs([cfg.runs] if isinstance(cfg.runs, str) else cfg.runs)
+    runs, left_out = read_runs([str(run) for run in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])])
     comparison = compare_runs(runs)
     print_comparison(comparison)
-    for run in unfinished:
-        print(f"not finished, left out: {run}")
+    for run, why in left_out.items():
+        print(f"left out: {run}: {why}")
     write_comparison(comparison, folder)
 
 

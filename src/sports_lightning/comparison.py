@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,14 @@ _SHOWN_PAIRS = 15
 _COLUMNS = ("val acc", "val loss", "test acc", "test loss", "parameters", "img/s", "seconds")
 
 # Where a run writes and how it is watched are not what it did.
-_NOT_SETTINGS = ("logger.", "callbacks.", "data.root", "data.cache", "data.num_workers", "inference.num_workers")
+_NOT_SETTINGS = (
+    "logger.",
+    "data.root.",
+    "data.cache.",
+    "data.cache_dir.",
+    "data.num_workers.",
+    "inference.num_workers.",
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,8 @@ class Comparison:
         return {key: run.config.get(key) for key in self.differing}
 
 
-def read_runs(folders: Iterable[str]) -> tuple[list[Run], list[Path]]:
-    """The finished runs at or below `folders`, and the folders of those that are not finished.
+def read_runs(folders: list[str]) -> tuple[list[Run], dict[Path, str]]:
+    """The finished runs at or below `folders`, and the folders of the others with the reason.
 
     Raises:
         UserError: a folder that is not there, or no finished run in any.
@@ -116,11 +123,17 @@ def read_runs(folders: Iterable[str]) -> tuple[list[Run], list[Path]]:
             if _command(run) in ("train", "evaluate"):
                 found[run.absolute()] = (run / "metrics.json").is_file()
     finished = [folder for folder, is_finished in found.items() if is_finished]
-    if not finished:
-        raise UserError(f"no finished run in {', '.join(map(str, folders))}: train and evaluate write metrics.json")
-    common = os.path.commonpath([folder.parent for folder in finished])
-    runs = [_read(folder, os.path.relpath(folder, common)) for folder in finished]
-    return runs, [folder for folder, is_finished in found.items() if not is_finished]
+    left_out = {folder: "not finished" for folder, is_finished in found.items() if not is_finished}
+    common = os.path.commonpath([folder.parent for folder in finished]) if finished else ""
+    runs = []
+    for folder in finished:
+        try:
+            runs.append(_read(folder, os.path.relpath(folder, common)))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            left_out[folder] = f"not a whole run folder of this version ({type(error).__name__}: {error})"
+    if not runs:
+        raise UserError(f"no finished run in {', '.join(folders)}: train and evaluate write metrics.json")
+    return runs, left_out
 
 
 def compare_runs(runs: list[Run]) -> Comparison:
@@ -234,10 +247,12 @@ def _seed_groups(runs: list[Run]) -> list[SeedGroup]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         settings = {key: value for key, value in run.config.items() if key != "seed"}
-        groups.setdefault(repr([settings, run.split, run.data]), []).append(run)
+        group = groups.setdefault(repr([settings, run.split, run.data]), [])
+        if run.config.get("seed") not in [other.config.get("seed") for other in group]:  # a repeated run is no other
+            group.append(run)
     found = []
     for members in groups.values():
-        if len({run.config.get("seed") for run in members}) > 1:
+        if len(members) > 1:
             figures = {
                 f"{split}/{name}": mean_and_error([run.metrics[split][name] for run in members])
                 for split in ("val", "test") if split in members[0].metrics
@@ -253,21 +268,24 @@ def _command(folder: Path) -> str:
 
 
 def _read(folder: Path, name: str) -> Run:
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        rows = _read_csv(folder / "predictions.csv")
-        table = folder / "metrics.csv"
-        settings = {k: v for k, v in _flat(config).items() if not k.startswith(_NOT_SETTINGS)}
-        correct = [row["prediction"] == row["label"] for row in rows]
-        epochs = _read_csv(table) if table.exists() else []
-        run = Run(name, folder, settings, metrics, facts, epochs, facts["predictions"], correct)
-        complete = bool(run.data) and run.split in metrics
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is not a whole run folder of this version ({error!r}): leave it out") from error
-    if not complete:
-        raise UserError(f"{folder} is not a whole run folder: metrics.json lacks {run.split}; leave it out")
+    config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    settings = {k: v for k, v in _flat(config).items() if not f"{k}.".startswith(_NOT_SETTINGS)}
+    correct = [row["prediction"] == row["label"] for row in _read_csv(folder / "predictions.csv")]
+    table = folder / "metrics.csv"
+    run = Run(
+        name,
+        folder,
+        settings,
+        metrics,
+        facts,
+        _read_csv(table) if table.exists() else [],
+        facts["predictions"],
+        correct,
+    )
+    if len(correct) != facts["data"][run.split]["count"] or run.split not in metrics:
+        raise ValueError(f"predictions.csv does not hold the pictures of {run.split}")
     return run
 
 

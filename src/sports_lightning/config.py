@@ -40,8 +40,6 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError("optimizer.layer_decay needs a schedule: use scheduler=constant instead of scheduler.name=none")
     if cfg.model.image_size is not None:
         _whole(cfg, "model.image_size", 1)
-    if not cfg.data.cache_dir:
-        raise UserError("data.cache_dir is not set: data.cache_dir=FOLDER, where there is room for what is kept")
     if "steps" in cfg:  # benchmark's
         _whole(cfg, "steps", 1)
     _check_root(cfg)
@@ -51,6 +49,7 @@ def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/evaluate.yaml`."""
     _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
     _choice(cfg, "split", ["train", "val", "test"])
+    _check_cache_dir(cfg)
     _check_inference(cfg)
 
 
@@ -76,7 +75,13 @@ def check_reproduce(cfg: DictConfig) -> None:
     _required(cfg, "run", "outputs/train/RUN_FOLDER")
 
 
+def _check_cache_dir(cfg: DictConfig) -> None:
+    if not cfg.data.cache_dir:
+        raise UserError("data.cache_dir is not set: data.cache_dir=FOLDER, where there is room for what is kept")
+
+
 def _check_root(cfg: DictConfig) -> None:
+    _check_cache_dir(cfg)
     if cfg.data.root is None:
         raise UserError("data.root is not set: data.root=FOLDER, one that holds train/ valid/ test/")
 

@@ -13,13 +13,15 @@ from scipy.fft import dctn
 
 from sports_lightning.looks import SIDE
 
+VERSION = 1  # of what is found: raise it with any change below
+
 _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
 _ALIKE = 0.9  # correlation of the low frequencies above which pixels are compared
 _CLOSE = 0.95  # correlation of the pixels above which they are aligned more closely
 _SAME = 0.977  # correlation of the pixels above which two pictures are the same, chosen by eye on 100 Sports
 _LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it a picture is blank, and like every other blank one
-_MOST_IN_BUCKET = 64
+_MOST_IN_BUCKET = 64  # candidates taken from a table for a picture, so that a thousand of a kind stay affordable
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]

@@ -14,18 +14,21 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.classifier import load_classifier
     from sports_lightning.data.source import open_dataset
     from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
-    from sports_lightning.record import record
+    from sports_lightning.record import record, write_record
     from sports_lightning.run_folder import write_json
-    from sports_lightning.survey import find_leaks
+    from sports_lightning.survey import find_leaks, survey_data
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
+    leaks = find_leaks(survey_data(cfg.data), cfg.split, classifier.spec.trained_on)
+    if leaks is None and cfg.data.audit:
+        print("leaks: not known, for data.root does not hold the pictures that this checkpoint was trained on")
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
-    figures = {cfg.split: official_and_leak_free(evaluation, find_leaks(cfg.data, cfg.split))}
+    figures = {cfg.split: official_and_leak_free(evaluation, leaks)}
     evaluation.write(folder)
-    write_json(folder / "metrics.json", figures)
-    write_json(folder / "run.json", record(cfg, index, folder) | {"predictions": cfg.split})
+    write_record(record(cfg, index) | {"predictions": cfg.split}, index, folder)
+    write_json(folder / "metrics.json", figures)  # the last one: a run that has it is finished
     print_figures(figures)
 
 

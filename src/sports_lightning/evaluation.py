@@ -74,12 +74,13 @@ class Evaluation:
         count = len(self.split)
         of_label = self.probabilities.gather(1, self.labels[:, None]).flatten()
         intervals = {
-            "loss": bootstrap_mean(-of_label.log().numpy()),
             "acc": wilson(round(figures["acc"] * count), count),
             "acc_top5": wilson(round(figures["acc_top5"] * count), count),
             **macro_intervals(self.confusion),
-            "brier": bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy()),
         }
+        if count > 1:
+            intervals["loss"] = bootstrap_mean(-of_label.log().numpy())
+            intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
         return {**figures, "count": count, "ci95": intervals}
 
     def write(self, folder: Path) -> None:
@@ -168,9 +169,10 @@ def official_and_leak_free(evaluation: Evaluation, leaks: Collection[str] | None
     figures = evaluation.figures()
     if leaks is not None:
         rest = evaluation.without(leaks)
-        figures["leaks"] = len(evaluation.split) - len(rest.split)
-        # Without leaks the figures are the same, and without any picture left there are none.
-        figures["without_leaks"] = (rest.figures() if rest.split.paths else None) if figures["leaks"] else dict(figures)
+        leaking = len(evaluation.split) - len(rest.split)
+        # Where every picture leaks there are no figures without.
+        without = (rest.figures() if rest.split.paths else None) if leaking else dict(figures)
+        figures |= {"leaks": leaking, "without_leaks": without}
     return figures
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sports_lightning.data.index import SPLIT_FOLDERS
 from sports_lightning.duplicates import Pair
 from sports_lightning.pages import thumbnail_uri, write_page
 from sports_lightning.run_folder import write_csv, write_json
@@ -24,18 +25,19 @@ def find_all(survey: Survey) -> dict[str, Any]:
     """
     splits = list(dict.fromkeys(survey.splits))
     counts = {split: Counter(survey.labels[i] for i in _of(survey, split)) for split in splits}
-    classes = sorted({label for count in counts.values() for label in count})
+    classes = sorted({label for labels in survey.folders.values() for label in labels})
     readable = [i for i, problem in enumerate(survey.problems) if not problem]
     sizes = Counter(tuple(survey.looks.size[i].tolist()) for i in readable)
     usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
-    train = counts.get("train") or next(iter(counts.values()))
+    first = splits[0]  # train, where that is there
     pairs = [_row(survey, pair) for pair in survey.pairs]
     return {
         "root": str(survey.root.absolute()),
         "pictures": {split: sum(count.values()) for split, count in counts.items()},
         "classes": len(classes),
         "class_counts": {label: {split: counts[split][label] for split in splits} for label in classes},
-        "imbalance": {"least": min(train.values()), "most": max(train.values())},
+        "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
+        "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
         "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
         "unreadable": {path: why for path, why in zip(survey.paths, survey.problems, strict=True) if why},
         "tiny": [survey.paths[i] for i in readable if min(survey.looks.size[i]) < TINY],
@@ -95,13 +97,15 @@ def print_findings(found: dict[str, Any]) -> None:
 
 def summary(found: dict[str, Any]) -> dict[str, str]:
     """The counts, in words."""
-    missing = [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
+    missing = [f"no {split}" for split in found["splits_missing"]]
+    missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
     leaks = [f"{count} of {split}" for split, count in found["leaking_pictures"].items() if count]
     imbalance, (width, height) = found["imbalance"], found["usual_size"]
+    spread = f"{imbalance['least']} to {imbalance['most']} pictures each in {imbalance['split']}"
     return {
         "pictures": " + ".join(f"{count:,} {split}" for split, count in found["pictures"].items()),
-        "classes": f"{found['classes']}, {imbalance['least']} to {imbalance['most']} pictures each in train",
-        "classes that differ": "; ".join(missing) or "none",
+        "classes": f"{found['classes']}, {spread}",
+        "splits and classes missing": "; ".join(missing) or "none",
         "byte-identical pairs": str(found["identical"]),
         "near-duplicate pairs": str(found["near_duplicates"]),
         "pairs under two labels": str(len(found["label_conflicts"])),

@@ -25,7 +25,7 @@ def heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[
     with torch.enable_grad():
         maps = LayerGradCam(classifier, layer).attribute(images.float(), target=predicted, relu_attributions=True)
     maps = F.interpolate(maps.detach(), images.shape[-2:], mode="bilinear")[:, 0]
-    shares = (maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).numpy()
+    shares = (maps.float() / maps.float().amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).numpy()
     drawn = []
     for image, share in zip(images.permute(0, 2, 3, 1).numpy(), shares, strict=True):
         colours = colormaps["inferno"](share)[..., :3] * 255
@@ -34,18 +34,22 @@ def heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[
 
 
 def _last_map(classifier: Classifier, images: Tensor) -> nn.Module | None:
-    """The last module whose output is a map (n, channels, height, width) of more than one place."""
-    found: list[nn.Module] = []
+    """The last module that gives the maps (n, channels, height, width) which timm's `forward_features` ends with.
+
+    None for a model that ends with tokens, or with maps whose channels come last.
+    """
+    shapes: list[tuple[nn.Module, torch.Size]] = []
 
     def notice(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            found.append(module)
+        if isinstance(output, Tensor):
+            shapes.append((module, output.shape))
 
     hooks = [module.register_forward_hook(notice) for module in classifier.net.modules()]
     try:
         with torch.inference_mode():
-            classifier(images)
+            maps = classifier.maps(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return found[-1] if found else None
+    is_map = maps.ndim == 4 and min(maps.shape[2:]) > 1 and maps.shape[3] != classifier.net.num_features
+    return next((module for module, shape in reversed(shapes) if shape == maps.shape), None) if is_map else None

@@ -27,10 +27,8 @@ def wilson(successes: int, count: int) -> Interval:
 def bootstrap_mean(values: np.ndarray) -> Interval:
     """Percentile bootstrap interval of the mean of `values` (n,), by scipy; the same every time.
 
-    Of one value, which says nothing of its spread, the interval is (nan, nan).
+    There have to be two values at least.
     """
-    if len(values) < 2:
-        return float("nan"), float("nan")
     found = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=max(1, 2**22 // len(values)),
         confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0),

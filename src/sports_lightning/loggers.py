@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import wandb
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from sports_lightning.network import why_unreachable
@@ -29,11 +28,14 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
 def log_report(logger: Logger, path: Path) -> None:
     """Put a run's report into its dashboard, where that shows web pages."""
     if isinstance(logger, WandbLogger):
+        import wandb
+
         logger.experiment.log({"report": wandb.Html(path.open(encoding="utf-8"), inject=False)})
 
 
 def why_offline() -> str | None:
     """The reason why W&B cannot be online, or None where it can."""
+    import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency
 
     settings = wandb.setup().settings

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from sports_lightning.data.modes import to_rgb
+
 SIDE = 32  # pixels of the small version
 
 
@@ -33,8 +35,8 @@ class Looks:
 
     @classmethod
     def read(cls, folder: Path) -> "Looks":
-        """What `write` wrote; memory-mapped."""
-        return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(cls)))
+        """What `write` wrote."""
+        return cls(*(np.load(folder / f"{field.name}.npy") for field in fields(cls)))
 
 
 def look_at(root: Path, paths: list[str]) -> Looks:
@@ -58,7 +60,7 @@ def _look(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | None:
         with Image.open(path) as image:
             size = image.size
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture = to_rgb(ImageOps.exif_transpose(image))
     except Exception:  # PIL's decoders raise a dozen types on damaged files
         return None
     colours = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)

@@ -1,6 +1,6 @@
 """Self-contained web pages: everything is in the one file, which makes no request and needs no network.
 
-The pages themselves are Jinja templates in `templates/`; all that comes from data is escaped there.
+The pages themselves are Jinja templates in `templates/`; all that comes from data is escaped in those of HTML.
 """
 
 import base64
@@ -13,11 +13,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageOps
 
+from sports_lightning.data.modes import to_rgb
 from sports_lightning.run_folder import write_text
 
 _environment = Environment(
     loader=PackageLoader("sports_lightning"),
-    autoescape=True,
+    autoescape=lambda name: name is not None and not name.endswith(".md"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -25,7 +26,7 @@ _environment = Environment(
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Render `templates/<template>` into one HTML file."""
+    """Render `templates/<template>` into one file."""
     write_text(path, _environment.get_template(template).render(**values))
 
 
@@ -34,7 +35,7 @@ def thumbnail_uri(path: Path, side: int = 160) -> str:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (side, side))
-            small = ImageOps.exif_transpose(image).convert("RGB")
+            small = to_rgb(ImageOps.exif_transpose(image))
             small.thumbnail((side, side))
     except Exception:  # PIL's decoders raise a dozen types on damaged files
         return ""

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,46 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sports_lightning.data.index import Index
-from sports_lightning.data.store import fingerprint
-from sports_lightning.run_folder import write_bytes, write_text
+from sports_lightning.data.store import fingerprint, library_versions
+from sports_lightning.run_folder import write_bytes, write_json, write_text
 
 PICTURES = "pictures.csv.gz"
 
 
-def record(cfg: DictConfig, index: Index, folder: Path) -> dict[str, Any]:
-    """The facts for `run.json`; writes `pictures.csv.gz` and, where the code has been changed, `git.diff`."""
+def record(cfg: DictConfig, index: Index) -> dict[str, Any]:
+    """The facts for `run.json`; `git.diff` holds what has been changed since the commit."""
     hydra_cfg = HydraConfig.get()
-    _write_pictures(index, folder / PICTURES)
     git = _git_state()
-    if git["diff"]:
-        write_text(folder / "git.diff", git["diff"])
     return {
         "command": f"python -m {hydra_cfg.help.app_name} {shlex.join(hydra_cfg.overrides.task)}".strip(),
         "seed": cfg.get("seed"),
-        "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": fingerprint(git["diff"])},
+        "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
         "packages": _packages(),
         "machine": machine(),
         "data": data_facts(index),
     }
 
 
-def data_facts(index: Index) -> dict[str, Any]:
-    """Where the pictures are, and for each split how many and a fingerprint of what is in them and of their classes.
+def write_record(facts: dict[str, Any], index: Index, folder: Path) -> None:
+    """Write `run.json`, `pictures.csv.gz` and, where the code had been changed, `git.diff`."""
+    _write_pictures(index, folder / PICTURES)
+    diff = facts["git"]["diff"]
+    if diff:
+        write_text(folder / "git.diff", diff)
+    write_json(folder / "run.json", facts | {"git": facts["git"] | {"diff": fingerprint(diff)}})
 
-    Neither the root nor a file's name is part of a fingerprint; the order of the files is, which training depends on.
-    """
+
+def data_facts(index: Index) -> dict[str, Any]:
+    """Where the pictures are, and for each split how many and their fingerprint."""
     facts: dict[str, Any] = {"root": str(index.root.absolute())}
     for name, split in index.splits.items():
-        content = [[index.classes[label], digest] for label, digest in zip(split.labels, split.digests, strict=True)]
-        facts[name] = {"count": len(split), "fingerprint": fingerprint(content)}
+        facts[name] = {"count": len(split), "fingerprint": index.fingerprint(name)}
     return facts
 
 
 def read_pictures(folder: Path) -> dict[str, str]:
     """{path: digest} of the pictures that a run saw, from its `pictures.csv.gz`."""
-    with gzip.open(folder / PICTURES, "rt", newline="", encoding="utf-8") as file:
+    with gzip.open(folder / PICTURES, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["path"]: row["digest"] for row in csv.DictReader(file)}
 
 
@@ -87,16 +89,20 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
     found: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*first, *second]):
         a, b = first.get(key), second.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+        if isinstance(a, Mapping) or isinstance(b, Mapping):
+            parts = [value if isinstance(value, Mapping) else {} for value in (a, b)]
+            found |= differences(parts[0], parts[1], f"{prefix}{key}.")
+        elif a != b and not (a != a and b != b):  # of two figures that are not a number neither is another
             found[f"{prefix}{key}"] = (a, b)
     return found
 
 
 def _packages() -> dict[str, str]:
     """Versions of this package and of those that it requires."""
-    needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
+    try:
+        needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return library_versions()
     return {name: version(name) for name in ["sports-lightning", *sorted(match[0] for match in needed if match)]}
 
 
@@ -111,7 +117,10 @@ def _git_state() -> dict[str, str]:
     try:
         git("ls-files", "--error-unmatch", here.name)  # an installed package may lie within some other repository
         top = git("rev-parse", "--show-toplevel")
-        return {"commit": git("rev-parse", "HEAD"), "diff": git("-C", top, "diff", "HEAD", "--", "src", "conf")}
+        diff = git("-C", top, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", "src", "conf")
+        for name in git("-C", top, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():
+            diff += f"\nnot in git: {name}\n{(Path(top) / name).read_text(encoding='utf-8', errors='replace')}"
+        return {"commit": git("rev-parse", "HEAD"), "diff": diff}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "", "diff": ""}
 
@@ -122,4 +131,4 @@ def _write_pictures(index: Index, path: Path) -> None:
     writer.writerow(["split", "path", "digest"])
     for name, split in index.splits.items():
         writer.writerows([name, *pair] for pair in zip(split.paths, split.digests, strict=True))
-    write_bytes(path, gzip.compress(buffer.getvalue().encode(), mtime=0))
+    write_bytes(path, gzip.compress(buffer.getvalue().encode(errors="surrogateescape"), mtime=0))

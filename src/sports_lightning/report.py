@@ -1,5 +1,6 @@
 """`report.html`: all that a run has to say in one file; and `MODEL_CARD.md` beside its best checkpoint."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.calibration import reliability
 from sports_lightning.classifier import Classifier
+from sports_lightning.cli import quoted
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
-from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, shown
 from sports_lightning.findings import find_all, summary
 from sports_lightning.heatmaps import heatmaps
@@ -20,7 +21,8 @@ from sports_lightning.inference import evaluation_pictures
 from sports_lightning.intervals import METHODS
 from sports_lightning.pages import chart, image_uri, thumbnail_uri, write_page
 from sports_lightning.preprocessing import Preprocessing
-from sports_lightning.survey import survey
+from sports_lightning.survey import Survey
+from sports_lightning.training import FittedRun
 
 _PICTURES = 24  # mistakes, and as many successes
 _HEATMAPS = 8
@@ -30,30 +32,33 @@ _CONFUSED = 20
 
 def write_report(
     cfg: DictConfig,
+    run: FittedRun,
     folder: Path,
     classifier: Classifier,
-    index: Index,
+    seen: Survey | None,
     evaluation: Evaluation,
     figures: dict[str, dict[str, Any]],
     facts: dict[str, Any],
     epochs: list[dict[str, str]],
 ) -> None:
-    """Write `report.html` and `checkpoints/MODEL_CARD.md` from what the run folder's other files say.
+    """Write `report.html`, and `MODEL_CARD.md` beside the best checkpoint, from what the run's other files say.
 
     Args:
         cfg: `conf/train.yaml`.
+        run: what was fitted.
         folder: the run's.
         classifier: of the best checkpoint.
-        index: the data.
+        seen: what a look through the data has told, if it was looked at.
         evaluation: of the split that `predictions.csv` is of.
         figures: of `metrics.json`.
         facts: of `run.json`.
         epochs: rows of `metrics.csv`.
     """
-    split = facts["predictions"]
+    index, split = run.index, facts["predictions"]
     confidence, correct = evaluation.probabilities.amax(dim=1), evaluation.predicted == evaluation.labels
     bins = reliability(confidence.numpy(), correct.numpy())
-    audit = summary(find_all(survey(index.root, cache_dir_of(cfg.data)))) if cfg.data.audit else {}
+    audit = summary(find_all(seen)) if seen else {}
+    root = f"data.root={quoted(facts['data']['root'])}"
     values = {
         "figures": figures, "facts": facts, "split": split, "methods": METHODS, "shown": shown,
         "model": cfg.model.name, "finetune": cfg.finetune.mode, "classes": index.classes,
@@ -63,7 +68,7 @@ def write_report(
         folder / "report.html",
         "report.html",
         **values,
-        name=folder.name,
+        audit_command=f"python -m sports_lightning.audit data=folder {shlex.quote(root)}",
         charts={
             title: chart({part: _curve(epochs, f"{part}/{figure}") for part in ("train", "val")})
             for title, figure in (("loss", "loss"), ("accuracy", "acc"))
@@ -78,10 +83,10 @@ def write_report(
         mistakes=_pictures(evaluation, evaluation.most_confident_mistakes(_PICTURES)),
         successes=_pictures(evaluation, evaluation.least_confident_successes(_PICTURES)),
         heatmaps=_heatmaps(classifier, index, split, evaluation),
-        training=_training_pictures(cfg, classifier, index),
+        training=_training_pictures(cfg, classifier, index, int(epochs[-1]["epoch"])),
         config=OmegaConf.to_yaml(cfg),
     )
-    write_page(folder / "checkpoints" / "MODEL_CARD.md", "MODEL_CARD.md", **values)
+    write_page(run.best_checkpoint.with_name("MODEL_CARD.md"), "MODEL_CARD.md", **values)
 
 
 def _curve(epochs: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
@@ -117,12 +122,14 @@ def _heatmaps(
     ]
 
 
-def _training_pictures(cfg: DictConfig, classifier: Classifier, index: Index) -> list[str]:
-    """Training pictures of the last epoch as the model saw them, spread over the classes."""
+def _training_pictures(cfg: DictConfig, classifier: Classifier, index: Index, epoch: int) -> list[str]:
+    """Training pictures of an epoch as the model saw them, spread over the classes."""
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    data = SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
-    size, epoch = len(index.splits["train"]), cfg.trainer.max_epochs - 1
-    return [_uri(data.train_set[epoch, i * size // _TRAINING, 0][0]) for i in range(min(_TRAINING, size))]
+    uncached: Any = OmegaConf.merge(cfg.data, {"cache": None})  # for so few, opening a cache would take longer
+    data = SportsDataModule(index, preprocessing, uncached, cfg.augment, cfg.seed)
+    size = len(index.splits["train"])
+    count = min(_TRAINING, size)
+    return [_uri(data.train_set[epoch, i * size // count, 0][0]) for i in range(count)]
 
 
 def _uri(image: Tensor) -> str:

@@ -12,11 +12,12 @@ from sports_lightning.errors import UserError
 def reproduce(cfg: DictConfig, folder: Path) -> None:
     """Repeat the training of `run` in `folder/run` and compare every figure, epoch and weight with the original's."""
     check_reproduce(cfg)
-    from sports_lightning.reproduction import compare_results, run_again
+    from sports_lightning.reproduction import compare_records, read_record, run_again
 
     original = Path(str(cfg.run)).expanduser().absolute()
+    before = read_record(original)
     run_again(original, folder / "run", cfg.changes)
-    outcome = compare_results(original, folder / "run")
+    outcome = compare_records(before, read_record(folder / "run"))
     if outcome.results:
         causes = outcome.causes() or "nothing that was recorded; on a GPU, try +changes.trainer.deterministic=true"
         raise UserError(f"not reproduced: {outcome.of_results()}; what differs otherwise: {causes}")

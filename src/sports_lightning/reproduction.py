@@ -18,7 +18,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.record import differences, read_pictures
 
 # What no two runs share, and what says nothing of the result.
-_OWN = ("command", "seconds", "images_per_second", "data.root", "numerics.images_per_second", "numerics.why")
+_OWN = ("command.", "seconds.", "images_per_second.", "data.root.", "numerics.images_per_second.", "numerics.why.")
 _TIMES = ("seconds", "images_per_second")
 _NAMED = 5  # of each kind, in the message
 
@@ -63,8 +63,6 @@ def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
     Raises:
         UserError: no finished run there, an unknown key, or a training that failed.
     """
-    if not (original / "metrics.json").is_file() or not (original / "run.json").is_file():
-        raise UserError(f"run={original} is not the folder of a finished run of train")
     hydra_config = OmegaConf.load(original / ".hydra" / "hydra.yaml")
     if hydra_config.hydra.job.config_name != "train":
         raise UserError(f"run={original} is a run of {hydra_config.hydra.job.config_name}, not of train")
@@ -76,32 +74,55 @@ def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
         raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
     with open_dict(hydra_config):
         hydra_config.hydra.runtime.output_dir = str(folder)
+        for key, (_, value) in differences({}, OmegaConf.to_container(changes)).items():  # type: ignore[arg-type]
+            hydra_config.hydra.overrides.task.append(f"{key}={value}")
     shutil.copytree(original / ".hydra", folder / ".hydra")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     OmegaConf.save(hydra_config, folder / ".hydra" / "hydra.yaml")
-    # Relative paths of the config are meant from where the run was started.
-    cwd = Path(hydra_config.hydra.runtime.cwd)
-    status = subprocess.run(
-        [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)], cwd=cwd if cwd.is_dir() else None
-    ).returncode
+    cwd = Path(hydra_config.hydra.runtime.cwd)  # relative paths of the config are meant from there
+    if not cwd.is_dir():
+        raise UserError(f"run={original} was started in {cwd}, which is not there: put it back for its relative paths")
+    command = [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)]
+    status = subprocess.run(command, cwd=cwd).returncode
     if status:
         raise UserError(f"the run could not be repeated: its training ended with exit status {status}")
 
 
-def compare_results(original: Path, again: Path) -> Outcome:
-    """Compare two run folders of `train`, to the last digit."""
-    results: dict[str, tuple[Any, Any]] = {}
-    compared = 0
-    for read in (_figures, _epochs, _weights):
-        a, b = read(original), read(again)
-        results |= differences(a, b)
-        compared += len(differences(a, {}))
-    facts = {
-        name: values
-        for name, values in differences(_facts(original), _facts(again)).items()
-        if name not in _OWN and not name.endswith(".fingerprint")
-    }
-    return Outcome(results, compared, facts, differences(read_pictures(original), read_pictures(again)))
+@dataclass(frozen=True)
+class Record:
+    """What came out of a run, and what it depended on: nested mappings."""
+
+    results: dict[str, Any]
+    facts: dict[str, Any]
+    pictures: dict[str, str]
+
+
+def read_record(folder: Path) -> Record:
+    """The record in a run folder of `train`.
+
+    Raises:
+        UserError: it is not that of a finished run, or not a whole one.
+    """
+    try:
+        results = {**_figures(folder), **_epochs(folder), **_weights(folder)}
+        facts = {
+            name: value
+            for name, value in differences(_facts(folder), {}).items()
+            if not f"{name}.".startswith(_OWN) and not name.endswith(".fingerprint")
+        }
+        return Record(results, {name: value for name, (value, _) in facts.items()}, read_pictures(folder))
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"run={folder} is not the whole folder of a finished run of train: {error}") from error
+
+
+def compare_records(first: Record, second: Record) -> Outcome:
+    """Compare two runs to the last digit."""
+    return Outcome(
+        differences(first.results, second.results),
+        len(differences(first.results, {})),
+        differences(first.facts, second.facts),
+        differences(first.pictures, second.pictures),
+    )
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -17,23 +17,31 @@ from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
 from sports_lightning.loggers import log_report
 from sports_lightning.metrics import NAMES
-from sports_lightning.record import record
+from sports_lightning.record import write_record
 from sports_lightning.report import write_report
 from sports_lightning.run_folder import write_json
-from sports_lightning.survey import find_leaks
+from sports_lightning.survey import Survey, find_leaks
 from sports_lightning.training import FittedRun
 
 
-def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
+def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: dict[str, Any], folder: Path) -> None:
     """Evaluate the best checkpoint on one device, and write and log what `train` promises.
 
     `train` figures are those that the best epoch had while it trained: augmented pictures, changing weights.
+
+    Args:
+        cfg: `conf/train.yaml`.
+        run: what was fitted.
+        seen: what a look through the data has told, if it was looked at.
+        facts: what the run depends on (see record).
+        folder: the run's.
     """
     torch.set_float32_matmul_precision("highest")  # evaluation is the same whatever the training ran in
     classifier = load_classifier(run.best_checkpoint)
     evaluations = _evaluate(cfg, run, classifier)
     figures: dict[str, dict[str, Any]] = {
-        name: official_and_leak_free(evaluation, find_leaks(cfg.data, name)) for name, evaluation in evaluations.items()
+        name: official_and_leak_free(evaluation, find_leaks(seen, name, classifier.spec.trained_on))
+        for name, evaluation in evaluations.items()
     }
     predicted = list(evaluations)[-1]
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -42,7 +50,7 @@ def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
     facts = {
-        **record(cfg, run.index, folder),
+        **facts,
         **run.parameters,
         "best_epoch": epoch,
         "predictions": predicted,
@@ -53,9 +61,9 @@ def write_results(cfg: DictConfig, run: FittedRun, folder: Path) -> None:
     }
     evaluations[predicted].write(folder)
     plots.curves(folder / "metrics.csv", folder / "curves.png")
-    write_report(cfg, folder, classifier, run.index, evaluations[predicted], figures, facts, epochs)
-    write_json(folder / "run.json", facts)
-    write_json(folder / "metrics.json", figures)  # the last one: a run that has it is finished
+    write_record(facts, run.index, folder)
+    write_json(folder / "metrics.json", figures)  # the last one that counts: a run that has it is finished
+    write_report(cfg, run, folder, classifier, seen, evaluations[predicted], figures, facts, epochs)
     for logger in run.loggers:
         logger.log_metrics({f"test/{name}": figures["test"][name] for name in NAMES if "test" in figures})
         log_report(logger, folder / "report.html")

@@ -17,8 +17,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` as UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write `path` as UTF-8 (a file name's other bytes as they are), whole or not at all."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -5,15 +5,16 @@ Unlike `data.index` it refuses nothing: what is wrong with the data is what it i
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.index import SPLIT_FOLDERS, list_classes
+from sports_lightning.data.index import SPLIT_FOLDERS, list_classes, split_fingerprint
 from sports_lightning.data.ledger import examine
 from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
-from sports_lightning.duplicates import Pair, find_pairs
+from sports_lightning.duplicates import VERSION, Pair, find_pairs
 from sports_lightning.errors import UserError
 from sports_lightning.looks import Looks, look_at
 
@@ -29,7 +30,8 @@ class Survey:
         digests: of the content.
         problems: why a file can't be read ("": it can).
         looks: what the pictures look like.
-        pairs: the same picture twice, by position, first < second.
+        pairs: the same picture twice (see duplicates).
+        folders: the class folders of each split that is there, empty ones too.
     """
 
     root: Path
@@ -40,10 +42,26 @@ class Survey:
     problems: list[str]
     looks: Looks
     pairs: list[Pair]
+    folders: dict[str, list[str]]
+
+    def fingerprint(self, split: str) -> str:
+        """As `Index.fingerprint`."""
+        readable = [i for i, name in enumerate(self.splits) if name == split and not self.problems[i]]
+        return split_fingerprint([self.labels[i] for i in readable], [self.digests[i] for i in readable])
 
     def leaking(self) -> list[Pair]:
-        """The pairs whose second picture is evaluated with what the first has taught: an earlier split has it."""
-        return [pair for pair in self.pairs if self.splits[pair.first] != self.splits[pair.second]]
+        """Every picture (second) that an earlier split has too, with the first of those that it is the same as."""
+        copies: dict[str, list[int]] = {}
+        for i, digest in enumerate(self.digests):
+            copies.setdefault(digest, []).append(i)
+        found: dict[int, Pair] = {}
+        for pair in self.pairs:  # whose members stand for all that are byte-identical to them
+            for first in copies[self.digests[pair.first]]:
+                for second in copies[self.digests[pair.second]]:
+                    a, b = sorted((first, second))
+                    if self.splits[a] != self.splits[b] and (b not in found or a < found[b].first):
+                        found[b] = Pair(a, b, pair.similarity, pair.mirrored)
+        return sorted(found.values())
 
     def leaks(self, split: str) -> set[str]:
         """Paths of the pictures of `split` that an earlier split has too."""
@@ -61,9 +79,12 @@ def survey(root: Path, cache_dir: Path) -> Survey:
     splits: list[str] = []
     labels: list[str] = []
     paths: list[str] = []
+    folders: dict[str, list[str]] = {}
     for split, split_folder in SPLIT_FOLDERS.items():
         if (root / split_folder).is_dir():
-            for name, files in list_classes(root / split_folder).items():
+            classes = list_classes(root / split_folder)
+            folders[split] = list(classes)
+            for name, files in classes.items():
                 splits += [split] * len(files)
                 labels += [name] * len(files)
                 paths += [os.path.join(split_folder, name, file) for file in files]
@@ -79,21 +100,38 @@ def survey(root: Path, cache_dir: Path) -> Survey:
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
     # The splits and their order decide what comes first in a pair; names of files do not matter.
-    folder = stored(cache_dir, "survey", fingerprint(["survey", library_versions(), splits, labels, digests]), build)
-    pairs = [Pair(*pair) for pair in json.loads((folder / "pairs.json").read_text(encoding="utf-8"))]
-    return Survey(
-        root, splits, labels, paths, [entry.digest for entry in entries], [entry.problem for entry in entries],
-        Looks.read(folder), pairs,
-    )  # fmt: skip
+    key = fingerprint(["survey", VERSION, library_versions(), splits, labels, digests])
+    try:
+        looks, pairs = _read(stored(cache_dir, "survey", key, build))
+    except UserError:  # nothing can be kept there
+        with tempfile.TemporaryDirectory() as temporary:
+            build(Path(temporary))
+            looks, pairs = _read(Path(temporary))
+    entry_digests, problems = [entry.digest for entry in entries], [entry.problem for entry in entries]
+    return Survey(root, splits, labels, paths, entry_digests, problems, looks, pairs, folders)
 
 
-def find_leaks(data: DictConfig, split: str) -> set[str] | None:
-    """Paths of the pictures of `split` that an earlier split of `conf/data/*.yaml` has too.
+def _read(folder: Path) -> tuple[Looks, list[Pair]]:
+    pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    return Looks.read(folder), [Pair(*pair) for pair in pairs]
 
-    None where nobody looked: `data.audit=false`, or no earlier split is there to look in.
+
+def survey_data(data: DictConfig) -> Survey | None:
+    """The data set of `conf/data/*.yaml`, or None where `data.audit` is false."""
+    return survey(Path(str(data.root)).expanduser(), cache_dir_of(data)) if data.audit else None
+
+
+def find_leaks(seen: Survey | None, split: str, trained_on: str) -> set[str] | None:
+    """Paths of the pictures of `split` that an earlier split has too.
+
+    None where that cannot be told: nobody looked (`data.audit=false`), or the training pictures that were looked
+    at are not those that the classifier has learned from.
+
+    Args:
+        seen: the data set, if it was looked at.
+        split: "train", "val" or "test".
+        trained_on: fingerprint of the classifier's training pictures (see classifier.Spec).
     """
-    root = Path(str(data.root)).expanduser()
-    earlier = list(SPLIT_FOLDERS)[: list(SPLIT_FOLDERS).index(split)]
-    if not data.audit or not any((root / SPLIT_FOLDERS[name]).is_dir() for name in earlier):
+    if seen is None or seen.fingerprint("train") != trained_on:
         return None
-    return survey(root, cache_dir_of(data)).leaks(split)
+    return seen.leaks(split)

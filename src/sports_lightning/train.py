@@ -12,15 +12,19 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
     check_train(cfg)
     from sports_lightning.data.source import open_dataset
+    from sports_lightning.survey import survey_data
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
+    seen = survey_data(cfg.data) if is_rank_zero() else None
     # torch and all, only once the data is known to be good
+    from sports_lightning.record import record
     from sports_lightning.results import write_results
     from sports_lightning.training import fit
 
+    facts = record(cfg, index) if is_rank_zero() else {}  # now: the code may change while the run goes on
     run = fit(cfg, index)
     if is_rank_zero():
-        write_results(cfg, run, folder)
+        write_results(cfg, run, seen, facts, folder)
 
 
 if __name__ == "__main__":

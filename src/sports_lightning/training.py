@@ -1,7 +1,7 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -46,6 +46,7 @@ def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataMo
         UserError: model or settings that cannot work.
     """
     classifier = build_classifier(cfg.model, index.classes, index.root)
+    classifier.spec = replace(classifier.spec, trained_on=index.fingerprint("train"))
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     if cfg.augment.sides and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
@@ -34,12 +35,22 @@ class Index:
     classes: list[str]
     splits: dict[str, Split]
 
+    def fingerprint(self, split: str) -> str:
+        """Of the content and the classes of a split's pictures, in their order; their names and places do not count."""
+        labels = [self.classes[label] for label in self.splits[split].labels]
+        return split_fingerprint(labels, self.splits[split].digests)
+
     def class_counts(self, split: str) -> list[int]:
         """Pictures per class, in the order of `classes`."""
         counts = [0] * len(self.classes)
         for label in self.splits[split].labels:
             counts[label] += 1
         return counts
+
+
+def split_fingerprint(labels: list[str], digests: list[str]) -> str:
+    """Of pictures with these classes and digests, in this order."""
+    return fingerprint([[label, digest] for label, digest in zip(labels, digests, strict=True)])
 
 
 def list_pictures(folder: Path) -> list[str]:
