@@ -49,13 +49,15 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
         "metrics.csv",
         "metrics.json",
         "curves.png",
+        "report.html",
+        "run.json",
         "predictions.csv",
         "per_class.csv",
         "confusion_matrix.png",
         "mistakes.png",
         "wandb",
     }
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "MODEL_CARD.md"}
     figures = json.loads((folder / "metrics.json").read_text())
     assert set(figures) == {"val", "test", "train"}
     assert all(set(values) >= FIGURES for values in figures.values())

@@ -140,7 +140,7 @@ def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
     class Setup:
         settings = Settings
 
-    monkeypatch.setattr(loggers.wandb, "setup", lambda: Setup)
+    monkeypatch.setattr("wandb.setup", lambda: Setup)
     monkeypatch.setenv("NETRC", os.devnull)
     assert "nobody is logged in" in str(loggers.why_offline())
     Settings.api_key = "x" * 40

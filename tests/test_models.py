@@ -105,7 +105,9 @@ def test_local_weights_are_loaded_and_their_head_dropped(suffix: str, tmp_path: 
 def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
     path = trained[0] / "checkpoints/best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    assert set(checkpoint["sports_lightning"]) == {"architecture", "arguments", "classes", "preprocessing", "data_root"}
+    assert set(checkpoint["sports_lightning"]) == {
+        *("architecture", "arguments", "classes", "preprocessing", "data_root", "trained_on", "temperature")
+    }
     classifier = load_classifier(path)
     assert not classifier.training
     assert len(classifier.spec.classes) == 10

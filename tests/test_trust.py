@@ -47,7 +47,9 @@ def test_figures_equal_the_libraries(evaluation: Evaluation) -> None:
     scores = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     assert [figures[f"{name}_macro"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3])
     # scikit-learn clips no probability, and neither do we; float32 logits against float64
-    assert figures["loss"] == pytest.approx(-np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4, abs=1e-6)
+    assert figures["loss"] == pytest.approx(
+        -np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4, abs=1e-6
+    )
     one_hot = np.eye(len(every))[labels]
     assert figures["brier"] == pytest.approx(((probabilities - one_hot) ** 2).sum(axis=1).mean())
     if len(every) > 2:
