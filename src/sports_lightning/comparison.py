@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from sports_lightning.errors import UserError
 from sports_lightning.intervals import PairedDifference, holm, mean_and_error, paired_difference
@@ -160,29 +160,31 @@ def compare_runs(runs: list[Run]) -> Comparison:
 def print_comparison(comparison: Comparison) -> None:
     """Print the runs, the means over seeds and the pairings as tables."""
     console = Console()
-    table = Table("run", "settings that differ", *_COLUMNS, title=f"{len(comparison.runs)} runs")
+    table = Table(Column("run, settings that differ", overflow="fold"), "val", "test", "parameters", "img/s", "seconds")
     for run in comparison.runs:
         settings = [f"{key}={value}" for key, value in comparison.settings(run).items() if value is not None]
         more = [f"… and {len(settings) - _SHOWN_DIFFERENCES} more"] if len(settings) > _SHOWN_DIFFERENCES else []
-        table.add_row(
-            escape(run.name), escape("\n".join([*settings[:_SHOWN_DIFFERENCES], *more])), *columns(run).values()
-        )
+        val_acc, val_loss, test_acc, test_loss, *facts = columns(run).values()
+        figures = ("\nloss ".join((acc.replace(" ", "\n"), loss.split(" ")[0])) if acc else "" for acc, loss in (
+            (val_acc, val_loss), (test_acc, test_loss),
+        ))  # fmt: skip
+        table.add_row(escape("\n".join([run.name, *settings[:_SHOWN_DIFFERENCES], *more])), *figures, *facts)
     console.print(table)
     for group in comparison.seeds:
         means = (f"{name} {mean:.4f} ± {error:.4f}" for name, (mean, error) in group.figures.items())
         console.print(f"{len(group.runs)} seeds, mean ± standard error: {', '.join(means)}", soft_wrap=True)
         console.print(f"  {escape(', '.join(group.runs))}", soft_wrap=True)
     pairs = Table(
-        "pair", "pictures", "accuracy difference (95 %)", "only first, only second right", "p", "p (Holm)", "",
-        caption="McNemar's exact test, picture by picture",
+        "pair", "accuracy difference", "only one right", "p", "p (Holm)", Column("in words", overflow="fold"),
+        caption="McNemar's exact test, picture by picture; 95 % intervals",
     )  # fmt: skip
     for pair in comparison.pairings[:_SHOWN_PAIRS]:
         result = pair.result
         pairs.add_row(
-            escape(f"{pair.first}\n{pair.second}"), f"{pair.pictures} {pair.split}",
-            f"{result.difference:+.4f} ({result.low:+.4f} to {result.high:+.4f})",
-            f"{result.only_first}, {result.only_second}", f"{result.p_value:.3g}", f"{pair.p_holm:.3g}",
-            escape(pair.verdict),
+            escape(f"{pair.first}\n{pair.second}"),
+            f"{result.difference:+.4f}\n({result.low:+.4f} to {result.high:+.4f})",
+            f"{result.only_first} and {result.only_second}\nof {pair.pictures} {pair.split}",
+            f"{result.p_value:.2g}", f"{pair.p_holm:.2g}", escape(pair.verdict),
         )  # fmt: skip
     if comparison.pairings:
         console.print(pairs)
