@@ -182,28 +182,28 @@ def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:
     table = Table("", *figures, caption=METHODS if any("ci95" in values for values in figures.values()) else None)
     names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, int | float)]
     for name in names:
-        table.add_row(name, *(shown(values, name).replace(" ", "\n") for values in figures.values()))
+        table.add_row(name, *(shown(values, name, digits=3).replace(" ", "\n") for values in figures.values()))
     Console().print(table)
 
 
 def _with_leak_free(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The same with the figures without leaks as columns of their own, where there are leaks."""
+    """The same with the figures without leaks as a column of its own: test's, or those of the only split there is."""
     columns: dict[str, Mapping[str, Any]] = {}
     for split, values in figures.items():
         columns[split] = values
-        if values.get("leaks") and values["without_leaks"]:
-            columns[f"{split} without {values['leaks']} leaks"] = values["without_leaks"]
+        if values.get("leaks") and values["without_leaks"] and (split == "test" or len(figures) == 1):
+            columns[f"without {values['leaks']} leaks"] = values["without_leaks"]
     return columns
 
 
-def shown(figures: Mapping[str, Any], name: str) -> str:
-    """A figure with its interval, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
+def shown(figures: Mapping[str, Any], name: str, digits: int = 4) -> str:
+    """A figure with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
     if name not in figures:
         return ""
     if isinstance(figures[name], int):
         return f"{figures[name]:,}"
     interval = figures.get("ci95", {}).get(name)
-    return f"{figures[name]:.4f}" + (f" ({interval[0]:.4f}–{interval[1]:.4f})" if interval else "")
+    return f"{figures[name]:.4f}" + (f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})" if interval else "")
 
 
 def top_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:
