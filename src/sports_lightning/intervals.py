@@ -5,7 +5,6 @@ No torch in here, for `compare`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -42,9 +41,8 @@ class PairedDifference:
 
     Attributes:
         difference: of the accuracies.
-        low, high: 95 % interval, exact given how many pictures the two disagree on (Clopper and Pearson 1934): it
-            leaves out 0 just where McNemar's exact test is below 0.05. Where they never disagree, the share on which
-            they might is bounded likewise.
+        low, high: 95 % interval, Wald's with one picture more that the first, and one that the second alone has right
+            (Bonett and Price 2012).
         only_first, only_second: pictures that one of them alone has right.
         p_value: McNemar's exact test (McNemar 1947), two-sided.
     """
@@ -62,13 +60,12 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     discordant, count = only_first + only_second, len(a)
-    if not discordant:
-        bound = float(stats.binomtest(0, count).proportion_ci(CONFIDENCE, method="exact").high)
-        return PairedDifference(0.0, -bound, bound, 0, 0, 1.0)
-    test = stats.binomtest(only_first, discordant, 0.5)
-    share: Any = test.proportion_ci(CONFIDENCE, method="exact")
-    low, high = (float((2 * p - 1) * discordant / count) for p in (share.low, share.high))
-    return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, float(test.pvalue))
+    p_value = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    shares = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
+    middle = shares[0] - shares[1]
+    reach = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - middle**2) / (count + 2)) ** 0.5
+    low, high = max(-1.0, middle - reach), min(1.0, middle + reach)
+    return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
