@@ -135,6 +135,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
