@@ -66,6 +66,8 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         UserError: model or settings that cannot work.
     """
     pl.seed_everything(cfg.seed, verbose=False)
+    # For finding bugs only: torch would fill every new block of memory with NaN in its deterministic mode.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     module, data = build(cfg, index)
     numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
     cfg.trainer.precision = numerics.precision
