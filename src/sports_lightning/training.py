@@ -67,7 +67,7 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
     """
     pl.seed_everything(cfg.seed, verbose=False)
     # For finding bugs only: torch would fill every new block of memory with NaN in its deterministic mode.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     module, data = build(cfg, index)
     numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
     cfg.trainer.precision = numerics.precision
