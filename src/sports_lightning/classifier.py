@@ -4,7 +4,7 @@ What a checkpoint says of itself is plain data under the key "sports_lightning":
 looked up in timm. Loading one never imports or runs anything that it names.
 """
 
-import os
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.errors import UserError
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.run_folder import write_bytes
 from sports_lightning.weights import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
 
 CHECKPOINT_KEY = "sports_lightning"
@@ -137,9 +138,9 @@ def save_temperature(ckpt_path: Path, temperature: float) -> None:
     """Write the temperature into a checkpoint that `train` wrote, in one step."""
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     checkpoint[CHECKPOINT_KEY]["temperature"] = temperature
-    partial = ckpt_path.with_name(ckpt_path.name + ".partial")
-    torch.save(checkpoint, partial)
-    os.replace(partial, ckpt_path)
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    write_bytes(ckpt_path, content.getvalue())
 
 
 def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:

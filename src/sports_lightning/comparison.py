@@ -1,10 +1,8 @@
 """Finished runs side by side, and which of them can be told apart. No torch in here."""
 
-import csv
 import itertools
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +13,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from sports_lightning.errors import UserError
-from sports_lightning.intervals import PairedDifference, holm, mean_and_error, paired_difference
+from sports_lightning.intervals import PairedDifference, holm, mean_and_error, paired_difference, shown
 from sports_lightning.pages import chart, write_page
-from sports_lightning.run_folder import write_json
+from sports_lightning.record import flatten
+from sports_lightning.run_folder import curve, read_csv, write_json
 
 ALPHA = 0.05
 _SHOWN_DIFFERENCES = 6  # of a run's settings, in the terminal
@@ -118,7 +117,7 @@ def read_runs(folders: list[str]) -> tuple[list[Run], dict[Path, str]]:
             raise UserError(
                 f"{folder} is not a folder: pass run folders, or folders that hold some, as in outputs/train"
             )
-        for config in sorted([*folder.glob(".hydra/config.yaml"), *folder.glob("**/.hydra/config.yaml")]):
+        for config in sorted(folder.glob("**/.hydra/config.yaml")):
             run = config.parents[1]
             if _command(run) in ("train", "evaluate"):
                 found[run.absolute()] = (run / "metrics.json").is_file()
@@ -198,9 +197,7 @@ def columns(run: Run) -> dict[str, str]:
     """The figures by which runs are told apart, as text; "" where a run has none."""
 
     def figure(split: str, name: str) -> str:
-        values = run.metrics.get(split, {})
-        interval = values.get("ci95", {}).get(name)
-        return f"{values[name]:.4f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "") if values else ""
+        return shown(run.metrics.get(split, {}), name, digits=3)
 
     def fact(name: str, form: str) -> str:
         return format(run.facts[name], form) if name in run.facts else ""
@@ -230,7 +227,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     }
     write_json(folder / "compare.json", facts)
     charts = {
-        title: chart({run.name: _curve(run, column) for run in comparison.runs})
+        title: chart({run.name: curve(run.epochs, column) for run in comparison.runs})
         for title, column in (
             ("validation accuracy", "val/acc"), ("validation loss", "val/loss"),
             ("training accuracy", "train/acc"), ("training loss", "train/loss"),
@@ -239,10 +236,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
     write_page(
         folder / "compare.html", "compare.html", comparison=comparison, columns=columns, charts=charts, alpha=ALPHA
     )
-
-
-def _curve(run: Run, column: str) -> list[tuple[float, float]]:
-    return [(int(row["epoch"]) + 1, float(row[column])) for row in run.epochs if row.get(column)]
 
 
 def _seed_groups(runs: list[Run]) -> list[SeedGroup]:
@@ -273,8 +266,8 @@ def _read(folder: Path, name: str) -> Run:
     config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    settings = {k: v for k, v in _flat(config).items() if not f"{k}.".startswith(_NOT_SETTINGS)}
-    correct = [row["prediction"] == row["label"] for row in _read_csv(folder / "predictions.csv")]
+    settings = {k: v for k, v in flatten(config).items() if not f"{k}.".startswith(_NOT_SETTINGS)}
+    correct = [row["prediction"] == row["label"] for row in read_csv(folder / "predictions.csv")]
     table = folder / "metrics.csv"
     run = Run(
         name,
@@ -282,21 +275,10 @@ def _read(folder: Path, name: str) -> Run:
         settings,
         metrics,
         facts,
-        _read_csv(table) if table.exists() else [],
+        read_csv(table) if table.exists() else [],
         facts["predictions"],
         correct,
     )
     if len(correct) != facts["data"][run.split]["count"] or run.split not in metrics:
         raise ValueError(f"predictions.csv does not hold the pictures of {run.split}")
     return run
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix.removesuffix("."): tree}
-    return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}{name}.").items()}

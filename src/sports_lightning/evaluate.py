@@ -13,15 +13,17 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_evaluate(cfg)
     from sports_lightning.classifier import load_classifier
     from sports_lightning.data.source import open_dataset
+    from sports_lightning.data.store import cache_dir_of
     from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
     from sports_lightning.record import record, write_record
     from sports_lightning.run_folder import write_json
-    from sports_lightning.survey import find_leaks, survey_data
+    from sports_lightning.survey import find_leaks, survey
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
-    leaks = find_leaks(survey_data(cfg.data), cfg.split, classifier.spec.trained_on)
+    seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit else None
+    leaks = find_leaks(seen, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
         print("leaks: not known, for data.root does not hold the pictures that this checkpoint was trained on")
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)

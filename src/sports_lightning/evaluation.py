@@ -18,7 +18,7 @@ from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Index, Split
 from sports_lightning.features import logits_from_features
 from sports_lightning.inference import compute_logits
-from sports_lightning.intervals import METHODS, bootstrap_mean, wilson
+from sports_lightning.intervals import METHODS, bootstrap_mean, shown, wilson
 from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix, macro_intervals
 from sports_lightning.run_folder import write_csv
 
@@ -61,6 +61,21 @@ class Evaluation:
         """(n,) int64."""
         return self.logits.argmax(dim=1)
 
+    @property
+    def is_right(self) -> Tensor:
+        """(n,) bool."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Probability of each prediction, (n,) float64."""
+        return self.probabilities.amax(dim=1)
+
+    @property
+    def label_probabilities(self) -> Tensor:
+        """Probability of each label, (n,) float64."""
+        return self.probabilities.gather(1, self.labels[:, None]).flatten()
+
     def without(self, paths: Collection[str]) -> "Evaluation":
         """The same without some of the pictures."""
         kept = [i for i, path in enumerate(self.split.paths) if path not in paths]
@@ -72,14 +87,13 @@ class Evaluation:
         figures: dict[str, Any] = compute_figures(self.logits, self.labels)
         figures |= calibration_figures(self.probabilities, self.labels)
         count = len(self.split)
-        of_label = self.probabilities.gather(1, self.labels[:, None]).flatten()
         intervals = {
             "acc": wilson(round(figures["acc"] * count), count),
             "acc_top5": wilson(round(figures["acc_top5"] * count), count),
             **macro_intervals(self.confusion),
         }
         if count > 1:
-            intervals["loss"] = bootstrap_mean(-of_label.log().numpy())
+            intervals["loss"] = bootstrap_mean(-self.label_probabilities.log().numpy())
             intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
         return {**figures, "count": count, "ci95": intervals}
 
@@ -96,10 +110,15 @@ class Evaluation:
         """(classes, classes) int64: rows are labels, columns predictions."""
         return confusion_matrix(self.predicted, self.labels, len(self.classes))
 
+    @property
+    def confused(self) -> Tensor:
+        """`confusion` without what is right."""
+        return self.confusion - torch.diag(self.confusion.diag())
+
     def per_class(self) -> list[ClassRow]:
         """A row for each class, in the order of `classes`."""
         scores = torch.stack(class_scores(self.confusion), dim=1).tolist()
-        mistaken = self.confusion - torch.diag(self.confusion.diag())
+        mistaken = self.confused
         rows = []
         for label, (name, (precision, recall, f1)) in enumerate(zip(self.classes, scores, strict=True)):
             count, correct = int(self.confusion[label].sum()), int(self.confusion[label, label])
@@ -110,26 +129,24 @@ class Evaluation:
 
     def most_confident_mistakes(self, most: int) -> list[int]:
         """Positions of wrong predictions, the surest first."""
-        wrong = (self.predicted != self.labels).nonzero().flatten()
-        order = self.probabilities.amax(dim=1)[wrong].argsort(descending=True, stable=True)
+        wrong = (~self.is_right).nonzero().flatten()
+        order = self.confidence[wrong].argsort(descending=True, stable=True)
         return wrong[order][:most].tolist()
 
     def least_confident_successes(self, most: int) -> list[int]:
         """Positions of right predictions, the least sure first."""
-        right = (self.predicted == self.labels).nonzero().flatten()
-        order = self.probabilities.amax(dim=1)[right].argsort(stable=True)
+        right = self.is_right.nonzero().flatten()
+        order = self.confidence[right].argsort(stable=True)
         return right[order][:most].tolist()
 
     def caption(self, i: int) -> str:
         """What picture i was taken for, and what it is."""
-        predicted = int(self.predicted[i])
-        return (
-            f"{self.classes[predicted]} {self.probabilities[i, predicted]:.0%}\nis {self.classes[self.split.labels[i]]}"
-        )
+        predicted = self.classes[int(self.predicted[i])]
+        return f"{predicted} {self.confidence[i]:.0%}\nis {self.classes[self.split.labels[i]]}"
 
     def _write_predictions(self, path: Path) -> None:
         header, columns = top_columns(self.probabilities, self.classes)
-        of_label = self.probabilities.gather(1, self.labels[:, None]).flatten().tolist()
+        of_label = self.label_probabilities.tolist()
         label_names = [self.classes[label] for label in self.split.labels]
         rows = zip(self.split.paths, label_names, columns, of_label, strict=True)
         write_csv(
@@ -144,7 +161,7 @@ class Evaluation:
             [self.root / self.split.paths[i] for i in wrong],
             [self.caption(i) for i in wrong],
             path,
-            title=f"most confident mistakes: {len(wrong)} of {int((self.predicted != self.labels).sum())}",
+            title=f"most confident mistakes: {len(wrong)} of {int((~self.is_right).sum())}",
         )
 
 
@@ -194,16 +211,6 @@ def _with_leak_free(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappi
         if values.get("leaks") and values["without_leaks"] and (split == "test" or len(figures) == 1):
             columns[f"without {values['leaks']} leaks"] = values["without_leaks"]
     return columns
-
-
-def shown(figures: Mapping[str, Any], name: str, digits: int = 4) -> str:
-    """A figure with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
-    if name not in figures:
-        return ""
-    if isinstance(figures[name], int):
-        return f"{figures[name]:,}"
-    interval = figures.get("ci95", {}).get(name)
-    return f"{figures[name]:.4f}" + (f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})" if interval else "")
 
 
 def top_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:

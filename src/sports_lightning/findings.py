@@ -24,7 +24,9 @@ def find_all(survey: Survey) -> dict[str, Any]:
     `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
     """
     splits = list(dict.fromkeys(survey.splits))
-    counts = {split: Counter(survey.labels[i] for i in _of(survey, split)) for split in splits}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
+    for split, label in zip(survey.splits, survey.labels, strict=True):
+        counts[split][label] += 1
     classes = sorted({label for labels in survey.folders.values() for label in labels})
     readable = [i for i, problem in enumerate(survey.problems) if not problem]
     sizes = Counter(tuple(survey.looks.size[i].tolist()) for i in readable)
@@ -50,13 +52,9 @@ def find_all(survey: Survey) -> dict[str, Any]:
         "near_duplicates": sum(row["kind"] != "identical" for row in pairs),
         "pairs": pairs,
         "label_conflicts": [row for row in pairs if not row["same_label"]],
-        "leaks": [_row(survey, pair) for pair in survey.leaking()],
+        "leaks": [_row(survey, pair) for pair in survey.leaking],
         "leaking_pictures": {split: len(survey.leaks(split)) for split in splits},
     }
-
-
-def _of(survey: Survey, split: str) -> list[int]:
-    return [i for i, name in enumerate(survey.splits) if name == split]
 
 
 def _row(survey: Survey, pair: Pair) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 No torch in here, for `compare`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -81,3 +82,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and its standard error (nan for one value)."""
     return float(np.mean(values)), float(stats.sem(values)) if len(values) > 1 else float("nan")
+
+
+def shown(figures: Mapping[str, Any], name: str, digits: int = 4) -> str:
+    """A figure with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
+    if name not in figures:
+        return ""
+    if isinstance(figures[name], int):
+        return f"{figures[name]:,}"
+    interval = figures.get("ci95", {}).get(name)
+    return f"{figures[name]:.4f}" + (f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})" if interval else "")

@@ -1,6 +1,5 @@
 """The pictures that runs leave behind: curves, confusion matrix, captioned grids."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -12,18 +11,17 @@ from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.data.images import decode
 from sports_lightning.errors import UnreadablePicture
+from sports_lightning.run_folder import curve
 
 
-def curves(table: Path, path: Path) -> None:
-    """Draw loss and accuracy, train against val, from a run's `metrics.csv`."""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def curves(epochs: list[dict[str, str]], path: Path) -> None:
+    """Draw loss and accuracy, train against val, from the rows of a run's `metrics.csv`."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy (nats)", "accuracy"), strict=True
     ):
         for split in ("train", "val"):
-            points = [(int(r["epoch"]) + 1, float(r[f"{split}/{name}"])) for r in rows if r.get(f"{split}/{name}")]
+            points = curve(epochs, f"{split}/{name}")
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=split)
         axes.set(xlabel="epoch", ylabel=label)

@@ -84,17 +84,17 @@ def processor() -> str:
     return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """{dotted key: (first, second)} of nested mappings where they differ; None where one has no such key."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*first, *second]):
-        a, b = first.get(key), second.get(key)
-        if isinstance(a, Mapping) or isinstance(b, Mapping):
-            parts = [value if isinstance(value, Mapping) else {} for value in (a, b)]
-            found |= differences(parts[0], parts[1], f"{prefix}{key}.")
-        elif a != b and not (a != a and b != b):  # of two figures that are not a number neither is another
-            found[f"{prefix}{key}"] = (a, b)
-    return found
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested mappings; one that is empty is a value."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix.removesuffix("."): tree}
+    return {key: value for name, part in tree.items() for key, value in flatten(part, f"{prefix}{name}.").items()}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (first, second)} where two mappings differ; None where one has no such key. Two NaNs are the same."""
+    pairs = {key: (first.get(key), second.get(key)) for key in dict.fromkeys([*first, *second])}
+    return {key: (a, b) for key, (a, b) in pairs.items() if a != b and not (a != a and b != b)}
 
 
 def _packages() -> dict[str, str]:

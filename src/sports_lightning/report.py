@@ -14,13 +14,14 @@ from sports_lightning.classifier import Classifier
 from sports_lightning.cli import quoted
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
-from sports_lightning.evaluation import Evaluation, shown
+from sports_lightning.evaluation import Evaluation
 from sports_lightning.findings import find_all, summary
 from sports_lightning.heatmaps import heatmaps
 from sports_lightning.inference import evaluation_pictures
-from sports_lightning.intervals import METHODS
+from sports_lightning.intervals import METHODS, shown
 from sports_lightning.pages import chart, image_uri, thumbnail_uri, write_page
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.run_folder import curve
 from sports_lightning.survey import Survey
 from sports_lightning.training import FittedRun
 
@@ -55,8 +56,7 @@ def write_report(
         epochs: rows of `metrics.csv`.
     """
     index, split = run.index, facts["predictions"]
-    confidence, correct = evaluation.probabilities.amax(dim=1), evaluation.predicted == evaluation.labels
-    bins = reliability(confidence.numpy(), correct.numpy())
+    bins = reliability(evaluation.confidence.numpy(), evaluation.is_right.numpy())
     audit = summary(find_all(seen)) if seen else {}
     root = f"data.root={quoted(facts['data']['root'])}"
     values = {
@@ -70,7 +70,7 @@ def write_report(
         **values,
         audit_command=f"python -m sports_lightning.audit data=folder {shlex.quote(root)}",
         charts={
-            title: chart({part: _curve(epochs, f"{part}/{figure}") for part in ("train", "val")})
+            title: chart({part: curve(epochs, f"{part}/{figure}") for part in ("train", "val")})
             for title, figure in (("loss", "loss"), ("accuracy", "acc"))
         },
         calibration=chart(
@@ -89,13 +89,9 @@ def write_report(
     write_page(run.best_checkpoint.with_name("MODEL_CARD.md"), "MODEL_CARD.md", **values)
 
 
-def _curve(epochs: list[dict[str, str]], column: str) -> list[tuple[float, float]]:
-    return [(int(row["epoch"]) + 1, float(row[column])) for row in epochs if row.get(column)]
-
-
 def _confused(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
     """The most frequent mistakes: (label, prediction, how often, of how many)."""
-    wrong = evaluation.confusion - torch.diag(evaluation.confusion.diag())
+    wrong = evaluation.confused
     cells = sorted(wrong.nonzero().tolist(), key=lambda cell: -int(wrong[cell[0], cell[1]]))[:_CONFUSED]
     names, totals = evaluation.classes, evaluation.confusion.sum(dim=1)
     return [(names[r], names[c], int(wrong[r, c]), int(totals[r])) for r, c in cells]

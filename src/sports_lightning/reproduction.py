@@ -1,6 +1,5 @@
 """A recorded run once more, and whether everything came out the same."""
 
-import csv
 import hashlib
 import json
 import shutil
@@ -15,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.classifier import load_classifier
 from sports_lightning.errors import UserError
-from sports_lightning.record import differences, read_pictures
+from sports_lightning.record import differences, flatten, read_pictures
+from sports_lightning.run_folder import read_csv
 
 # What no two runs share, and what says nothing of the result.
 _OWN = ("command.", "seconds.", "images_per_second.", "data.root.", "numerics.images_per_second.", "numerics.why.")
@@ -74,7 +74,7 @@ def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
         raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
     with open_dict(hydra_config):
         hydra_config.hydra.runtime.output_dir = str(folder)
-        for key, (_, value) in differences({}, OmegaConf.to_container(changes)).items():  # type: ignore[arg-type]
+        for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")
     shutil.copytree(original / ".hydra", folder / ".hydra")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
@@ -90,7 +90,7 @@ def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """What came out of a run, and what it depended on: nested mappings."""
+    """What came out of a run, and what it depended on, by dotted keys."""
 
     results: dict[str, Any]
     facts: dict[str, Any]
@@ -104,13 +104,13 @@ def read_record(folder: Path) -> Record:
         UserError: it is not that of a finished run, or not a whole one.
     """
     try:
-        results = {**_figures(folder), **_epochs(folder), **_weights(folder)}
+        results = flatten({**_figures(folder), **_epochs(folder), **_weights(folder)})
         facts = {
             name: value
-            for name, value in differences(_facts(folder), {}).items()
+            for name, value in flatten(_facts(folder)).items()
             if not f"{name}.".startswith(_OWN) and not name.endswith(".fingerprint")
         }
-        return Record(results, {name: value for name, (value, _) in facts.items()}, read_pictures(folder))
+        return Record(results, facts, read_pictures(folder))
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"run={folder} is not the whole folder of a finished run of train: {error}") from error
 
@@ -119,7 +119,7 @@ def compare_records(first: Record, second: Record) -> Outcome:
     """Compare two runs to the last digit."""
     return Outcome(
         differences(first.results, second.results),
-        len(differences(first.results, {})),
+        len(first.results),
         differences(first.facts, second.facts),
         differences(first.pictures, second.pictures),
     )
@@ -131,11 +131,10 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 
 def _epochs(folder: Path) -> dict[str, Any]:
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return {
-            f"epoch {row['epoch']}": {key: value for key, value in row.items() if key not in _TIMES}
-            for row in csv.DictReader(file)
-        }
+    return {
+        f"epoch {row['epoch']}": {key: value for key, value in row.items() if key not in _TIMES}
+        for row in read_csv(folder / "metrics.csv")
+    }
 
 
 def _weights(folder: Path) -> dict[str, str]:

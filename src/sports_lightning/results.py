@@ -1,6 +1,5 @@
 """What a training run leaves behind: the best checkpoint's figures, with everything that they depend on."""
 
-import csv
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from sports_lightning.loggers import log_report
 from sports_lightning.metrics import NAMES
 from sports_lightning.record import write_record
 from sports_lightning.report import write_report
-from sports_lightning.run_folder import write_json
+from sports_lightning.run_folder import read_csv, write_json
 from sports_lightning.survey import Survey, find_leaks
 from sports_lightning.training import FittedRun
 
@@ -44,8 +43,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
         for name, evaluation in evaluations.items()
     }
     predicted = list(evaluations)[-1]
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
+    epochs = read_csv(folder / "metrics.csv")
     epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"]
     of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
@@ -60,7 +58,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
         "seconds": seconds_since_start(),
     }
     evaluations[predicted].write(folder)
-    plots.curves(folder / "metrics.csv", folder / "curves.png")
+    plots.curves(epochs, folder / "curves.png")
     write_record(facts, run.index, folder)
     write_json(folder / "metrics.json", figures)  # the last one that counts: a run that has it is finished
     write_report(cfg, run, folder, classifier, seen, evaluations[predicted], figures, facts, epochs)

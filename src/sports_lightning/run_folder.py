@@ -1,4 +1,4 @@
-"""What a run folder holds, and how its text files are written: whole or not at all."""
+"""What a run folder holds, and how its text files are read and written: whole or not at all."""
 
 import csv
 import io
@@ -24,6 +24,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write indented JSON; floats keep all their digits."""
     write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, by column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:
+    """(epoch from 1, figure) of the rows of `metrics.csv` that have one in `column`."""
+    return [(int(row["epoch"]) + 1, float(row[column])) for row in epochs if row.get(column)]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -7,13 +7,12 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from sports_lightning.data.index import SPLIT_FOLDERS, list_classes, split_fingerprint
+from sports_lightning.data.index import SPLIT_FOLDERS, check_root, list_classes, split_fingerprint
 from sports_lightning.data.ledger import examine
-from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
+from sports_lightning.data.store import fingerprint, library_versions, stored
 from sports_lightning.duplicates import VERSION, Pair, find_pairs
 from sports_lightning.errors import UserError
 from sports_lightning.looks import Looks, look_at
@@ -49,6 +48,7 @@ class Survey:
         readable = [i for i, name in enumerate(self.splits) if name == split and not self.problems[i]]
         return split_fingerprint([self.labels[i] for i in readable], [self.digests[i] for i in readable])
 
+    @cached_property
     def leaking(self) -> list[Pair]:
         """Every picture (second) that an earlier split has too, with the first of those that it is the same as."""
         copies: dict[str, list[int]] = {}
@@ -65,7 +65,7 @@ class Survey:
 
     def leaks(self, split: str) -> set[str]:
         """Paths of the pictures of `split` that an earlier split has too."""
-        return {self.paths[pair.second] for pair in self.leaking() if self.splits[pair.second] == split}
+        return {self.paths[pair.second] for pair in self.leaking if self.splits[pair.second] == split}
 
 
 def survey(root: Path, cache_dir: Path) -> Survey:
@@ -74,8 +74,7 @@ def survey(root: Path, cache_dir: Path) -> Survey:
     Raises:
         UserError: no split with a picture.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
+    check_root(root)
     splits: list[str] = []
     labels: list[str] = []
     paths: list[str] = []
@@ -114,11 +113,6 @@ def survey(root: Path, cache_dir: Path) -> Survey:
 def _read(folder: Path) -> tuple[Looks, list[Pair]]:
     pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     return Looks.read(folder), [Pair(*pair) for pair in pairs]
-
-
-def survey_data(data: DictConfig) -> Survey | None:
-    """The data set of `conf/data/*.yaml`, or None where `data.audit` is false."""
-    return survey(Path(str(data.root)).expanduser(), cache_dir_of(data)) if data.audit else None
 
 
 def find_leaks(seen: Survey | None, split: str, trained_on: str) -> set[str] | None:

@@ -12,10 +12,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
     check_train(cfg)
     from sports_lightning.data.source import open_dataset
-    from sports_lightning.survey import survey_data
+    from sports_lightning.data.store import cache_dir_of
+    from sports_lightning.survey import survey
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
-    seen = survey_data(cfg.data) if is_rank_zero() else None
+    seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit and is_rank_zero() else None
     # torch and all, only once the data is known to be good
     from sports_lightning.record import record
     from sports_lightning.results import write_results

@@ -78,8 +78,7 @@ def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = No
     Raises:
         UserError: a missing folder, no pictures, an empty class, or a split whose classes differ.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
+    check_root(root)
     classes = classes or _class_folders(root, "train")
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
@@ -88,8 +87,17 @@ def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = No
 
 def list_classes(folder: Path) -> dict[str, list[str]]:
     """{class: picture files relative to its folder} of a split's folder, both in alphabetical order."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    return {name: list_pictures(folder / name) for name in names}
+    return {name: list_pictures(folder / name) for name in _folders(folder)}
+
+
+def check_root(root: Path) -> None:
+    """Raise UserError where there is no folder `root`."""
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _class_folders(root: Path, split: str) -> list[str]:
@@ -97,7 +105,7 @@ def _class_folders(root: Path, split: str) -> list[str]:
     if not folder.is_dir():
         remedy = "; test=false trains without a test split" if split == "test" else ""
         raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    names = _folders(folder)
     if not names:
         raise UserError(f"{folder} holds no class folders: put the pictures into one sub-folder a class")
     return names
