@@ -27,7 +27,7 @@ def ours(root: str, model: str, batch_size: int, steps: int) -> float:
             "test=false", "logger=csv", f"hydra.run.dir={folder}/run",
         ]  # fmt: skip
         _run("-m", "sports_lightning.train", *overrides)
-        with (Path(folder) / "run/metrics.csv").open(newline="") as file:
+        with (Path(folder) / "run/timings.csv").open(newline="") as file:
             return float(list(csv.DictReader(file))[-1]["images_per_second"])
 
 

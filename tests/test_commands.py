@@ -156,12 +156,7 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(sample: Path, tmp_
             f"hydra.run.dir={out}",
             cwd=tmp_path,
         )
-        tables.append(
-            [
-                {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
-                for row in read_csv(out / "metrics.csv")
-            ]
-        )
+        tables.append((out / "metrics.csv").read_text())
     assert tables[0] == tables[1]
 
 

@@ -1,5 +1,6 @@
 """Callbacks that Lightning has not got."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,44 +8,62 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 
-from sports_lightning.run_folder import write_csv
+from sports_lightning.errors import UserError
+from sports_lightning.run_folder import write_csv, write_text
+
+log = logging.getLogger(__name__)
 
 
 class EpochTable(Checkpoint):
-    """Writes `metrics.csv`, one row an epoch, while the run goes on.
+    """Writes `metrics.csv` and `timings.csv`, one row an epoch, while the run goes on.
 
-    Columns: `epoch` (from 0), `train/…` and `val/…` figures, `lr` after the epoch's last step, `seconds` of the epoch
-    with its validation, and `images_per_second` of its training part.
+    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` figures, and `lr` after the epoch's last step; it is the
+    same each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
+    `images_per_second` of its training part.
 
     It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's figures.
 
     Args:
-        path: the file to write.
+        folder: where to write them.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.epochs: list[dict[str, Any]] = []
+        self.timings: list[dict[str, Any]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._validation: dict[str, float] = {}
+        self._images, self._training_seconds = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, so that a resumed run writes on."""
-        return {"rows": self.rows}
+        """The rows so far and what is known of the next, so that a resumed run writes on."""
+        return {
+            "epochs": self.epochs,
+            "timings": self.timings,
+            "validation": self._validation,
+            "images": self._images,
+            "training_seconds": self._training_seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the rows of an interrupted run."""
-        self.rows = state_dict["rows"]
+        self.epochs, self.timings = state_dict["epochs"], state_dict["timings"]
+        self._validation, self._images = state_dict["validation"], state_dict["images"]
+        self._training_seconds = state_dict["training_seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, in the midst of an epoch perhaps."""
+        self._started = time.perf_counter() - self._training_seconds
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._started, self._images, self._training_seconds = time.perf_counter(), 0, 0.0
-        self._validated = False
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember that this epoch has figures of its own; Lightning keeps an earlier epoch's in place."""
-        self._validated = True
+        """Start the clock anew."""
+        self._begin()
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,22 +73,70 @@ class EpochTable(Checkpoint):
         self._training_seconds = time.perf_counter() - self._started
         pl_module.log("img/s", self._images / self._training_seconds, prog_bar=True, logger=False)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the figures; in an epoch without validation Lightning would still have an earlier one's."""
+        self._validation = _figures(trainer, "val/")
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the table with the new row (Lightning has validated by now)."""
-        wanted = ("train/", "val/") if self._validated else ("train/",)
-        figures = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith(wanted)}
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch,
-                **dict(sorted(figures.items())),
-                "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-                "seconds": round(time.perf_counter() - self._started, 3),
-                "images_per_second": round(self._images / max(self._training_seconds, 1e-9), 2),
-            }
-        )
+        """Write the tables with the new row (Lightning has validated by now)."""
+        epoch = {"epoch": trainer.current_epoch}
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        self.epochs.append({**epoch, **_figures(trainer, "train/"), **self._validation, "lr": rate})
+        seconds = round(time.perf_counter() - self._started, 3)
+        images_per_second = round(self._images / max(self._training_seconds, 1e-9), 2)
+        self.timings.append({**epoch, "seconds": seconds, "images_per_second": images_per_second})
         if trainer.is_global_zero:
-            header = list(dict.fromkeys(key for row in self.rows for key in row))
-            write_csv(self.path, header, [[row.get(key, "") for key in header] for row in self.rows])
+            for name, rows in (("metrics.csv", self.epochs), ("timings.csv", self.timings)):
+                header = list(dict.fromkeys(key for row in rows for key in row))
+                write_csv(self.folder / name, header, [[row.get(key, "") for key in header] for row in rows])
+
+
+def _figures(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    return {name: float(v) for name, v in sorted(trainer.callback_metrics.items()) if name.startswith(prefix)}
+
+
+class FiniteLoss(Callback):
+    """Stops a training whose loss becomes infinite or not a number, before that reaches the weights.
+
+    The batch's files are in `not_finite.txt`.
+
+    Args:
+        folder: where to write that.
+        skip: leave the step out instead, and go on.
+    """
+
+    def __init__(self, folder: str, skip: bool = False) -> None:
+        self.path, self.skip = Path(folder) / "not_finite.txt", skip
+        self._is_bad = False
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Look at the loss.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        if loss.isfinite():
+            return
+        batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
+        paths = data.train_paths(batch_idx)
+        where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
+        message = f"the loss is {loss.item()} in {where}, of {', '.join(paths[:2])} and {len(paths) - 2} more"
+        write_text(self.path, "\n".join([where, *paths]) + "\n")
+        if not self.skip:
+            raise UserError(
+                f"{message} ({self.path}): try a smaller optimizer.lr or trainer.gradient_clip_val=1.0, or leave such "
+                f"batches out with callbacks.finite_loss.skip=true"
+            )
+        log.warning("left out: %s", message)
+        self._is_bad = True
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Without gradients an optimiser leaves weights and its own state alone."""
+        if self.skip and trainer.strategy.reduce_boolean_decision(self._is_bad, all=False):
+            optimizer.zero_grad(set_to_none=True)
+        self._is_bad = False
 
 
 def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -4,8 +4,6 @@ What a checkpoint says of itself is plain data under the key "sports_lightning":
 looked up in timm. Loading one never imports or runs anything that it names.
 """
 
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
+from sports_lightning.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.preprocessing import Preprocessing
-from sports_lightning.run_folder import write_bytes
 from sports_lightning.weights import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
 
 CHECKPOINT_KEY = "sports_lightning"
@@ -116,13 +114,9 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     path = Path(ckpt_path).expanduser()
     if not path.is_file():
         raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
-    remedy = "pass a checkpoint that python -m sports_lightning.train wrote"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes of a foreign file lead it into
-        raise UserError(f"{path} is not a checkpoint, or a damaged one; {remedy}") from error
-    if not isinstance(checkpoint, Mapping) or CHECKPOINT_KEY not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of sports_lightning; {remedy}")
+    checkpoint = load_checkpoint(path)
+    if CHECKPOINT_KEY not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of sports_lightning; {REMEDY}")
     try:
         spec = Spec(**checkpoint[CHECKPOINT_KEY])
         classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
@@ -130,17 +124,15 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         classifier.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path} holds weights that do not fit its architecture; {remedy}") from error
+        raise UserError(f"{path} holds weights that do not fit its architecture; {REMEDY}") from error
     return classifier.eval()
 
 
 def save_temperature(ckpt_path: Path, temperature: float) -> None:
     """Write the temperature into a checkpoint that `train` wrote, in one step."""
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    checkpoint = load_checkpoint(ckpt_path)
     checkpoint[CHECKPOINT_KEY]["temperature"] = temperature
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    write_bytes(ckpt_path, content.getvalue())
+    save_checkpoint(checkpoint, ckpt_path)
 
 
 def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:

@@ -7,6 +7,7 @@ import ctypes
 import difflib
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -24,7 +25,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sports_lightning.errors import UserError
+from sports_lightning.errors import NotWritten, UserError
+from sports_lightning.interruption import Interrupted, listen
+from sports_lightning.resume import LAST_CHECKPOINT, LOCK, check_unfinished, find_interrupted, resumed_folder
 from sports_lightning.sweep import Sweep
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
@@ -36,6 +39,7 @@ _NOT_FOR_USERS = (
     ".*does not have many workers",
     ".*Checkpoint directory .* exists",
     ".*log_every_n_steps",
+    ".*dataloader is not resumable",  # ours is, in a way of its own
 )
 
 # Hydra's options that take the argument after them.
@@ -48,6 +52,7 @@ _STARTED = time.monotonic()
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
 _RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
+_RESUMES = "SPORTS_LIGHTNING_RESUMES"  # and whether it is one that goes on
 
 
 def seconds_since_start() -> float:
@@ -66,7 +71,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     Arguments that are neither options nor `KEY=VALUE`, or that are paths that exist, make up the list `positional`.
 
     The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
-    status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1.
+    status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1. A
+    signal that ends the command (see interruption) is one line too, and exit status 128 + its number.
 
     The further processes of a distributed run that Lightning starts, and each job of a sweep (`--job RUN_FOLDER`; see
     sweep), do not compose again: they take the config that Hydra has written into the run folder.
@@ -76,15 +82,16 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     _reuse_freed_memory()
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
-    failed = False
+    listen()
+    exit_status = 0
 
-    def report(error: Exception) -> None:
-        nonlocal failed
-        failed = True
+    def report(error: Exception, way_on: str = "") -> None:
+        nonlocal exit_status
+        exit_status = 1
         line = _one_line(error, config_name)
         if wants_traceback or line is None:
             raise error
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {line}{way_on}", file=sys.stderr)
 
     sweep = Sweep(config_name)
 
@@ -102,6 +109,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if hydra_cfg.mode == RunMode.MULTIRUN:
                 on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
                 sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), on_error)
+            elif cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder)):
+                if interrupted != folder:
+                    _remove_if_nothing_was_written(folder)
+                resume(interrupted)
             else:
                 run(cfg, folder)
         finally:
@@ -114,12 +125,25 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         except Exception as error:
             if is_rank_zero():
                 _remove_if_nothing_was_written(folder)
-            report(error)
+            report(error, _way_on(folder) if isinstance(error, NotWritten) else "")
+        except Interrupted as interrupted:
+            nonlocal exit_status
+            exit_status = interrupted.exit_status if is_rank_zero() else 0  # its own end says enough
+            if is_rank_zero():
+                _remove_if_nothing_was_written(folder)
+                print(f"{interrupted}{_way_on(folder)}", file=sys.stderr)
         else:
             if is_rank_zero():
                 print(folder, flush=True)
         finally:
             del os.environ[_RUN_FOLDER]
+            os.environ.pop(_RESUMES, None)
+
+    def resume(folder: Path) -> None:
+        os.environ[_RESUMES] = "1"
+        cfg = _load_job(folder)
+        print(f"resuming {folder}", flush=True)
+        run(cfg, folder)
 
     arguments = sys.argv[1:]
     try:
@@ -127,11 +151,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             run(_load_job(Path(arguments[1])), Path(arguments[1]))
         elif _RUN_FOLDER in os.environ and not is_rank_zero():
             run(_load_job(Path(os.environ[_RUN_FOLDER])), Path(os.environ[_RUN_FOLDER]))
+        elif config_name == "train" and (folder := resumed_folder(arguments)):
+            resume(folder)
         elif [argument for argument in arguments if argument.startswith("-")] == ["--help"]:
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
             if positional:
                 sys.argv[1:] = _gather(arguments, positional)
+            _check_run_dir(arguments)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
@@ -140,9 +167,26 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
+    except Interrupted as interrupted:  # before there was a run
+        exit_status = interrupted.exit_status
+        print(interrupted, file=sys.stderr)
     if sweep.jobs:
-        failed |= sweep.print_summary()
-    sys.exit(130 if sweep.interrupted else int(failed))
+        exit_status = sweep.interrupted or int(sweep.print_summary()) or exit_status
+    sys.exit(exit_status)
+
+
+def _check_run_dir(arguments: list[str]) -> None:
+    """Refuse a run folder whose figures would be written over, before Hydra writes its own files there."""
+    for argument in arguments:
+        if argument.startswith("hydra.run.dir="):
+            check_unfinished(Path(argument.partition("=")[2].strip("'\"")))
+
+
+def _way_on(folder: Path) -> str:
+    """How an interrupted run goes on, if it can."""
+    if not (folder / LAST_CHECKPOINT).exists() or (folder / "metrics.json").exists():
+        return ""
+    return f"; to go on: python -m sports_lightning.train resume={shlex.quote(str(folder))}"
 
 
 def _gather(arguments: list[str], key: str) -> list[str]:
@@ -195,6 +239,9 @@ def _load_job(folder: Path) -> DictConfig:
     if is_rank_zero():
         configure_log(hydra_cfg.hydra.job_logging)
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    if os.environ.get(_RESUMES):
+        OmegaConf.update(cfg, "resume", str(folder), force_add=True)
+        os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there
     OmegaConf.set_struct(cfg, True)
     return cfg  # type: ignore[return-value]
 
@@ -215,11 +262,12 @@ def _help(config_name: str, overrides: list[str]) -> str:
 
 
 def _remove_if_nothing_was_written(folder: Path) -> None:
-    """Remove a run folder that holds nothing but what Hydra put there at start-up."""
+    """Remove a run folder that holds nothing but what was put there at start-up."""
     log = folder / f"{HydraConfig.get().job.name}.log"
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", log.name}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, log.name}:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        log.unlink(missing_ok=True)
+        for file in (log, folder / LOCK):
+            file.unlink(missing_ok=True)
         folder.rmdir()
 
 

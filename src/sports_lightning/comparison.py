@@ -26,6 +26,7 @@ _COLUMNS = ("val acc", "val loss", "test acc", "test loss", "parameters", "img/s
 # Where a run writes and how it is watched are not what it did.
 _NOT_SETTINGS = (
     "logger.",
+    "resume.",
     "data.root.",
     "data.cache.",
     "data.cache_dir.",

@@ -10,7 +10,8 @@ def check_train(cfg: DictConfig) -> None:
     _whole(cfg, "seed", 0)
     if cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed} must be below 2**32")
-    _whole(cfg, "data.batch_size", 1)
+    if cfg.data.batch_size != "auto" or "steps" in cfg:
+        _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
     _choice(cfg, "sweep.on_error", ["continue", "stop"])
     _choice(cfg, "data.cache", [None, "ram", "disk"])
@@ -87,7 +88,8 @@ def _check_root(cfg: DictConfig) -> None:
 
 
 def _check_inference(cfg: DictConfig) -> None:
-    _whole(cfg, "inference.batch_size", 1)
+    if OmegaConf.select(cfg, "data.batch_size") != "auto":
+        _whole(cfg, "inference.batch_size", 1)
     _whole(cfg, "inference.num_workers", 0)
     _choice(cfg, "inference.accelerator", ["auto", "cpu", "gpu", "cuda", "mps", "tpu"])
     _choice(cfg, "inference.precision", ["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"])

@@ -5,5 +5,9 @@ class UserError(Exception):
     """Something the user can put right: one line with the culprit and the remedy. Commands print it and exit with 1."""
 
 
+class NotWritten(UserError):
+    """A file that could not be written, for want of room mostly; what was there before still is."""
+
+
 class UnreadablePicture(UserError):
     """A file that cannot be decoded as a picture."""

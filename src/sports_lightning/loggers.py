@@ -15,13 +15,17 @@ log = logging.getLogger(__name__)
 def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
     """A `WandbLogger` that never asks and never waits for a server that is not there.
 
-    WANDB_MODE, where set, decides. `arguments` are those of WandbLogger and of `wandb.init`.
+    WANDB_MODE, where set, decides. A run that goes on in its folder keeps its W&B run. `arguments` are those of
+    WandbLogger and of `wandb.init`.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # before wandb reads its settings
     reason = None if "WANDB_MODE" in os.environ else why_offline()
     if reason:
         log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
+    earlier = sorted(Path(save_dir, "wandb").glob("*run-*-*"))  # (offline-)run-TIME-ID
+    if earlier:
+        arguments = {**arguments, "id": earlier[0].name.rsplit("-", 1)[1], "resume": "allow"}
     return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
 
 

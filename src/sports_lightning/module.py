@@ -1,11 +1,14 @@
 """One training step, one validation step, and the optimiser: the classifier as Lightning trains it."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import timm.optim
 import timm.scheduler
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -13,6 +16,8 @@ from sports_lightning.classifier import CHECKPOINT_KEY, Classifier
 from sports_lightning.errors import UserError
 from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
 from sports_lightning.metrics import Figures
+
+_FIGURES = "train_figures"
 
 
 class ClassifierModule(pl.LightningModule):
@@ -24,6 +29,7 @@ class ClassifierModule(pl.LightningModule):
         optimizer: `conf/optimizer/*.yaml`.
         scheduler: `conf/scheduler/*.yaml`.
         finetune: `conf/finetune/*.yaml`.
+        seed: of the run.
 
     Attributes:
         on_features: whether batches hold the frozen backbone's features (n, features) instead of pictures.
@@ -36,8 +42,10 @@ class ClassifierModule(pl.LightningModule):
         optimizer: DictConfig,
         scheduler: DictConfig,
         finetune: DictConfig,
+        seed: int,
     ) -> None:
         super().__init__()
+        self.seed = seed
         self.classifier = classifier
         self.loss = loss
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
@@ -60,6 +68,11 @@ class ClassifierModule(pl.LightningModule):
             apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
         self.train()  # Lightning leaves every module in the mode that it finds it in
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout and the like draw from (seed, epoch, batch, device), so that a resumed run draws the same."""
+        key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of a picture
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (n, classes) of a batch's pictures or features."""
         return self.classifier.head(inputs) if self.on_features else self.classifier(inputs)
@@ -70,8 +83,10 @@ class ClassifierModule(pl.LightningModule):
         logits = self(inputs)
         # Mixed pictures count as the class that has the larger share of them.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        self.train_figures.update(logits.detach(), labels)
-        return self.loss(logits, targets)
+        loss = self.loss(logits, targets)
+        if loss.isfinite():  # one that is not ends the run or is left out (callbacks.FiniteLoss)
+            self.train_figures.update(logits.detach(), labels)
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's `train/…`."""
@@ -109,7 +124,7 @@ class ClassifierModule(pl.LightningModule):
 
         epochs = self.trainer.max_epochs
         assert epochs is not None
-        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
+        steps_per_epoch = _steps_per_epoch(self.trainer)
         schedule = self.scheduler_config
         try:
             scheduler, _ = timm.scheduler.create_scheduler_v2(
@@ -134,5 +149,29 @@ class ClassifierModule(pl.LightningModule):
         scheduler.step_update(num_updates=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_classifier` needs, as plain data."""
+        """Add what `load_classifier` needs, as plain data, and the epoch's figures so far of every device."""
         checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.spec)
+        checkpoint[_FIGURES] = {
+            name: self._of_devices(value) for name, value in self.train_figures.metric_state.items()
+        }
+
+    def _of_devices(self, value: Any) -> Tensor:
+        """(devices, …) on the CPU."""
+        gathered: Any = self.all_gather(value)
+        return gathered.view(-1, *value.shape).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up this device's figures of the epoch so far."""
+        for name, of_devices in checkpoint[_FIGURES].items():
+            setattr(self.train_figures, name, of_devices[self.global_rank])
+
+
+def _steps_per_epoch(trainer: pl.Trainer) -> int:
+    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume."""
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches)
+    if trainer.max_steps != -1:
+        steps = min(steps, trainer.max_steps // trainer.max_epochs)  # type: ignore[operator]
+    return max(1, steps)

@@ -1,5 +1,6 @@
 """The pictures that runs leave behind: curves, confusion matrix, captioned grids."""
 
+import io
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.data.images import decode
 from sports_lightning.errors import UnreadablePicture
-from sports_lightning.run_folder import curve
+from sports_lightning.run_folder import curve, write_bytes
 
 
 def curves(epochs: list[dict[str, str]], path: Path) -> None:
@@ -28,7 +29,7 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    _write(figure, path, 120)
 
 
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
@@ -59,7 +60,7 @@ def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
             column, row, counts[row, column], ha="center", va="center", fontsize=size,
             color="white" if share[row, column] > 0.5 else "black",
         )  # fmt: skip
-    figure.savefig(path, dpi=100)
+    _write(figure, path, 100)
 
 
 def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
@@ -77,7 +78,7 @@ def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str 
             axes.text(0.5, 0.5, "unreadable", ha="center")
         # $ would begin a formula
         axes.set_title(caption.replace("$", r"\$"), fontsize=9, y=-0.04, va="top")
-    figure.savefig(path, dpi=110)
+    _write(figure, path, 110)
 
 
 def _thumbnail(image: Tensor, side: int = 256) -> Tensor:
@@ -85,3 +86,9 @@ def _thumbnail(image: Tensor, side: int = 256) -> Tensor:
     image = F.resize(image, None, max_size=side)
     left, top = (side - image.shape[2]) // 2, (side - image.shape[1]) // 2
     return F.pad(image, [left, top, side - image.shape[2] - left, side - image.shape[1] - top], fill=255)
+
+
+def _write(figure: Figure, path: Path, dpi: int) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    write_bytes(path, content.getbuffer())

@@ -46,7 +46,12 @@ def write_record(facts: dict[str, Any], index: Index, folder: Path) -> None:
     diff = facts["git"]["diff"]
     if diff:
         write_text(folder / "git.diff", diff)
-    write_json(folder / "run.json", facts | {"git": facts["git"] | {"diff": fingerprint(diff)}})
+    write_json(folder / "run.json", as_written(facts))
+
+
+def as_written(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with a fingerprint in place of the changes themselves."""
+    return facts | {"git": facts["git"] | {"diff": fingerprint(facts["git"]["diff"])}} if facts else {}
 
 
 def data_facts(index: Index) -> dict[str, Any]:

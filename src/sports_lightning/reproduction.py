@@ -18,8 +18,15 @@ from sports_lightning.record import differences, flatten, read_pictures
 from sports_lightning.run_folder import read_csv
 
 # What no two runs share, and what says nothing of the result.
-_OWN = ("command.", "seconds.", "images_per_second.", "data.root.", "numerics.images_per_second.", "numerics.why.")
-_TIMES = ("seconds", "images_per_second")
+_OWN = (
+    "command.",
+    "seconds.",
+    "interruptions.",
+    "images_per_second.",
+    "data.root.",
+    "numerics.images_per_second.",
+    "numerics.why.",
+)
 _NAMED = 5  # of each kind, in the message
 
 
@@ -131,10 +138,7 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 
 def _epochs(folder: Path) -> dict[str, Any]:
-    return {
-        f"epoch {row['epoch']}": {key: value for key, value in row.items() if key not in _TIMES}
-        for row in read_csv(folder / "metrics.csv")
-    }
+    return {f"epoch {row['epoch']}": row for row in read_csv(folder / "metrics.csv")}
 
 
 def _weights(folder: Path) -> dict[str, str]:

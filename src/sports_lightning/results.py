@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from sports_lightning import plots
 from sports_lightning.calibration import fit_temperature
+from sports_lightning.checkpoint_files import load_checkpoint
 from sports_lightning.classifier import Classifier, load_classifier, save_temperature
 from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
@@ -43,8 +44,8 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
         for name, evaluation in evaluations.items()
     }
     predicted = list(evaluations)[-1]
-    epochs = read_csv(folder / "metrics.csv")
-    epoch = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+    epochs, timings = read_csv(folder / "metrics.csv"), read_csv(folder / "timings.csv")
+    epoch = load_checkpoint(run.best_checkpoint)["epoch"]
     of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
     facts = {
@@ -54,8 +55,10 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
         "predictions": predicted,
         "on_features": run.on_features,
         "numerics": asdict(run.numerics),
-        "images_per_second": statistics.median(float(row["images_per_second"]) for row in epochs),
-        "seconds": seconds_since_start(),
+        "batch_size": cfg.data.batch_size,
+        "images_per_second": statistics.median(float(row["images_per_second"]) for row in timings),
+        "seconds": round(run.seconds_before + seconds_since_start(), 1),
+        "interruptions": run.interruptions,
     }
     evaluations[predicted].write(folder)
     plots.curves(epochs, folder / "curves.png")

@@ -8,12 +8,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sports_lightning.errors import NotWritten
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader finds the old content or the new, never half of it."""
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write `path` so that what is there is the old content or the new, never half of it, whenever the power goes.
+
+    Raises:
+        NotWritten: no room, or no right to; the old content is still there.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name
+        finally:
+            os.close(folder)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise NotWritten(f"can't write {path}: {error.strerror}; what was there before still is") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,11 +6,16 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import is_rank_zero, run_command
 from sports_lightning.config import check_train
+from sports_lightning.resume import LAST_CHECKPOINT, claim
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
     check_train(cfg)
+    if is_rank_zero():
+        claim(folder)
+    last = folder / LAST_CHECKPOINT
+    resume_from = last if cfg.resume and last.exists() else None
     from sports_lightning.data.source import open_dataset
     from sports_lightning.data.store import cache_dir_of
     from sports_lightning.survey import survey
@@ -23,7 +28,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.training import fit
 
     facts = record(cfg, index) if is_rank_zero() else {}  # now: the code may change while the run goes on
-    run = fit(cfg, index)
+    run = fit(cfg, index, facts, resume_from)
     if is_rank_zero():
         write_results(cfg, run, seen, facts, folder)
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from sports_lightning.checkpoint_files import WholeCheckpoints
 from sports_lightning.classifier import build_classifier
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
@@ -19,10 +21,15 @@ from sports_lightning.errors import UserError
 from sports_lightning.features import use_features
 from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
+from sports_lightning.interruption import deferred
+from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
 from sports_lightning.losses import loss_function
+from sports_lightning.memory import check_room, choose_batch_size, enough_memory
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.record import as_written
+from sports_lightning.resume import settings
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,8 @@ class FittedRun:
     numerics: Numerics
     parameters: dict[str, int]
     loggers: list[Logger]
+    interruptions: int
+    seconds_before: float  # of the processes that were interrupted
 
 
 def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataModule]:
@@ -55,34 +64,61 @@ def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataMo
         require_compiler()
         classifier.net.compile()
     loss = loss_function(cfg.loss, index.class_counts("train"))
-    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune)
+    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
     return module, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
 
 
-def fit(cfg: DictConfig, index: Index) -> FittedRun:
+def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path | None) -> FittedRun:
     """Train on `index` as `conf/train.yaml` says and return where the best checkpoint is.
 
+    Args:
+        cfg: the config; what is "auto" in it is replaced by what it came to.
+        index: the pictures.
+        facts: what the result depends on besides (see record).
+        resume_from: the last checkpoint of an interrupted run that goes on.
+
     Raises:
-        UserError: model or settings that cannot work.
+        UserError: model or settings that cannot work, or a checkpoint that was made with others.
+        Interrupted: a signal came; the run is saved.
     """
     pl.seed_everything(cfg.seed, verbose=False)
     # For finding bugs only: torch would fill every new block of memory with NaN in its deterministic mode.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    asked_for = settings(cfg)
+    point = read_resume_point(resume_from) if resume_from else None
+    if point:  # a trial could come out otherwise
+        cfg.trainer.precision, cfg.data.batch_size = point.facts["precision"], point.facts["batch_size"]
     module, data = build(cfg, index)
     numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
     cfg.trainer.precision = numerics.precision
+    if cfg.data.batch_size == "auto":
+        cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
-    if best is None:
-        raise UserError("callbacks has no ModelCheckpoint with a monitor: add default, as in callbacks=[default,ema]")
+    last = next((c for c in callbacks if isinstance(c, LastCheckpoint)), None)
+    if best is None or last is None:
+        raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
     # Only once everything has been set up, so that a mistake found before leaves no trace in a dashboard.
     callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: _log_config(cfg, trainer.loggers)))
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
-    trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
+    plugins = [*(cfg.trainer.plugins or []), WholeCheckpoints()]
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all"
+    )
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
+    last.facts = {
+        **as_written(facts),
+        "settings": asked_for,
+        "precision": numerics.precision,
+        "batch_size": cfg.data.batch_size,
+        "processes": trainer.world_size,
+    }
+    if point and trainer.is_global_zero:
+        check_unchanged(point, last.facts)
+    check_room(module, last.path.parents[1])
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
     total, learning = count_parameters(module.classifier)
@@ -95,7 +131,8 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
     module.on_features = use_features(module.classifier, data, cfg)
     # The draws so far depend on what was stored already; those that follow must not.
     pl.seed_everything(cfg.seed, verbose=False)
-    trainer.fit(module, datamodule=data)
+    with deferred(), enough_memory(cfg.data.batch_size):
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -108,6 +145,8 @@ def fit(cfg: DictConfig, index: Index) -> FittedRun:
         numerics,
         {"parameters": total, "learning": learning},
         loggers,
+        last.interruptions,
+        last.seconds_before,
     )
 
 

@@ -14,6 +14,7 @@ from sports_lightning.data.index import Index
 from sports_lightning.data.pictures import Pictures, open_pictures
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.data.store import cache_dir_of
+from sports_lightning.interruption import leave_to_parent
 from sports_lightning.preprocessing import Preprocessing
 
 
@@ -52,21 +53,42 @@ class SportsDataModule(pl.LightningDataModule):
         self.val_set: Dataset[Any] = EvaluationPictures(pictures("val"), val.labels, preprocessing.transform())
 
     def train_dataloader(self) -> DataLoader:
-        """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others."""
+        """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others.
+
+        A resumed run begins with the first batch that has not been trained on.
+        """
         assert self.trainer is not None
         split, rank, world_size = self.index.splits["train"], self.trainer.global_rank, self.trainer.world_size
         weights = None
         if self.data.balanced_sampling:
             weights = 1 / np.array(self.index.class_counts("train"), dtype=np.float64)[split.labels]
             weights /= weights.sum()
-        sampler = EpochSampler(len(split), self.seed, weights, self.data.reshuffle, rank, world_size)
         batch_size = self.data.batch_size // world_size  # the number of devices changes the speed and not the result
+        epoch, batches_done = _position(self.trainer)
+        sampler = EpochSampler(
+            len(split), self.seed, weights, self.data.reshuffle, rank, world_size, epoch, batches_done * batch_size
+        )
         drop_last = len(sampler) >= batch_size
         return build_loader(self.train_set, batch_size, self.data.num_workers, sampler, drop_last)
+
+    def train_paths(self, batch_idx: int) -> list[str]:
+        """The picture files of a batch of this epoch, without those that are mixed in."""
+        assert self.trainer is not None
+        loader: Any = self.trainer.train_dataloader
+        items = loader.sampler.items()[batch_idx * loader.batch_size :][: loader.batch_size]
+        return [str(self.index.root / self.index.splits["train"].paths[index]) for _, index, _ in items]
 
     def val_dataloader(self) -> DataLoader:
         """Batches of the validation split, nothing random; every device sees all of it."""
         return build_loader(self.val_set, self.data.batch_size, self.data.num_workers)
+
+
+def _position(trainer: pl.Trainer) -> tuple[int, int]:
+    """The epoch that comes next, or is under way, and how many of its batches have been trained on."""
+    epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current
+    is_under_way = epochs.started > epochs.processed  # type: ignore[attr-defined]
+    # Not trainer.current_epoch, which at an epoch's end is still that epoch.
+    return epochs.processed, batches.processed if is_under_way else 0  # type: ignore[attr-defined]
 
 
 def build_loader(
@@ -81,4 +103,9 @@ def build_loader(
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(_: int) -> None:
+    leave_to_parent()

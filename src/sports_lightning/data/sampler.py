@@ -21,6 +21,8 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         reshuffle: a new order every epoch; the first epoch's again where False.
         rank: of this process.
         world_size: number of processes.
+        epoch: the one to begin with.
+        skip: how many of this process's items of that epoch are done.
     """
 
     def __init__(
@@ -31,19 +33,26 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         reshuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
     ) -> None:
         self.size, self.seed, self.weights, self.reshuffle = size, seed, weights, reshuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.skip = epoch, skip
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration belongs to."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.skip = epoch, 0
 
     def __len__(self) -> int:
         return self.size // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        return iter(self.items()[self.skip :])
+
+    def items(self) -> list[tuple[int, int, int]]:
+        """All of this process's items of the epoch, in order."""
         draws = np.random.default_rng([self.seed, self.epoch if self.reshuffle else 0])
         if self.weights is None:
             order = draws.permutation(self.size)
@@ -54,4 +63,4 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         for index in order.tolist():
             items.append((self.epoch, index, seen[index]))
             seen[index] += 1
-        return iter(items[self.rank :: self.world_size][: len(self)])
+        return items[self.rank :: self.world_size][: len(self)]

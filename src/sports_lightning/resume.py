@@ -1,0 +1,100 @@
+"""Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.data.store import fingerprint
+from sports_lightning.errors import UserError
+
+LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
+LOCK = ".lock"
+_locks: list[int] = []  # open for as long as this process lives
+
+
+def claim(folder: Path) -> None:
+    """Make this process the only one that writes into the run folder, until it ends.
+
+    Raises:
+        UserError: the run is finished, or another process has it.
+    """
+    check_unfinished(folder)
+    lock = _lock(folder)
+    if lock is None:
+        raise UserError(f"another process is writing into {folder}: wait for it or end it")
+    _locks.append(lock)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
+    if (folder / "metrics.json").exists():
+        raise UserError(f"{folder} holds a finished run: leave out resume, or choose another hydra.run.dir=FOLDER")
+
+
+def find_interrupted(cfg: DictConfig, folder: Path) -> Path | None:
+    """The newest run with the settings of `cfg` that has a checkpoint, is not finished and that nobody is writing.
+
+    Args:
+        cfg: as composed.
+        folder: a run folder of its own; it and those beside it are searched.
+    """
+    last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
+    wanted = settings(cfg)
+    for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
+        if not (run / "metrics.json").exists() and _settings_of(run) == wanted and _is_free(run):
+            return run
+    return None
+
+
+def resumed_folder(arguments: list[str]) -> Path | None:
+    """The folder that the command line `resume=FOLDER` names; None for any other.
+
+    Raises:
+        UserError: it is not the folder of an unfinished run, or there are other arguments.
+    """
+    named = [argument for argument in arguments if argument.startswith("resume=")]
+    value = named[0].removeprefix("resume=").strip("'\"") if named else ""
+    if value in ("", "auto", "null"):
+        return None
+    if len(arguments) > 1:
+        other = next(argument for argument in arguments if argument != named[0])
+        raise UserError(f"resume={value} takes the run's own settings: leave out {other}")
+    folder = Path(value).expanduser().absolute()
+    if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
+        raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
+    check_unfinished(folder)
+    return folder
+
+
+def settings(cfg: DictConfig) -> str:
+    """Fingerprint of all that decides a run's result and stands in its config."""
+    tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return fingerprint({name: part for name, part in tree.items() if name != "resume"})
+
+
+def _settings_of(folder: Path) -> str | None:
+    try:
+        return settings(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
+    except Exception:  # whatever a torn or foreign file leads the parser into: it is not this run's
+        return None
+
+
+def _is_free(folder: Path) -> bool:
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
+def _lock(folder: Path) -> int | None:
+    """A POSIX record lock: it ends with the process, however that ends, and data workers do not inherit it."""
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file

@@ -1,0 +1,128 @@
+"""What goes wrong while a run is under way: numbers, memory, room. It is named, and nothing that was good is lost."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import FAST, command
+from sports_lightning.errors import UserError
+from sports_lightning.memory import enough_memory
+
+InProcess = Callable[..., tuple[int, str]]
+QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
+
+
+class BrokenInBatch(nn.Module):
+    """Cross-entropy, but not a number in one batch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch, self.calls = batch, 0
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return nn.functional.cross_entropy(logits, labels) * (float("nan") if self.calls == self.batch else 1)
+
+
+BROKEN = ["loss.function._target_=test_going_wrong.BrokenInBatch", "~loss.function.label_smoothing"]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
+    in_process: InProcess, sample: Path, tmp_path: Path
+) -> None:
+    arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
+    status, errors = in_process("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run")
+    assert status == 1
+    assert errors.count("\n") == 1
+    assert "the loss is nan in epoch 2, batch 2" in errors
+    assert "callbacks.finite_loss.skip=true" in errors
+    where, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
+    assert where == "epoch 2, batch 2"
+    assert len(files) == 16
+    assert all(Path(file).is_file() for file in files)
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3, "the last good one"
+    assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_such_a_step_is_left_out_on_demand(in_process: InProcess, sample: Path, tmp_path: Path) -> None:
+    arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
+    settings = [*QUICK, f"data.root={sample}", "scheduler=constant"]
+    assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
+    assert "left out: the loss is nan in epoch 1, batch 3" in (tmp_path / "skipped/train.log").read_text()
+    shorter = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]
+    assert in_process("train", *settings, *shorter, "hydra.run.dir=shorter")[0] == 0
+    first, second = (
+        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in ("skipped", "shorter")
+    )
+    parameters = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the third step"
+
+
+def test_weights_that_are_no_numbers_do_not_replace_good_ones(
+    in_process: InProcess, sample: Path, tmp_path: Path
+) -> None:
+    arguments = ["optimizer=sgd", "optimizer.lr=1e38", "scheduler=constant", "trainer.max_epochs=3"]
+    status, errors = in_process("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run")
+    assert status == 1
+    assert errors.count("\n") == 1
+    assert "optimizer.lr" in errors
+    for checkpoint in (tmp_path / "run").glob("checkpoints/*.ckpt"):
+        state = torch.load(checkpoint, weights_only=True)["state_dict"]
+        assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_out_of_memory_suggests_a_batch_size() -> None:
+    with pytest.raises(UserError, match=r"data.batch_size=64: try data.batch_size=32, or auto"), enough_memory(64):
+        torch.empty(10**15)
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory(64):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_auto_takes_a_batch_size_that_memory_holds(
+    in_process: InProcess, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what the run sets
+    monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
+    pages = 400 * 2**20 // os.sysconf("SC_PAGE_SIZE")
+    known = os.sysconf
+    monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
+    arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    assert in_process("train", *QUICK, f"data.root={sample}", *arguments)[0] == 0
+    assert "data.batch_size=auto: 64 pictures" in (tmp_path / "run/train.log").read_text()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("may not mount a file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Leave so many bytes free."""
+    stat = os.statvfs(disk)
+    (disk / "ballast").write_bytes(b"\0" * max(0, stat.f_bavail * stat.f_frsize - leave))
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk: Path, tmp_path: Path) -> None:
+    arguments = [*QUICK, f"data.root={sample}", "model=simple_cnn", f"hydra.run.dir={small_disk}/run"]
+    result = command("train", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert "not enough room" in result.stderr
+    assert "hydra.run.dir=FOLDER" in result.stderr
+    assert not (small_disk / "run").exists(), "nothing half-written"

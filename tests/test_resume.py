@@ -1,0 +1,214 @@
+"""An interrupted run goes on as if nothing had been: the same weights, tables and figures, to the last bit."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from conftest import FAST, command
+from sports_lightning.data.sampler import EpochSampler
+from sports_lightning.errors import NotWritten
+from sports_lightning.resume import claim
+from sports_lightning.run_folder import write_bytes
+
+InProcess = Callable[..., tuple[int, str]]
+
+# Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
+SETTINGS = [
+    *FAST, "logger=csv", "augment=strong", "+model.arguments.drop_rate=0.2", "callbacks=[default,ema]",
+    "callbacks.last.every_n_steps=2", "data.num_workers=2", "data.audit=false", "trainer.max_epochs=4",
+    "trainer.limit_train_batches=7", "trainer.limit_val_batches=3",
+]  # fmt: skip
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    """Every weight of both checkpoints, and the files of figures."""
+    found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
+    for name in ("best", "last"):
+        state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+        found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in state.items()}
+    return found
+
+
+def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sports_lightning.train", *arguments],
+        cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )  # fmt: skip
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def settings(sample: Path) -> list[str]:
+    return [*SETTINGS, f"data.root={sample}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What comes out of a run that is left alone."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    command("train", *settings, "hydra.run.dir=run", cwd=cwd)
+    return outcome(cwd / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_the_run_goes_on(
+    settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    (said,) = [line for line in errors.splitlines() if line.startswith("interrupted by")]
+    assert said == f"interrupted by {number.name}; to go on: {said.partition('to go on: ')[2]}"
+    assert not (tmp_path / "run/metrics.json").exists()
+
+    (tmp_path / "elsewhere").mkdir()
+    again = said.rpartition(" ")[2]
+    command("train", again, cwd=tmp_path / "elsewhere")
+    assert outcome(tmp_path / "run") == undisturbed
+    finished = command("train", again, cwd=tmp_path, check=False)
+    assert finished.returncode == 1
+    assert "holds a finished run" in finished.stderr
+
+
+def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    draws = random.Random(1)
+    for kill in range(4):
+        process = start(tmp_path, *settings, "hydra.run.dir=run", "resume=auto")
+        if kill:  # the first one before anything is saved, perhaps
+            wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+        time.sleep(draws.uniform(0, 6))
+        process.kill()
+        process.communicate()
+    if not (tmp_path / "run/metrics.json").exists():
+        command("train", *settings, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_two_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path) -> None:
+    settings = [*settings, "trainer.devices=2", "trainer.max_epochs=3"]
+    command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
+    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    process.terminate()  # the first process alone is told
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    command("train", "resume=run", cwd=tmp_path)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
+
+
+def test_auto_finds_the_run_with_these_settings(settings: list[str], tmp_path: Path) -> None:
+    process = start(tmp_path, *settings, "hydra.run.dir=outputs/train/first")
+    wait_for(tmp_path / "outputs/train/first/checkpoints/last.ckpt", process)
+    busy = command("train", "resume=outputs/train/first", cwd=tmp_path, check=False)
+    assert "another process is writing into" in busy.stderr
+    process.kill()
+    process.communicate()
+    other = command("train", *settings, "resume=auto", "seed=1", "trainer.max_epochs=1", "test=false", cwd=tmp_path)
+    assert "first" not in other.stdout, "other settings are another run"
+    same = command("train", *settings, "resume=auto", cwd=tmp_path)
+    assert same.stdout.strip().splitlines()[-1] == str(tmp_path / "outputs/train/first")
+    assert len(list((tmp_path / "outputs/train").iterdir())) == 2
+
+
+def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: list[str], tmp_path: Path) -> None:
+    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    process.terminate()
+    process.communicate(timeout=120)
+    config = tmp_path / "run/.hydra/config.yaml"
+    before = config.read_text()
+    for change, part in (({"seed": 7}, "settings"), ({"data": {"root": "small"}}, "data.")):
+        if "data" in change:
+            command("audit", "data=sample", "data.root=small", cwd=tmp_path)  # draws it
+            (tmp_path / "small/train/tennis/001.jpg").unlink()
+        tree = yaml.safe_load(before)
+        tree["seed"] = change.get("seed", tree["seed"])
+        tree["data"] |= change.get("data", {})
+        config.write_text(yaml.safe_dump(tree))
+        status, errors = in_process("train", "resume=run")
+        assert status == 1
+        assert errors.count("\n") == 1
+        assert part in errors
+    config.write_text(before)
+    (tmp_path / "run/checkpoints/last.ckpt").write_bytes(b"torn")
+    status, errors = in_process("train", "resume=run")
+    assert (status, "last.ckpt is not a checkpoint" in errors) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["resume=nowhere"], ["resume=nowhere is not a run folder"]),
+        (["resume=nowhere", "seed=1"], ["leave out seed=1"]),
+        (["hydra.run.dir=done"], ["done holds a finished run", "hydra.run.dir=FOLDER"]),
+    ],
+)
+def test_what_cannot_go_on(in_process: InProcess, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/metrics.json").write_text("{}")
+    status, errors = in_process("train", *arguments)
+    assert status == 1
+    assert errors.count("\n") == 1
+    assert all(part in errors for part in parts), errors
+    assert [path.name for path in tmp_path.iterdir()] == ["done"]
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    script = """
+import os, signal
+from sports_lightning.interruption import deferred, listen, received
+listen()
+with deferred():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(received(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still there", flush=True)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "15\n")
+
+
+def test_a_run_folder_has_one_writer(tmp_path: Path) -> None:
+    claim(tmp_path)
+    script = f"from pathlib import Path; from sports_lightning.resume import claim; claim(Path({str(tmp_path)!r}))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "another process is writing" in result.stderr
+
+
+def test_the_sampler_begins_in_the_midst_of_one_epoch_only() -> None:
+    whole, rest = EpochSampler(10, seed=3), EpochSampler(10, seed=3, epoch=2, skip=4)
+    whole.set_epoch(2)
+    assert list(rest) == list(whole)[4:]
+    rest.set_epoch(2)
+    assert list(rest) == list(whole)[4:], "Lightning sets it again"
+    rest.set_epoch(3)
+    assert len(list(rest)) == 10
+
+
+def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "file", b"before")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(NotWritten, match="file: No space left on device"):
+        write_bytes(tmp_path / "file", b"after")
+    assert (tmp_path / "file").read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-written"
