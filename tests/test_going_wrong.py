@@ -96,7 +96,7 @@ def test_auto_takes_a_batch_size_that_memory_holds(
     monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
     arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
     assert in_process("train", *QUICK, f"data.root={sample}", *arguments)[0] == 0
-    assert "data.batch_size=auto: 64 pictures" in (tmp_path / "run/train.log").read_text()
+    assert "data.batch_size=auto: 128 pictures" in (tmp_path / "run/train.log").read_text()
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
         raise UserError(f"{path} is not a checkpoint of sports_lightning; {REMEDY}")
     try:
         spec = Spec(**checkpoint[CHECKPOINT_KEY])
+        _check_arguments(spec, path)
         classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
         prefix = "classifier."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
@@ -126,6 +127,14 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds weights that do not fit its architecture; {REMEDY}") from error
     return classifier.eval()
+
+
+def _check_arguments(spec: Spec, path: Path) -> None:
+    """Refuse arguments by which `timm.create_model` would read other files or addresses."""
+    for name, value in spec.arguments.items():
+        plain = all(isinstance(v, str | int | float | None) for v in (value if isinstance(value, list) else [value]))
+        if name.startswith(("pretrained", "checkpoint", "cache")) or not plain:
+            raise UserError(f"{path} asks for {name}={value}, which no checkpoint of this project does; {REMEDY}")
 
 
 def save_temperature(ckpt_path: Path, temperature: float) -> None:

@@ -97,7 +97,7 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(number)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
 
     def _agreed(self, due: bool) -> tuple[bool, int]:

@@ -1,5 +1,6 @@
 """What a picture looks like at a glance: a small grey version, size and mode. Enough to find it again elsewhere."""
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from sports_lightning.data.ledger import read_file
 from sports_lightning.data.modes import to_rgb
 
 SIDE = 32  # pixels of the small version
@@ -57,7 +59,7 @@ def look_at(root: Path, paths: list[str]) -> Looks:
 
 def _look(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_file(path))) as image:
             size = image.size
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
             picture = to_rgb(ImageOps.exif_transpose(image))

@@ -59,8 +59,8 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     if device.type == "cpu":
         activations, weights = _bytes_of_a_step(module, precision)
         free = _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        # Weights, gradients, two moments; gradients of activations come and go beside the activations.
-        while 2 * size <= _MOST and 3 * weights + 2 * activations * 2 * size / _LEAST < free:
+        # A copy of the weights, gradients, two moments; a quarter more for what comes and goes.
+        while 2 * size <= _MOST and 4 * weights + 1.25 * activations * 2 * size / _LEAST < free:
             size *= 2
     else:
         while 2 * size <= _MOST and _fits(module, precision, device, 2 * size):

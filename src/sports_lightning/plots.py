@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,6 +14,8 @@ from torchvision.transforms.v2 import functional as F
 from sports_lightning.data.images import decode
 from sports_lightning.errors import UnreadablePicture
 from sports_lightning.run_folder import curve, write_bytes
+
+rcParams["text.parse_math"] = False  # a class may be called anything, $ too
 
 
 def curves(epochs: list[dict[str, str]], path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sports_lightning import plots
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Split, list_pictures
-from sports_lightning.data.ledger import examine
+from sports_lightning.data.ledger import examine, printable
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import top_columns
 from sports_lightning.inference import compute_logits
@@ -80,7 +80,7 @@ class Predictions:
 
 
 def _shown(path: str) -> str:
-    return escape(min(path, os.path.relpath(path), key=len))
+    return escape(printable(min(path, os.path.relpath(path), key=len)))
 
 
 def predict_pictures(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
@@ -94,6 +94,6 @@ def predict_pictures(classifier: Classifier, paths: list[str], inference: DictCo
     readable = [path for path in paths if path not in unreadable]
     if not readable:
         path, reason = next(iter(unreadable.items()))
-        raise UserError(f"none of the {len(paths)} files can be read as a picture; {path}: {reason}")
+        raise UserError(f"none of the {len(paths)} files can be read as a picture; {printable(path)}: {reason}")
     logits = compute_logits(classifier, Path(), Split(readable, [-1] * len(readable)), inference)
     return Predictions(readable, logits, classifier.spec.classes, unreadable)

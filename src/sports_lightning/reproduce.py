@@ -16,7 +16,7 @@ def reproduce(cfg: DictConfig, folder: Path) -> None:
 
     original = Path(str(cfg.run)).expanduser().absolute()
     before = read_record(original)
-    run_again(original, folder / "run", cfg.changes)
+    run_again(original, folder / "run", cfg.changes, cfg.trust)
     outcome = compare_records(before, read_record(folder / "run"))
     if outcome.results:
         causes = outcome.causes() or "nothing that was recorded; on a GPU, try +changes.trainer.deterministic=true"

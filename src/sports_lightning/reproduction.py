@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sports_lightning.classifier import load_classifier
 from sports_lightning.errors import UserError
 from sports_lightning.record import differences, flatten, read_pictures
+from sports_lightning.resume import load_config
 from sports_lightning.run_folder import read_csv
+from sports_lightning.targets import check_targets
 
 # What no two runs share, and what says nothing of the result.
 _OWN = (
@@ -64,16 +66,20 @@ def _listed(found: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join([*shown, *([f"{len(found) - _NAMED} more"] if len(found) > _NAMED else [])])
 
 
-def run_again(original: Path, folder: Path, changes: DictConfig) -> None:
+def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) -> None:
     """Train in `folder` what the run folder `original` has trained, with `changes` to its config.
 
     Raises:
+        UserError: without `trust`, a config that could run anything.
         UserError: no finished run there, an unknown key, or a training that failed.
     """
     hydra_config = OmegaConf.load(original / ".hydra" / "hydra.yaml")
     if hydra_config.hydra.job.config_name != "train":
         raise UserError(f"run={original} is a run of {hydra_config.hydra.job.config_name}, not of train")
-    cfg = OmegaConf.load(original / ".hydra" / "config.yaml")
+    config = load_config(original)
+    if not trust:
+        check_targets(config, f"run={original}")
+    cfg = OmegaConf.create(config)
     OmegaConf.set_struct(cfg, True)
     try:
         cfg.merge_with(changes)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import UserError
+from sports_lightning.targets import check_targets
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
@@ -42,7 +43,7 @@ def find_interrupted(cfg: DictConfig, folder: Path) -> Path | None:
         folder: a run folder of its own; it and those beside it are searched.
     """
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
-    wanted = settings(cfg)
+    wanted = settings(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
         if not (run / "metrics.json").exists() and _settings_of(run) == wanted and _is_free(run):
             return run
@@ -50,35 +51,58 @@ def find_interrupted(cfg: DictConfig, folder: Path) -> Path | None:
 
 
 def resumed_folder(arguments: list[str]) -> Path | None:
-    """The folder that the command line `resume=FOLDER` names; None for any other.
+    """The folder that the command line `resume=FOLDER` names, perhaps with `trust=true`; None for any other.
 
     Raises:
-        UserError: it is not the folder of an unfinished run, or there are other arguments.
+        UserError: it is not the folder of an unfinished run, its config could run anything, or there are other
+            arguments.
     """
     named = [argument for argument in arguments if argument.startswith("resume=")]
     value = named[0].removeprefix("resume=").strip("'\"") if named else ""
     if value in ("", "auto", "null"):
         return None
-    if len(arguments) > 1:
-        other = next(argument for argument in arguments if argument != named[0])
-        raise UserError(f"resume={value} takes the run's own settings: leave out {other}")
+    others = [argument for argument in arguments if argument not in (named[0], "trust=true")]
+    if others:
+        raise UserError(f"resume={value} takes the run's own settings: leave out {others[0]}")
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
         raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
     check_unfinished(folder)
+    if "trust=true" not in arguments:
+        check_targets(load_config(folder), f"resume={value}")
+        check_targets(_load(folder, "hydra.yaml")["hydra"]["job_logging"], f"resume={value}")
+    began = _load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]
+    if began != str(folder):
+        raise UserError(f"resume={value} was begun as {began}: move the folder back there, where its settings point")
     return folder
 
 
-def settings(cfg: DictConfig) -> str:
+def load_config(folder: Path) -> Any:
+    """The config of a run folder as plain dicts and lists.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _load(folder, "config.yaml")
+
+
+def _load(folder: Path, name: str) -> Any:
+    file = folder / ".hydra" / name
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # whatever a torn or foreign file leads the parser into
+        raise UserError(f"{file} can't be read as a config: {' '.join(str(error).split())[:200]}") from error
+
+
+def settings(config: dict[str, Any]) -> str:
     """Fingerprint of all that decides a run's result and stands in its config."""
-    tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
-    return fingerprint({name: part for name, part in tree.items() if name != "resume"})
+    return fingerprint({name: part for name, part in config.items() if name != "resume"})
 
 
 def _settings_of(folder: Path) -> str | None:
     try:
-        return settings(OmegaConf.load(folder / ".hydra" / "config.yaml"))  # type: ignore[arg-type]
-    except Exception:  # whatever a torn or foreign file leads the parser into: it is not this run's
+        return settings(load_config(folder))
+    except UserError:
         return None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from sports_lightning.errors import NotWritten
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
+
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write `path` so that what is there is the old content or the new, never half of it, whenever the power goes.
@@ -45,9 +47,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV, by column."""
+    """The rows of a CSV that `write_csv` wrote, by column."""
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{key: _unquoted(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:
@@ -56,9 +58,17 @@ def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV; floats keep all their digits."""
+    """Write a CSV; floats keep all their digits. A text that a spreadsheet would take for a formula gets a quote mark.
+
+    So says OWASP, "CSV Injection".
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
     write_text(path, buffer.getvalue())
+
+
+def _unquoted(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text

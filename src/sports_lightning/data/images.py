@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from sports_lightning.data.ledger import check_size, reason
+from sports_lightning.data.ledger import check_size, printable, read_file, reason
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.errors import UnreadablePicture
 
@@ -26,7 +26,7 @@ def decode(path: str | Path, least: int | None = None) -> Tensor:
         UnreadablePicture: not a picture, truncated, or larger than PIL's limit for decompression bombs.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(Path(path))
         with Image.open(io.BytesIO(content)) as image:
             check_size(image)
             if least and image.format == "JPEG" and min(image.size) >= 2 * least:
@@ -36,7 +36,7 @@ def decode(path: str | Path, least: int | None = None) -> Tensor:
                 return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
             pixels = np.array(to_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
-        raise UnreadablePicture(f"can't read {path} as a picture: {reason(error)}") from error
+        raise UnreadablePicture(f"can't read {printable(path)} as a picture: {reason(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

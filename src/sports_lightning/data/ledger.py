@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import sqlite3
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # A file written within this time of being read could change again without its times telling: it is not remembered.
 _RACY_NS = 2_000_000_000
+
+_LARGEST = 2**30  # bytes
 
 
 class Entry(NamedTuple):
@@ -59,6 +62,27 @@ def examine(root: Path, paths: list[str], cache_dir: Path | None = None) -> list
     return [entries.get(path) or Entry(digests[path], "") for path in paths]
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a regular file; a pipe or a device would never end.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is not a regular file, or larger than any picture.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("not a regular file")
+        if found.st_size > _LARGEST:
+            raise ValueError(f"{found.st_size:,} bytes, more than {_LARGEST:,}")
+        return file.read()
+
+
+def printable(path: str | Path) -> str:
+    """A path for a message: on one line, and without what would steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
 def check_size(image: Image.Image) -> None:
     """Refuse what PIL only warns of: a small file that unpacks to an enormous picture."""
     if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
@@ -75,9 +99,11 @@ def reason(error: Exception) -> str:
 def _read(path: Path) -> Entry:
     """JPEGs are decoded at an eighth of their size, which reads every byte in a third of the time."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         return Entry("", str(error.strerror))
+    except ValueError as error:
+        return Entry("", str(error))
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -89,13 +115,17 @@ def _read(path: Path) -> Entry:
     return Entry(digest, "")
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # else opening a pipe would wait for its other end
+
+
 def _stat(path: Path) -> tuple[int, int, int]:
     """Size in bytes, and the times of the last change of content and of anything, in nanoseconds."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError:
         return 0, 0, 0
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _recall(root: Path, cache_dir: Path) -> dict[str, tuple[str, str]]:

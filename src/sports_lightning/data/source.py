@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sports_lightning.data.index import SPLIT_FOLDERS, Index, Split, read_index
-from sports_lightning.data.ledger import examine
+from sports_lightning.data.ledger import examine, printable
 from sports_lightning.data.sample import draw_sample
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
@@ -51,7 +51,7 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
     entries = dict(zip(paths, examine(root, paths, cache_dir_of(data)), strict=True))
     unreadable = {path: entry.problem for path, entry in entries.items() if entry.problem}
     if unreadable:
-        listed = "; ".join(f"{root / path}: {problem}" for path, problem in list(unreadable.items())[:5])
+        listed = "; ".join(f"{printable(root / path)}: {problem}" for path, problem in list(unreadable.items())[:5])
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
         if not data.skip_unreadable:
             raise UserError(

@@ -1,0 +1,66 @@
+"""What a config from somebody else's run folder may name as a `_target_`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+
+from sports_lightning.errors import UserError
+
+# Each from its package's modules for just that purpose; a name is judged by where the thing itself is defined, so that
+# a way through a module's imports (torch.nn.modules.module.os.system) leads nowhere.
+_ALLOWED = (
+    "logging.",
+    "pytorch_lightning.callbacks.",
+    "pytorch_lightning.loggers.",
+    "pytorch_lightning.trainer.trainer.",
+    "sports_lightning.augment.",
+    "sports_lightning.callbacks.",
+    "sports_lightning.last_checkpoint.",
+    "sports_lightning.loggers.",
+    "sports_lightning.preprocessing.",
+    "torch.nn.modules.",
+    "torchvision.transforms.",
+)
+
+_TARGET_KEYS = ("_target_", "class", "()")  # Hydra's, and those of logging's configuration
+
+
+def check_targets(config: Any, source: str) -> None:
+    """Refuse a config that names anything but the building blocks above as a `_target_`, or for logging.
+
+    Args:
+        config: plain dicts and lists.
+        source: where it comes from, for the message.
+
+    Raises:
+        UserError: it does.
+    """
+    for target in _targets(config):
+        if not _is_allowed(target):
+            raise UserError(
+                f"{source} names {target} as a _target_, which is not among the building blocks of this project and "
+                f"could do anything: add trust=true if you know where the folder comes from"
+            )
+
+
+def _is_allowed(target: str) -> bool:
+    packages = {allowed.partition(".")[0] for allowed in _ALLOWED}
+    if target.partition(".")[0] not in packages:
+        return False  # not even imported
+    try:
+        found = get_object(target)
+    except Exception:  # no such thing
+        return False
+    return callable(found) and f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
+
+
+def _targets(config: Any) -> Iterator[str]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key in _TARGET_KEYS:
+                yield str(value)
+            yield from _targets(value)
+    elif isinstance(config, Sequence) and not isinstance(config, str):
+        for value in config:
+            yield from _targets(value)

@@ -1,0 +1,237 @@
+"""Files from elsewhere: none of them runs code, hangs, fills the memory, or breaks out of a table."""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from conftest import FAST, command
+from sports_lightning.data.images import decode
+from sports_lightning.data.ledger import examine, printable
+from sports_lightning.errors import UnreadablePicture, UserError
+from sports_lightning.run_folder import read_csv, write_csv
+from sports_lightning.targets import check_targets
+
+InProcess = Callable[..., tuple[int, str]]
+
+
+class Trap:
+    """Unpickling it writes a file."""
+
+    def __init__(self, ran: Path) -> None:
+        self.ran = ran
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, (f"touch {self.ran}",)
+
+
+def assert_refused(result: tuple[int, str], *parts: str) -> None:
+    status, printed = result
+    assert status == 1
+    assert printed.count("\n") == 1, printed
+    for part in parts:
+        assert part in printed
+
+
+@pytest.mark.parametrize("where", ["state_dict", "sports_lightning", "callbacks", "hyper_parameters"])
+def test_a_checkpoint_that_would_run_code(
+    in_process: InProcess, trained: tuple[Path, str], sample: Path, tmp_path: Path, where: str
+) -> None:
+    ran = tmp_path / "ran"
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    (run / "metrics.json").unlink()  # as if it had been interrupted
+    for name in ("best", "last"):
+        checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+        torch.save({**checkpoint, where: Trap(ran)}, run / f"checkpoints/{name}.ckpt")
+    best = f"ckpt_path={run}/checkpoints/best.ckpt"
+    assert_refused(in_process("evaluate", best), "best.ckpt is not a checkpoint")
+    assert_refused(in_process("predict", best, f"input={sample}/test/tennis"), "best.ckpt is not a checkpoint")
+    config = (run / ".hydra/hydra.yaml").read_text()
+    (run / ".hydra/hydra.yaml").write_text(config.replace(str(trained[0]), str(run)))
+    assert_refused(in_process("train", f"resume={run}"), "last.ckpt is not a checkpoint")
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
+def test_weights_that_would_run_code(in_process: InProcess, sample: Path, tmp_path: Path, suffix: str) -> None:
+    weights = tmp_path / f"weights{suffix}"
+    torch.save({"conv1.weight": Trap(tmp_path / "ran")}, weights)
+    arguments = [*FAST, "logger=csv", f"data.root={sample}", "model=resnet50", f"model.weights={weights}"]
+    assert_refused(in_process("train", *arguments), f"weights{suffix}")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"checkpoint_path": "/etc/passwd"},
+        {"pretrained_cfg": {"url": "http://localhost/x"}},
+        {"pretrained": True},
+        {"act_layer": {"_target_": "os.system", "command": "touch ran"}},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_a_checkpoint_whose_spec_reaches_out(
+    in_process: InProcess, trained: tuple[Path, str], sample: Path, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
+    checkpoint["sports_lightning"]["arguments"] = arguments
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    for name, more in (("evaluate", []), ("predict", [f"input={sample}/test/tennis"])):
+        assert_refused(in_process(name, f"ckpt_path={tmp_path}/other.ckpt", *more), next(iter(arguments)))
+    assert not list(tmp_path.rglob("ran"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.run",
+        "builtins.eval",
+        "torch.hub.load",
+        "torch.load",
+        "torch.nn.modules.module.functools.partial",
+        "pytorch_lightning.callbacks.model_checkpoint.os.system",
+        "sports_lightning.callbacks.Path",
+        "hydra.utils.instantiate",
+        "nothing.at.all",
+    ],
+)
+def test_a_run_folder_that_targets_anything_else(
+    in_process: InProcess, trained: tuple[Path, str], tmp_path: Path, target: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
+    config["callbacks"]["more"] = {"_target_": target, "command": f"touch {tmp_path}/ran", "_args_": ["1"]}
+    (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+    assert_refused(in_process("reproduce", f"run={run}"), target, "trust=true")
+    (run / "metrics.json").unlink()
+    assert_refused(in_process("train", f"resume={run}"), target, "trust=true")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_folder_whose_logging_would_run_code(
+    in_process: InProcess, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    (run / "metrics.json").unlink()
+    config = yaml.safe_load((run / ".hydra/hydra.yaml").read_text())
+    config["hydra"]["job_logging"]["handlers"]["more"] = {"()": "os.mkdir", "path": str(tmp_path / "ran")}
+    (run / ".hydra/hydra.yaml").write_text(yaml.safe_dump(config))
+    assert_refused(in_process("train", f"resume={run}"), "os.mkdir", "trust=true")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_our_own_configs_are_among_the_building_blocks() -> None:
+    conf = Path(__file__).parents[1] / "conf"
+    for file in conf.rglob("*.yaml"):
+        check_targets(yaml.safe_load(file.read_text()), str(file))
+    with pytest.raises(UserError, match=r"os\.system"):
+        check_targets({"a": [{"b": {"_target_": "os.system"}}]}, "x")
+
+
+def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**31)  # takes no room on the disk
+    names = sorted(path.name for path in tmp_path.iterdir())
+    started = time.monotonic()
+    entries = dict(zip(names, examine(tmp_path, names), strict=True))
+    for name in names:
+        with pytest.raises(UnreadablePicture, match=name):
+            decode(tmp_path / name)
+    assert time.monotonic() - started < 10
+    assert entries["pipe.jpg"].problem == entries["zero.jpg"].problem == "not a regular file"
+    assert "bytes, more than" in entries["huge.jpg"].problem
+    assert all(entry.problem for entry in entries.values())
+
+
+def test_a_picture_that_would_unpack_to_more_than_memory_holds(tmp_path: Path) -> None:
+    chunk = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(chunk, "PNG")  # 900 million pixels
+    (tmp_path / "bomb.png").write_bytes(chunk.getvalue())
+    assert len(chunk.getvalue()) < 200_000
+    assert "900000000 pixels" in examine(tmp_path, ["bomb.png"])[0].problem
+    with pytest.raises(UnreadablePicture, match="900000000 pixels"):
+        decode(tmp_path / "bomb.png")
+
+
+# fmt: off
+NAMES = [
+
+    "<img src=x onerror=alert(1)>",
+    '=HYPERLINK("x")',
+    "line\nbreak",
+    "$\\frac{1$ [red] &amp; \x1b[31m",
+    "-2+3",
+    "'q",
+]
+
+
+def test_names_that_are_markup_formulas_or_more_than_a_line(sample: Path, tmp_path: Path) -> None:
+    """A whole run on classes with such names: pages, tables and messages show them as they are."""
+    sources = sorted(path for path in (sample / "train").iterdir())
+    for split, count in (("train", 8), ("valid", 2), ("test", 2)):
+        for name, source in zip(NAMES, sources, strict=False):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i, picture in enumerate(sorted((sample / split / source.name).iterdir())[:count]):
+                shutil.copy(picture, folder / f"{name.replace('/', '')}{i}.jpg")
+    arguments = [*FAST, "data=folder", "data.root=data", "logger=csv", "trainer.max_epochs=1", "data.num_workers=0"]
+    result = command("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
+    command("audit", "data=folder", "data.root=data", "hydra.run.dir=audit", cwd=tmp_path)
+    command("predict", "ckpt_path=run/checkpoints/best.ckpt", "input=data/test", "hydra.run.dir=out", cwd=tmp_path)
+    command("compare", "run", "hydra.run.dir=both", cwd=tmp_path)
+    assert "\x1b[31m" not in result.stdout
+    for page in ("run/report.html", "audit/audit.html", "both/compare.html"):
+        assert "<img src=x" not in (tmp_path / page).read_text(), page
+    for table in ("run/predictions.csv", "run/per_class.csv", "out/predictions.csv"):
+        with (tmp_path / table).open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len({len(row) for row in rows}) == 1, table
+        assert not [cell for row in rows for cell in row if cell.startswith(("=", "-", "+", "@"))], table
+    assert {row["label"] for row in read_csv(tmp_path / "run/predictions.csv")} == set(NAMES)
+
+    (tmp_path / "data/train/line\nbreak/line\nbreak0.jpg").write_bytes(b"no picture")
+    broken = command("train", *arguments, cwd=tmp_path, check=False)
+    assert broken.returncode == 1
+    assert broken.stderr.count("\n") == 1
+    assert "line\\nbreak0.jpg" in broken.stderr
+
+
+def test_what_a_table_quotes_comes_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "-x", "+y", "@z", "\ttab", "plain", "'single", "'=kept", "a=b", ""]
+    write_csv(tmp_path / "t.csv", ["text", "number"], [[text, -1.5] for text in texts])
+    assert [row["text"] for row in read_csv(tmp_path / "t.csv")] == texts
+    assert {row["number"] for row in read_csv(tmp_path / "t.csv")} == {"-1.5"}
+
+
+def test_printable() -> None:
+    assert printable("a\nb\x1b[31m\udc80é😀") == "a\\nb\\x1b[31m\\udc80é😀"
+
+
+def test_mutated_pictures_are_decoded_or_refused(sample: Path, tmp_path: Path) -> None:
+    """The short form of benchmarks/fuzz_decoding.py, with its own process to see a crash."""
+    script = Path(__file__).parents[1] / "benchmarks" / "fuzz_decoding.py"
+    result = subprocess.run(
+        [sys.executable, str(script), str(sample), "--inputs", "400"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
