@@ -1,5 +1,8 @@
 """Index, decoding, order and augmentation."""
 
+import re
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -14,12 +17,14 @@ from conftest import composed
 from sports_lightning.augment import EpochTransform, KerasAffine, PairMix
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode
-from sports_lightning.data.index import read_index
+from sports_lightning.data.index import read_index, split_fingerprint
 from sports_lightning.data.ledger import examine
+from sports_lightning.data.packed import PackedStrings
 from sports_lightning.data.pictures import PictureFiles
 from sports_lightning.data.sample import COUNTS, draw_sample
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.data.scenes import SPORTS, draw_scene
+from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import UnreadablePicture, UserError
 from sports_lightning.preprocessing import Preprocessing
 
@@ -38,7 +43,7 @@ def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path
     index = read_index(tmp_path, ["train", "val"])
     assert index.classes == ["a", "b"]
     assert index.splits["train"].paths == ["train/a/1.PNG", "train/b/1.PNG"]
-    assert index.splits["val"].labels == [0, 1]
+    assert index.splits["val"].labels.tolist() == [0, 1]
     with pytest.raises(UserError, match="test is missing"):
         read_index(tmp_path, ["test"])
 
@@ -205,3 +210,31 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     assert list(cfg.augment.preprocessing.size) == [96, 96]
     cfg.augment.sides = []
     assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)
+
+
+def test_packed_strings_are_those_that_were_packed() -> None:
+    names = ["a/1.jpg", "", "é/😀.png", "not utf-8 \udcff.jpg", "line\nbreak"]
+    packed = PackedStrings(names)
+    assert list(packed) == names
+    assert [packed[i] for i in range(-5, 5)] == names + names
+    assert packed[1:4] == names[1:4]
+    assert packed == names
+    assert len(packed) == 5
+    with pytest.raises(IndexError):
+        packed[5]
+
+
+def test_the_fingerprint_of_a_split_is_that_of_its_pairs() -> None:
+    labels, digests = ["a", 'quo"te', "é"], ["0", "1", "2"]
+    assert split_fingerprint(labels, digests) == fingerprint([list(pair) for pair in zip(labels, digests, strict=True)])
+    assert split_fingerprint([], []) == fingerprint([])
+
+
+def test_a_tree_of_many_files_is_listed_in_little_memory() -> None:
+    """The short form of benchmarks/million_files.py."""
+    script = Path(__file__).parents[1] / "benchmarks" / "million_files.py"
+    arguments = [str(script), str(script), "--files", "20000", "--classes", "100"]
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    found = re.findall(r"20,000 files listed in [\d.]+ s, (\d+) MB at most \((\d+) MB before\)", result.stdout)
+    assert len(found) == 2
+    assert all(int(peak) - int(before) < 30 for peak, before in found)

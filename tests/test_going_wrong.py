@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,12 +114,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def fill(disk: Path, leave: int) -> None:
-    """Leave so many bytes free."""
-    stat = os.statvfs(disk)
-    (disk / "ballast").write_bytes(b"\0" * max(0, stat.f_bavail * stat.f_frsize - leave))
-
-
 def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk: Path, tmp_path: Path) -> None:
     arguments = [*QUICK, f"data.root={sample}", "model=simple_cnn", f"hydra.run.dir={small_disk}/run"]
     result = command("train", *arguments, cwd=tmp_path, check=False)
@@ -126,3 +121,13 @@ def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk
     assert "not enough room" in result.stderr
     assert "hydra.run.dir=FOLDER" in result.stderr
     assert not (small_disk / "run").exists(), "nothing half-written"
+
+
+def test_a_disk_that_fills_up_loses_nothing(small_disk: Path) -> None:
+    """The short form of benchmarks/full_disk.py: `small_disk` shows that it may mount one."""
+    script = Path(__file__).parents[1] / "benchmarks" / "full_disk.py"
+    result = subprocess.run(
+        [sys.executable, str(script), "--first", "6", "--every", "7"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("nothing lost") >= 2

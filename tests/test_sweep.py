@@ -66,5 +66,6 @@ def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(sample: Pa
     assert process.returncode == 130
     assert "2 of 2 jobs did not finish" in errors
     assert errors.count("again: python -m sports_lightning.train") == 2
+    assert f"again: python -m sports_lightning.train resume={tmp_path}/sweep/0" in errors
     assert not (tmp_path / "sweep/1/metrics.csv").exists()
     assert (tmp_path / "sweep/0/metrics.csv").exists()

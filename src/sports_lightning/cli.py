@@ -5,6 +5,7 @@ No torch in here: `--help` and `--cfg job` must answer at once.
 
 import ctypes
 import difflib
+import logging
 import os
 import re
 import shlex
@@ -83,6 +84,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     listen()
+    logging.raiseExceptions = False  # what a full disk keeps out of the log file has been printed
     exit_status = 0
 
     def report(error: Exception, way_on: str = "") -> None:
@@ -171,7 +173,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         exit_status = interrupted.exit_status
         print(interrupted, file=sys.stderr)
     if sweep.jobs:
-        exit_status = sweep.interrupted or int(sweep.print_summary()) or exit_status
+        lacking = sweep.print_summary()
+        exit_status = sweep.interrupted or int(lacking) or exit_status
     sys.exit(exit_status)
 
 

@@ -7,6 +7,7 @@ ones; another learning rate, loss or number of epochs does not.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
         labels: of each.
     """
 
-    def __init__(self, views: list[Tensor], labels: list[int]) -> None:
+    def __init__(self, views: list[Tensor], labels: np.ndarray) -> None:
         self.views, self.labels = views, labels
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
-        return self.views[view_of(epoch, repeat, len(self.views))][index], self.labels[index]
+        return self.views[view_of(epoch, repeat, len(self.views))][index], int(self.labels[index])
 
 
 def count_views(augment: DictConfig) -> int | None:
@@ -122,11 +123,11 @@ class _Store:
         backbone = [spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
         self.facts = ["features", library_versions(), *backbone]
 
-    def features(self, dataset: Dataset[Any], digests: list[str], augment: Any = None) -> Tensor:
+    def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
         """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
         way = [self.inference[key] for key in ("precision", "accelerator", "compile", "mirror")]
-        key = fingerprint([*self.facts, *way, augment, digests])
+        key = fingerprint([*self.facts, *way, augment, list(digests)])
 
         def build(folder: Path) -> None:
             log.info("running the frozen backbone once over %s pictures", f"{len(digests):,}")

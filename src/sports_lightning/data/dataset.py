@@ -40,14 +40,14 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
     Item i is (uint8 (3, height, width), label).
     """
 
-    def __init__(self, pictures: Pictures, labels: list[int], transform: Transform) -> None:
+    def __init__(self, pictures: Pictures, labels: np.ndarray, transform: Transform) -> None:
         self.pictures, self.labels, self.transform = pictures, labels, transform
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures(index)), self.labels[index]
+        return self.transform(self.pictures(index)), int(self.labels[index])
 
 
 class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
@@ -69,7 +69,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         pictures: Pictures,
-        labels: list[int],
+        labels: np.ndarray,
         transform: Callable[[int], Transform],
         seed: int,
         mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,

@@ -1,27 +1,34 @@
 """Which pictures there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sports_lightning.data.store import fingerprint
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sports_lightning.data.packed import PackedStrings
 from sports_lightning.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
 class Split:
-    """The pictures of one split: paths relative to the data root, the class index of each, and its content's digest.
+    """The pictures of one split, packed: a million of them take 100 MB.
 
-    Digests are there once the pictures have been read (see ledger).
+    Attributes:
+        paths: relative to the data root.
+        labels: (n,) int64 class of each.
+        digests: of each one's content, once the pictures have been read (see ledger).
     """
 
-    paths: list[str]
-    labels: list[int]
-    digests: list[str] = field(default_factory=list)
+    def __init__(self, paths: Iterable[str], labels: ArrayLike, digests: Iterable[str] = ()) -> None:
+        self.paths, self.digests = PackedStrings(paths), PackedStrings(digests)
+        self.labels = np.asarray(labels, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,20 +44,24 @@ class Index:
 
     def fingerprint(self, split: str) -> str:
         """Of the content and the classes of a split's pictures, in their order; their names and places do not count."""
-        labels = [self.classes[label] for label in self.splits[split].labels]
+        labels = (self.classes[label] for label in self.splits[split].labels)
         return split_fingerprint(labels, self.splits[split].digests)
 
     def class_counts(self, split: str) -> list[int]:
         """Pictures per class, in the order of `classes`."""
-        counts = [0] * len(self.classes)
-        for label in self.splits[split].labels:
-            counts[label] += 1
+        counts: list[int] = np.bincount(self.splits[split].labels, minlength=len(self.classes)).tolist()
         return counts
 
 
-def split_fingerprint(labels: list[str], digests: list[str]) -> str:
-    """Of pictures with these classes and digests, in this order."""
-    return fingerprint([[label, digest] for label, digest in zip(labels, digests, strict=True)])
+def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
+    """Of pictures with these classes and digests, in this order: `store.fingerprint` of the pairs, one at a time."""
+    content = hashlib.blake2b(digest_size=16)
+    before = "["
+    for pair in zip(labels, digests, strict=True):
+        content.update((before + json.dumps(pair)).encode())
+        before = ", "
+    content.update(b"]" if before == ", " else b"[]")
+    return content.hexdigest()
 
 
 def list_pictures(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _RACY_NS = 2_000_000_000
 
 _LARGEST = 2**30  # bytes
+_AT_ONCE = 500  # files in a query
 
 
 class Entry(NamedTuple):
@@ -34,7 +36,7 @@ class Entry(NamedTuple):
     problem: str
 
 
-def examine(root: Path, paths: list[str], cache_dir: Path | None = None) -> list[Entry]:
+def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[Entry]:
     """Read every file to its end, but for those that `cache_dir` knows to be good.
 
     Args:
@@ -43,23 +45,26 @@ def examine(root: Path, paths: list[str], cache_dir: Path | None = None) -> list
         cache_dir: where `ledger.sqlite` is kept; None remembers nothing.
     """
     latest = time.time_ns() - _RACY_NS
-    known = _recall(root, cache_dir) if cache_dir else {}
-    stats = {path: _stat(root / path) for path in paths}
-    digests = {path: known[path][1] for path in paths if path in known and known[path][0] == str(stats[path])}
-    new = [path for path in paths if path not in digests]
+    entries = _recall(root, paths, cache_dir) if cache_dir else [None] * len(paths)
+    new = [i for i, entry in enumerate(entries) if entry is None]
+    stats = [_stat(os.path.join(root, paths[i])) for i in new]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Shown only where it takes longer than a second or two.
         found = tqdm(
-            pool.map(lambda path: _read(root / path), new),
+            pool.map(lambda i: _read(root / paths[i]), new),
             "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
         )  # fmt: skip
-        entries = dict(zip(new, found, strict=True))
+        for i, entry in zip(new, found, strict=True):
+            entries[i] = entry
     # What could not be read may be readable next time: with another library, or when a network drive is back.
-    lasting = {path: (str(stats[path]), e.digest) for path, e in entries.items() if not e.problem}
-    lasting = {path: row for path, row in lasting.items() if max(stats[path][1:]) < latest}
+    lasting = {
+        paths[i]: (str(stat), entry.digest)
+        for i, stat in zip(new, stats, strict=True)
+        if (entry := entries[i]) and not entry.problem and max(stat[1:]) < latest
+    }
     if cache_dir and lasting:
         _remember(root, cache_dir, lasting)
-    return [entries.get(path) or Entry(digests[path], "") for path in paths]
+    return entries  # type: ignore[return-value]  # none is None by now
 
 
 def read_file(path: Path) -> bytes:
@@ -119,27 +124,34 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # else opening a pipe would wait for its other end
 
 
-def _stat(path: Path) -> tuple[int, int, int]:
+def _stat(path: str) -> tuple[int, int, int]:
     """Size in bytes, and the times of the last change of content and of anything, in nanoseconds."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return 0, 0, 0
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _recall(root: Path, cache_dir: Path) -> dict[str, tuple[str, str]]:
-    """{path: (stat, digest)} of the files below `root`; empty without a ledger, or with a damaged one."""
+def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[Entry | None]:
+    """What the ledger knows of each file as it is now; nothing without a ledger, or with a damaged one."""
+    entries: list[Entry | None] = [None] * len(paths)
     file = cache_dir / "ledger.sqlite"
     try:
         with sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60) as ledger:
-            rows = ledger.execute("SELECT path, stat, digest FROM files WHERE root = ?", [_name(root)])
-            return {os.fsdecode(path): (stat, digest) for path, stat, digest in rows}
+            for first in range(0, len(paths), _AT_ONCE):
+                part = {os.fsencode(path): first + i for i, path in enumerate(paths[first : first + _AT_ONCE])}
+                marks = ",".join("?" * len(part))
+                query = f"SELECT path, stat, digest FROM files WHERE root = ? AND path IN ({marks})"
+                for path, stat, digest in ledger.execute(query, [_name(root), *part]):
+                    if stat == str(_stat(os.path.join(root, os.fsdecode(path)))):
+                        entries[part[path]] = Entry(digest, "")
     except sqlite3.OperationalError:  # not there yet
-        return {}
+        pass
     except sqlite3.DatabaseError:
         file.unlink(missing_ok=True)
-        return {}
+        return [None] * len(paths)
+    return entries
 
 
 def _remember(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str]]) -> None:

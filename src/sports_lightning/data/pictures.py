@@ -87,7 +87,7 @@ def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache
         if not _SHARED_MEMORY.is_dir():
             raise UserError("data.cache=ram needs /dev/shm, which this system has not got: use data.cache=disk")
         cache_dir = _ram()
-    key = fingerprint(["pictures", library_versions(), least, split.digests])
+    key = fingerprint(["pictures", library_versions(), least, list(split.digests)])
     return MappedPictures(stored(cache_dir, "pictures", key, lambda folder: _decode_all(files, len(split), folder)))
 
 

@@ -47,9 +47,13 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
     """
     root = provide_data(data)
     index = read_index(root, splits, classes)
-    paths = [path for split in index.splits.values() for path in split.paths]
-    entries = dict(zip(paths, examine(root, paths, cache_dir_of(data)), strict=True))
-    unreadable = {path: entry.problem for path, entry in entries.items() if entry.problem}
+    entries = {name: examine(root, split.paths, cache_dir_of(data)) for name, split in index.splits.items()}
+    unreadable = {
+        path: entry.problem
+        for name, split in index.splits.items()
+        for path, entry in zip(split.paths, entries[name], strict=True)
+        if entry.problem
+    }
     if unreadable:
         listed = "; ".join(f"{printable(root / path)}: {problem}" for path, problem in list(unreadable.items())[:5])
         more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
@@ -60,8 +64,9 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
         log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
     kept = {}
     for name, split in index.splits.items():
-        pairs = [(p, label) for p, label in zip(split.paths, split.labels, strict=True) if p not in unreadable]
-        kept[name] = Split([p for p, _ in pairs], [y for _, y in pairs], [entries[p].digest for p, _ in pairs])
+        good = [i for i, entry in enumerate(entries[name]) if not entry.problem]
+        digests = (entries[name][i].digest for i in good)
+        kept[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
     index = Index(root, index.classes, kept)
     for name in splits:
         for label, count in enumerate(index.class_counts(name)):

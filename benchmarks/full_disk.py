@@ -1,0 +1,115 @@
+"""Fill the disk just before each file that a run writes: is it said in a line, is anything lost, does the run go on?
+
+    python benchmarks/full_disk.py [--every 1] [--first 1]
+
+Needs the right to mount a tmpfs. For the first, second, third … write of a run on the sample, in turn: the run has to
+end with exit status 1, one line and a readable checkpoint (or none yet); with room again, it has to end as one that was
+left alone. Exits with 1 where anything else happens.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+SIZE = 128  # MB
+SETTINGS = [
+    "data=sample", "data.batch_size=32", "data.num_workers=0", "data.audit=false", "logger=csv", "model.image_size=32",
+    "callbacks=[default,ema]", "callbacks.last.every_n_steps=2", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false", "trainer.max_epochs=2", "trainer.limit_train_batches=4",
+    "trainer.limit_val_batches=2", "hydra.run.dir=disk/run", "resume=auto",
+]  # fmt: skip
+
+
+def child(number: int) -> None:
+    """`train`, in a process of its own, with the disk full from the write of that number on."""
+    opened, count = Path.open, 0
+
+    def open_counted(path: Path, mode: str = "r", *arguments, **keywords):  # type: ignore[no-untyped-def]
+        nonlocal count
+        count += path.name.endswith(".partial")
+        if path.name.endswith(".partial") and count == number:
+            print(f"full before {path.name.removesuffix('.partial')}", flush=True)
+            with opened(Path("disk/ballast"), "wb", buffering=0) as ballast:
+                try:
+                    while ballast.write(b"\0" * 4096):
+                        pass
+                except OSError:
+                    pass
+        return opened(path, mode, *arguments, **keywords)
+
+    Path.open = open_counted  # type: ignore[method-assign]
+    from sports_lightning.cli import run_command
+    from sports_lightning.train import train
+
+    sys.argv[1:] = SETTINGS
+    run_command(train, "train")
+
+
+def run(number: int, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command, with the disk full at that write; 0: never."""
+    return subprocess.run(
+        [sys.executable, __file__, "--child", str(number)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    """Weights, tables and figures."""
+    found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
+    for name in ("best", "last"):
+        state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+        found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in state.items()}
+    return found
+
+
+def main() -> int:
+    """Run the experiment; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--first", type=int, default=1, help="the write to begin with")
+    parser.add_argument("--every", type=int, default=1, help="try every so many")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        child(arguments.child)
+    bad, number, expected = 0, arguments.first, None
+    with tempfile.TemporaryDirectory() as temporary:
+        cwd, disk = Path(temporary), Path(temporary, "disk")
+        os.environ["SPORTS_LIGHTNING_CACHE"] = str(cwd / "cache")
+        disk.mkdir()
+        while True:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}m", "tmpfs", str(disk)], check=True)
+            try:
+                if expected is None:
+                    assert run(0, cwd).returncode == 0
+                    expected = outcome(disk / "run")
+                    continue
+                full = run(number, cwd)
+                if "full before" not in full.stdout:
+                    break  # the run has not so many writes
+                where = full.stdout.partition("full before ")[2].splitlines()[0]
+                errors = [line for line in full.stderr.splitlines() if "No space left on device" in line]
+                problems = [] if full.returncode == 1 and len(errors) == 1 else [f"not said in a line: {full.stderr}"]
+                for checkpoint in disk.glob("run/checkpoints/*.ckpt"):
+                    torch.load(checkpoint, weights_only=True)
+                if list(disk.rglob("*.partial")):
+                    problems.append("something half-written is left")
+                (disk / "ballast").unlink()
+                again = None if (disk / "run/metrics.json").exists() else run(0, cwd)
+                if again and again.returncode:
+                    problems.append(f"it does not go on: {again.stderr}")
+                elif outcome(disk / "run") != expected:
+                    problems.append("it came out otherwise")
+                bad += bool(problems)
+                print(f"write {number}, {where}: {'; '.join(problems) or 'nothing lost'}", flush=True)
+                number += arguments.every
+            finally:
+                subprocess.run(["umount", str(disk)], check=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
