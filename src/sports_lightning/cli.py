@@ -8,7 +8,6 @@ import difflib
 import logging
 import os
 import re
-import shlex
 import shutil
 import sys
 import time
@@ -28,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import NotWritten, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.resume import LAST_CHECKPOINT, LOCK, check_unfinished, find_interrupted, resumed_folder
+from sports_lightning.resume import LOCK, check_run_dir, find_interrupted, resumed_folder, way_on
 from sports_lightning.sweep import Sweep
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
@@ -87,13 +86,13 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     logging.raiseExceptions = False  # what a full disk keeps out of the log file has been printed
     exit_status = 0
 
-    def report(error: Exception, way_on: str = "") -> None:
+    def report(error: Exception, more: str = "") -> None:
         nonlocal exit_status
         exit_status = 1
         line = _one_line(error, config_name)
         if wants_traceback or line is None:
             raise error
-        print(f"error: {line}{way_on}", file=sys.stderr)
+        print(f"error: {line}{more}", file=sys.stderr)
 
     sweep = Sweep(config_name)
 
@@ -127,13 +126,13 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         except Exception as error:
             if is_rank_zero():
                 _remove_if_nothing_was_written(folder)
-            report(error, _way_on(folder) if isinstance(error, NotWritten) else "")
+            report(error, way_on(folder) if isinstance(error, NotWritten) else "")
         except Interrupted as interrupted:
             nonlocal exit_status
             exit_status = interrupted.exit_status if is_rank_zero() else 0  # its own end says enough
             if is_rank_zero():
                 _remove_if_nothing_was_written(folder)
-                print(f"{interrupted}{_way_on(folder)}", file=sys.stderr)
+                print(f"{interrupted}{way_on(folder)}", file=sys.stderr)
         else:
             if is_rank_zero():
                 print(folder, flush=True)
@@ -160,7 +159,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         else:
             if positional:
                 sys.argv[1:] = _gather(arguments, positional)
-            _check_run_dir(arguments)
+            check_run_dir(arguments)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
@@ -176,20 +175,6 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         lacking = sweep.print_summary()
         exit_status = sweep.interrupted or int(lacking) or exit_status
     sys.exit(exit_status)
-
-
-def _check_run_dir(arguments: list[str]) -> None:
-    """Refuse a run folder whose figures would be written over, before Hydra writes its own files there."""
-    for argument in arguments:
-        if argument.startswith("hydra.run.dir="):
-            check_unfinished(Path(argument.partition("=")[2].strip("'\"")))
-
-
-def _way_on(folder: Path) -> str:
-    """How an interrupted run goes on, if it can."""
-    if not (folder / LAST_CHECKPOINT).exists() or (folder / "metrics.json").exists():
-        return ""
-    return f"; to go on: python -m sports_lightning.train resume={shlex.quote(str(folder))}"
 
 
 def _gather(arguments: list[str], key: str) -> list[str]:

@@ -71,7 +71,10 @@ class ClassifierModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout and the like draw from (seed, epoch, batch, device), so that a resumed run draws the same."""
         key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of a picture
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for absent CUDA devices too
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (n, classes) of a batch's pictures or features."""

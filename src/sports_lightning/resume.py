@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def check_unfinished(folder: Path) -> None:
     """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
     if (folder / "metrics.json").exists():
         raise UserError(f"{folder} holds a finished run: leave out resume, or choose another hydra.run.dir=FOLDER")
+
+
+def check_run_dir(arguments: list[str]) -> None:
+    """As above for the command line's `hydra.run.dir=FOLDER`, before Hydra writes its own files there."""
+    for argument in arguments:
+        if argument.startswith("hydra.run.dir="):
+            check_unfinished(Path(argument.partition("=")[2].strip("'\"")))
+
+
+def way_on(folder: Path) -> str:
+    """How an interrupted run goes on, to be added to a message; "" where nothing is saved or it is finished."""
+    if not (folder / LAST_CHECKPOINT).exists() or (folder / "metrics.json").exists():
+        return ""
+    return f"; to go on: python -m sports_lightning.train resume={shlex.quote(str(folder))}"
 
 
 def find_interrupted(cfg: DictConfig, folder: Path) -> Path | None:
