@@ -34,16 +34,15 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     classes = ["a", "b", "c"]
     classifier = build_classifier(cfg.model, classes, tmp_path)
     cfg.augment.preprocessing = classifier.spec.preprocessing
-    module = ClassifierModule(
-        classifier, loss_function(cfg.loss, [3, 2, 1]), cfg.optimizer, cfg.scheduler, cfg.finetune
-    )
+    loss = loss_function(cfg.loss, [3, 2, 1])
+    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     cfg.trainer.precision = "32-true" if cfg.trainer.precision == "auto" else cfg.trainer.precision
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     assert isinstance(trainer, pl.Trainer)
     module.trainer = trainer
-    monkeypatch.setattr(pl.Trainer, "estimated_stepping_batches", 100)
+    monkeypatch.setattr("sports_lightning.module._steps_per_epoch", lambda _: 10)
     optimizers = module.configure_optimizers()
     optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
     assert isinstance(optimizer, torch.optim.Optimizer)

@@ -41,7 +41,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
     status, errors = in_process("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run")
     assert status == 1
     assert errors.count("\n") == 1
-    assert "the loss is nan in epoch 2, batch 2" in errors
+    assert "the loss is infinite or not a number in epoch 2, batch 2" in errors
     assert "callbacks.finite_loss.skip=true" in errors
     where, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
     assert where == "epoch 2, batch 2"
@@ -56,7 +56,10 @@ def test_such_a_step_is_left_out_on_demand(in_process: InProcess, sample: Path, 
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
     settings = [*QUICK, f"data.root={sample}", "scheduler=constant"]
     assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
-    assert "left out: the loss is nan in epoch 1, batch 3" in (tmp_path / "skipped/train.log").read_text()
+    assert (
+        "left out: the loss is infinite or not a number in epoch 1, batch 3"
+        in (tmp_path / "skipped/train.log").read_text()
+    )
     shorter = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]
     assert in_process("train", *settings, *shorter, "hydra.run.dir=shorter")[0] == 0
     first, second = (

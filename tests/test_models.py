@@ -25,7 +25,7 @@ def model(name: str, **changes: object) -> DictConfig:
 
 def module(classifier: Classifier, **finetune: object) -> ClassifierModule:
     nothing = OmegaConf.create({})
-    return ClassifierModule(classifier, nn.CrossEntropyLoss(), nothing, nothing, OmegaConf.create(finetune))
+    return ClassifierModule(classifier, nn.CrossEntropyLoss(), nothing, nothing, OmegaConf.create(finetune), 0)
 
 
 def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:

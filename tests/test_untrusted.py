@@ -106,6 +106,9 @@ def test_a_checkpoint_whose_spec_reaches_out(
         "pytorch_lightning.callbacks.model_checkpoint.os.system",
         "sports_lightning.callbacks.Path",
         "hydra.utils.instantiate",
+        "logging.config.fileConfig",
+        "pytorch_lightning.Trainer.save_checkpoint",
+        "${oc.create:{_target_:os.system}}",
         "nothing.at.all",
     ],
 )
@@ -130,9 +133,15 @@ def test_a_run_folder_whose_logging_would_run_code(
     shutil.copytree(trained[0], run)
     (run / "metrics.json").unlink()
     config = yaml.safe_load((run / ".hydra/hydra.yaml").read_text())
-    config["hydra"]["job_logging"]["handlers"]["more"] = {"()": "os.mkdir", "path": str(tmp_path / "ran")}
+    config["hydra"]["more"] = {"()": "os.mkdir", "path": str(tmp_path / "ran")}
+    config["hydra"]["job_logging"]["handlers"] = {"more": "${hydra.more}"}
     (run / ".hydra/hydra.yaml").write_text(yaml.safe_dump(config))
-    assert_refused(in_process("train", f"resume={run}"), "os.mkdir", "trust=true")
+    hydra_config = yaml.safe_dump(config).replace(str(trained[0]), str(run))
+    (run / ".hydra/hydra.yaml").write_text(hydra_config)
+    (run / "checkpoints/last.ckpt").write_bytes(b"torn")
+    assert_refused(in_process("train", f"resume={run}"), "last.ckpt is not a checkpoint")
+    shutil.copy(trained[0] / "metrics.json", run)
+    in_process("reproduce", f"run={run}", "+changes.trainer.max_epochs=0")
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,6 +1,7 @@
 """Callbacks that Lightning has not got."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor
 
+from sports_lightning.data.ledger import printable
 from sports_lightning.errors import UserError
 from sports_lightning.run_folder import write_csv, write_text
 
@@ -115,12 +117,24 @@ class FiniteLoss(Callback):
         Raises:
             UserError: it is not finite.
         """
-        if loss.isfinite():
+        self._is_bad = not pl_module.loss_is_finite
+        if trainer.world_size > 1:  # all stop, or leave the step out, together
+            self._is_bad = trainer.strategy.reduce_boolean_decision(self._is_bad, all=False)
+        if not self._is_bad:
             return
         batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
-        paths = data.train_paths(batch_idx)
+        paths = [printable(path) for path in data.train_paths(batch_idx)]
+        if trainer.world_size > 1:
+            of_devices: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(of_devices, [] if pl_module.loss_is_finite else paths)
+            paths = [path for of_device in of_devices for path in of_device]
+        if not trainer.is_global_zero:  # the first process says it for all
+            if self.skip:
+                return
+            sys.exit()
         where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
-        message = f"the loss is {loss.item()} in {where}, of {', '.join(paths[:2])} and {len(paths) - 2} more"
+        more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+        message = f"the loss is infinite or not a number in {where}, of {', '.join(paths[:2])}{more}"
         write_text(self.path, "\n".join([where, *paths]) + "\n")
         if not self.skip:
             raise UserError(
@@ -128,15 +142,13 @@ class FiniteLoss(Callback):
                 f"batches out with callbacks.finite_loss.skip=true"
             )
         log.warning("left out: %s", message)
-        self._is_bad = True
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Without gradients an optimiser leaves weights and its own state alone."""
-        if self.skip and trainer.strategy.reduce_boolean_decision(self._is_bad, all=False):
+        if self._is_bad:
             optimizer.zero_grad(set_to_none=True)
-        self._is_bad = False
 
 
 def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

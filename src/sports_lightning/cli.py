@@ -5,6 +5,7 @@ No torch in here: `--help` and `--cfg job` must answer at once.
 
 import ctypes
 import difflib
+import errno
 import logging
 import os
 import re
@@ -15,9 +16,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import hydra
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import HydraException, InstantiationException
@@ -27,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import NotWritten, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.resume import LOCK, check_run_dir, find_interrupted, resumed_folder, way_on
+from sports_lightning.resume import LOCK, FolderTaken, check_run_dir, find_interrupted, resumed_folder, way_on
 from sports_lightning.sweep import Sweep
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
@@ -95,6 +98,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         print(f"error: {line}{more}", file=sys.stderr)
 
     sweep = Sweep(config_name)
+    before: dict[Path, bytes] = {}  # what Hydra writes over in a run folder that is used again
 
     def compose(cfg: DictConfig) -> None:
         hydra_cfg = HydraConfig.get()
@@ -110,12 +114,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if hydra_cfg.mode == RunMode.MULTIRUN:
                 on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
                 sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), on_error)
-            elif cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder)):
+            elif cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
                 if interrupted != folder:
                     _remove_if_nothing_was_written(folder)
                 resume(interrupted)
             else:
                 run(cfg, folder)
+        except UserError as error:
+            report(error)
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -124,7 +130,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         try:
             task(cfg, folder)
         except Exception as error:
-            if is_rank_zero():
+            if is_rank_zero() and not isinstance(error, FolderTaken):
                 _remove_if_nothing_was_written(folder)
             report(error, way_on(folder) if isinstance(error, NotWritten) else "")
         except Interrupted as interrupted:
@@ -159,7 +165,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         else:
             if positional:
                 sys.argv[1:] = _gather(arguments, positional)
-            check_run_dir(arguments)
+            before |= check_run_dir(arguments)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
@@ -220,6 +226,9 @@ def _load_job(folder: Path) -> DictConfig:
     """The config that another process has composed and Hydra has written into the run folder."""
     setup_globals()  # the resolvers ${hydra:…} and ${now:…}
     written = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
+    resumes = bool(os.environ.get(_RESUMES))
+    if resumes:  # the stored one could run anything
+        written.hydra.job_logging = own_logging()
     typed = OmegaConf.structured(HydraConf)
     OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
     hydra_cfg = OmegaConf.merge({"hydra": typed}, written)
@@ -227,11 +236,19 @@ def _load_job(folder: Path) -> DictConfig:
     if is_rank_zero():
         configure_log(hydra_cfg.hydra.job_logging)
     cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    if os.environ.get(_RESUMES):
+    if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
         os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there
     OmegaConf.set_struct(cfg, True)
     return cfg  # type: ignore[return-value]
+
+
+def own_logging() -> Any:
+    """The logging that `conf/hydra/base.yaml` sets, as plain dicts and lists, interpolations and all."""
+    if GlobalHydra.instance().is_initialized():  # in the midst of a command
+        return OmegaConf.to_container(HydraConfig.instance().cfg.hydra.job_logging)  # type: ignore[union-attr]
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return OmegaConf.to_container(hydra.compose("train", return_hydra_config=True).hydra.job_logging)
 
 
 def _help(config_name: str, overrides: list[str]) -> str:
@@ -269,8 +286,8 @@ def _one_line(error: Exception, config_name: str) -> str | None:
         return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return " ".join(str(error).split()) + _suggestion(str(error), config_name)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return f"{error.filename or 'a file'}: {error.strerror}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return " ".join(str(error).split())
     return None

@@ -30,6 +30,8 @@ class Interrupted(BaseException):
 
 def listen() -> None:
     """Take the signals, except those that this process was started to ignore (nohup)."""
+    global _received
+    _received = 0
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)

@@ -62,7 +62,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        listen()  # Lightning has put a handler of its own in place, which would stop without saving
+        if not received():
+            listen()  # Lightning has put a handler of its own in place, which would stop without saving
         self._saved = time.monotonic()
         # Several processes have to agree: on the CPU, for a GPU would have to wait.
         self._group: Any = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
@@ -92,6 +93,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End where a signal came since the last batch."""
+        self._end_if_interrupted()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As at an epoch's start."""
+        self._end_if_interrupted()
+
+    def _end_if_interrupted(self) -> None:
         _, number = self._agreed(False)
         if number:
             raise Interrupted(number)
@@ -116,10 +124,13 @@ class ResumePoint:
     Attributes:
         path: its last checkpoint.
         facts: what it depended on, by dotted keys.
+        precision, batch_size: what "auto" came to, or what was asked for.
     """
 
     path: Path
     facts: dict[str, Any]
+    precision: str
+    batch_size: int
 
 
 def read_resume_point(path: Path) -> ResumePoint:
@@ -130,7 +141,8 @@ def read_resume_point(path: Path) -> ResumePoint:
     """
     checkpoint = load_checkpoint(path)
     try:
-        return ResumePoint(path, flatten(checkpoint["callbacks"][LastCheckpoint.__qualname__]["facts"]))
+        facts = flatten(checkpoint["callbacks"][LastCheckpoint.__qualname__]["facts"])
+        return ResumePoint(path, facts, facts["precision"], facts["batch_size"])
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training can't go on from it") from error
 

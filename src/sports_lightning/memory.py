@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities.memory import is_oom_error
 from torch import Tensor
 
-from sports_lightning.errors import NotWritten, UserError
+from sports_lightning.errors import UserError
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import device_of, training_step
 
@@ -44,8 +44,8 @@ def enough_memory(batch_size: int) -> Iterator[None]:
 def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str) -> int:
     """The largest power of two, up to 256, of which a training step fits into memory.
 
-    On a GPU by trying. On a CPU, where too much would end the process, by what a step on 8 pictures keeps for its
-    backward pass.
+    On an NVIDIA GPU by trying. Elsewhere, where too much would end the process, by what a step on 8 pictures keeps for
+    its backward pass.
 
     Args:
         module: what is to be trained; its weights stay as they are.
@@ -56,9 +56,9 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
         return int(os.environ[_BATCH_SIZE])
     device = torch.device(device_of(accelerator))
     size = _LEAST
-    if device.type == "cpu":
+    if device.type != "cuda":
         activations, weights = _bytes_of_a_step(module, precision)
-        free = _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = _SHARE * _free_memory()
         # A copy of the weights, gradients, two moments; a quarter more for what comes and goes.
         while 2 * size <= _MOST and 4 * weights + 1.25 * activations * 2 * size / _LEAST < free:
             size *= 2
@@ -70,22 +70,46 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     return size
 
 
-def check_room(module: ClassifierModule, folder: Path) -> None:
+def forget_batch_size() -> None:
+    """For another run in this process."""
+    os.environ.pop(_BATCH_SIZE, None)
+
+
+def check_room(module: ClassifierModule, folder: Path, averages: bool) -> None:
     """Find out before the training whether its checkpoints will fit onto the disk.
 
+    Args:
+        module: what is trained.
+        folder: of the checkpoints; those of an interrupted run will be replaced.
+        averages: whether they hold an average of the weights too.
+
     Raises:
-        NotWritten: they will not.
+        UserError: they will not.
     """
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
-    # best, last, the one being written; each may hold an average of the weights too.
-    needed = 3 * (2 * weights + moments)
-    free = shutil.disk_usage(folder).free
+    there = sum(file.stat().st_size for file in folder.glob("*.ckpt"))
+    needed = 3 * ((1 + averages) * weights + moments) - there  # best, last, the one being written
+    free = shutil.disk_usage(folder.parent).free
     if free < needed:
-        raise NotWritten(
-            f"not enough room in {folder}: checkpoints take up to {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are "
-            f"free; choose another place with hydra.run.dir=FOLDER"
+        raise UserError(
+            f"not enough room in {folder.parent}: checkpoints take up to {needed / 1e6:,.0f} MB more and "
+            f"{free / 1e6:,.0f} MB are free; free some, or choose another place with hydra.run.dir=FOLDER"
         )
+
+
+def _free_memory() -> int:
+    """Bytes, within what a container or a batch system allows."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except ValueError as error:
+        raise UserError("data.batch_size=auto can't tell how much memory is free here: set a number") from error
+    group = Path("/sys/fs/cgroup")
+    try:
+        allowed = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit
+        return free
+    return min(free, allowed)
 
 
 def _bytes_of_a_step(module: ClassifierModule, precision: str) -> tuple[int, int]:

@@ -32,6 +32,7 @@ class ClassifierModule(pl.LightningModule):
         seed: of the run.
 
     Attributes:
+        loss_is_finite: of the last training step.
         on_features: whether batches hold the frozen backbone's features (n, features) instead of pictures.
     """
 
@@ -50,6 +51,7 @@ class ClassifierModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
         self.on_features = False
+        self.loss_is_finite = True
         apply_finetune(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
         self.train_figures = Figures(num_classes)
@@ -61,6 +63,10 @@ class ClassifierModule(pl.LightningModule):
         if mode:
             set_frozen_parts_to_eval(self.classifier.net)
         return self
+
+    def on_train_start(self) -> None:
+        """As at an epoch's start, for a run that goes on in the midst of one."""
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
         """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
@@ -87,7 +93,8 @@ class ClassifierModule(pl.LightningModule):
         # Mixed pictures count as the class that has the larger share of them.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = self.loss(logits, targets)
-        if loss.isfinite():  # one that is not ends the run or is left out (callbacks.FiniteLoss)
+        self.loss_is_finite = bool(loss.isfinite())  # if not, it ends the run or is left out (callbacks.FiniteLoss)
+        if self.loss_is_finite:
             self.train_figures.update(logits.detach(), labels)
         return loss
 

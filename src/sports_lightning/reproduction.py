@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.classifier import load_classifier
+from sports_lightning.cli import own_logging
 from sports_lightning.errors import UserError
 from sports_lightning.record import differences, flatten, read_pictures
 from sports_lightning.resume import load_config
@@ -86,6 +87,7 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
     except OmegaConfBaseException as error:
         raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
     with open_dict(hydra_config):
+        hydra_config.hydra.job_logging = own_logging()  # the stored one could run anything
         hydra_config.hydra.runtime.output_dir = str(folder)
         for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")

@@ -17,30 +17,52 @@ LOCK = ".lock"
 _locks: list[int] = []  # open for as long as this process lives
 
 
+class FolderTaken(UserError):
+    """A run folder is another process's: hands off."""
+
+
 def claim(folder: Path) -> None:
     """Make this process the only one that writes into the run folder, until it ends.
 
     Raises:
-        UserError: the run is finished, or another process has it.
+        UserError: the run is finished.
+        FolderTaken: another process has it.
     """
     check_unfinished(folder)
     lock = _lock(folder)
     if lock is None:
-        raise UserError(f"another process is writing into {folder}: wait for it or end it")
+        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
     _locks.append(lock)
 
 
 def check_unfinished(folder: Path) -> None:
     """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
     if (folder / "metrics.json").exists():
-        raise UserError(f"{folder} holds a finished run: leave out resume, or choose another hydra.run.dir=FOLDER")
+        raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
 
 
-def check_run_dir(arguments: list[str]) -> None:
-    """As above for the command line's `hydra.run.dir=FOLDER`, before Hydra writes its own files there."""
-    for argument in arguments:
-        if argument.startswith("hydra.run.dir="):
-            check_unfinished(Path(argument.partition("=")[2].strip("'\"")))
+def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
+    """See to it that Hydra does not write over anything in `hydra.run.dir=FOLDER`.
+
+    Returns:
+        With `resume=auto`, Hydra's files of the interrupted run there.
+
+    Raises:
+        UserError: there is a finished run, or an interrupted one that is not asked to go on.
+        FolderTaken: another process has it.
+    """
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.run.dir=")]
+    folder = Path(named[-1].strip("'\"")).absolute() if named else None
+    if folder is None or not (folder / ".hydra").is_dir():
+        return {}
+    check_unfinished(folder)
+    if not _is_free(folder):
+        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
+    if not (folder / LAST_CHECKPOINT).exists():
+        return {}
+    if "resume=auto" not in arguments:
+        raise UserError(f"{folder} holds an interrupted run: resume={folder} goes on; or choose another hydra.run.dir")
+    return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
 
 
 def way_on(folder: Path) -> str:
@@ -50,17 +72,26 @@ def way_on(folder: Path) -> str:
     return f"; to go on: python -m sports_lightning.train resume={shlex.quote(str(folder))}"
 
 
-def find_interrupted(cfg: DictConfig, folder: Path) -> Path | None:
+def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
     """The newest run with the settings of `cfg` that has a checkpoint, is not finished and that nobody is writing.
 
     Args:
         cfg: as composed.
         folder: a run folder of its own; it and those beside it are searched.
+        before: what Hydra has written over there (see check_run_dir).
+
+    Raises:
+        UserError: the folder itself holds an interrupted run with other settings.
     """
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
+    for file, content in before.items():
+        file.write_bytes(content)
     wanted = settings(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    if before and _settings_of(folder) != wanted:
+        raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        if not (run / "metrics.json").exists() and _settings_of(run) == wanted and _is_free(run):
+        is_unfinished = not (run / "metrics.json").exists() and _begun_in(run) == run.resolve()
+        if is_unfinished and _settings_of(run) == wanted and _is_free(run):
             return run
     return None
 
@@ -82,13 +113,13 @@ def resumed_folder(arguments: list[str]) -> Path | None:
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
         raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
-    check_unfinished(folder)
+    if (folder / "metrics.json").exists():
+        raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
     if "trust=true" not in arguments:
         check_targets(load_config(folder), f"resume={value}")
-        check_targets(_load(folder, "hydra.yaml")["hydra"]["job_logging"], f"resume={value}")
-    began = _load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]
-    if began != str(folder):
-        raise UserError(f"resume={value} was begun as {began}: move the folder back there, where its settings point")
+    begun_in = _begun_in(folder)
+    if begun_in != folder.resolve():
+        raise UserError(f"resume={value} was begun as {begun_in}: move the folder back there, where its settings point")
     return folder
 
 
@@ -118,6 +149,13 @@ def _settings_of(folder: Path) -> str | None:
     try:
         return settings(load_config(folder))
     except UserError:
+        return None
+
+
+def _begun_in(folder: Path) -> Path | None:
+    try:
+        return Path(_load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]).resolve()
+    except (UserError, LookupError, TypeError):
         return None
 
 

@@ -1,5 +1,6 @@
 """What a config from somebody else's run folder may name as a `_target_`."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ from sports_lightning.errors import UserError
 # Each from its package's modules for just that purpose; a name is judged by where the thing itself is defined, so that
 # a way through a module's imports (torch.nn.modules.module.os.system) leads nowhere.
 _ALLOWED = (
-    "logging.",
     "pytorch_lightning.callbacks.",
     "pytorch_lightning.loggers.",
     "pytorch_lightning.plugins.",
@@ -27,11 +27,14 @@ _ALLOWED = (
     "torchvision.transforms.",
 )
 
-_TARGET_KEYS = ("_target_", "class", "()")  # Hydra's, and those of logging's configuration
+_FUNCTIONS = ("sports_lightning.callbacks.warmed_up_ema", "sports_lightning.loggers.wandb_logger")
+
+# Anything else in ${…}, such as ${oc.create:…}, could make a target of what does not look like one.
+_INTERPOLATION = re.compile(r"\$\{(hydra:|oc\.env:|now:)?[^${}:]*\}")
 
 
 def check_targets(config: Any, source: str) -> None:
-    """Refuse a config that names anything but the building blocks above as a `_target_`, or for logging.
+    """Refuse a config that names anything but the building blocks above as a `_target_`.
 
     Args:
         config: plain dicts and lists.
@@ -40,6 +43,9 @@ def check_targets(config: Any, source: str) -> None:
     Raises:
         UserError: it does.
     """
+    for value in _texts(config):
+        if "${" in _INTERPOLATION.sub("", value):
+            raise UserError(f"{source} holds {value}, which could make anything: add trust=true if you know the folder")
     for target in _targets(config):
         if not _is_allowed(target):
             raise UserError(
@@ -56,15 +62,29 @@ def _is_allowed(target: str) -> bool:
         found = get_object(target)
     except Exception:  # no such thing
         return False
-    return callable(found) and f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
+    if not isinstance(found, type) and target not in _FUNCTIONS:
+        return False
+    return f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
 
 
 def _targets(config: Any) -> Iterator[str]:
     if isinstance(config, Mapping):
         for key, value in config.items():
-            if key in _TARGET_KEYS:
+            if key == "_target_":
                 yield str(value)
             yield from _targets(value)
     elif isinstance(config, Sequence) and not isinstance(config, str):
         for value in config:
             yield from _targets(value)
+
+
+def _texts(config: Any) -> Iterator[str]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield str(key)
+            yield from _texts(value)
+    elif isinstance(config, Sequence) and not isinstance(config, str):
+        for value in config:
+            yield from _texts(value)
+    else:
+        yield str(config)

@@ -1,6 +1,7 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
 import logging
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger
 
 from sports_lightning.checkpoint_files import WholeCheckpoints
@@ -24,7 +25,7 @@ from sports_lightning.inference import build_inference_trainer
 from sports_lightning.interruption import deferred
 from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
 from sports_lightning.losses import loss_function
-from sports_lightning.memory import check_room, choose_batch_size, enough_memory
+from sports_lightning.memory import check_room, choose_batch_size, enough_memory, forget_batch_size
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
@@ -87,9 +88,11 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     asked_for = settings(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     point = read_resume_point(resume_from) if resume_from else None
     if point:  # a trial could come out otherwise
-        cfg.trainer.precision, cfg.data.batch_size = point.facts["precision"], point.facts["batch_size"]
+        cfg.trainer.precision, cfg.data.batch_size = point.precision, point.batch_size
     module, data = build(cfg, index)
     numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
+    if point:
+        numerics = replace(numerics, why="as before the interruption")
     cfg.trainer.precision = numerics.precision
     if cfg.data.batch_size == "auto":
         cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator)
@@ -118,7 +121,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
-    check_room(module, last.path.parents[1])
+    check_room(module, last.path.parent, any(isinstance(c, WeightAveraging) for c in callbacks))
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
     total, learning = count_parameters(module.classifier)
@@ -128,11 +131,19 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
     log.info("%s", numerics)
+    log.info("%s: a row an epoch", last.path.parents[1] / "metrics.csv")
     module.on_features = use_features(module.classifier, data, cfg)
     # The draws so far depend on what was stored already; those that follow must not.
     pl.seed_everything(cfg.seed, verbose=False)
-    with deferred(), enough_memory(cfg.data.batch_size):
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    try:
+        with deferred(), enough_memory(cfg.data.batch_size):
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    except BaseException:
+        if trainer.strategy.launcher is not None:  # the other processes would wait for this one
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise
+    finally:
+        forget_batch_size()
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

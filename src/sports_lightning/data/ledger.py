@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _RACY_NS = 2_000_000_000
 
 _LARGEST = 2**30  # bytes
-_AT_ONCE = 500  # files in a query
+_AT_ONCE = 500  # files in a query, or given to the threads
 
 
 class Entry(NamedTuple):
@@ -48,10 +48,14 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
     entries = _recall(root, paths, cache_dir) if cache_dir else [None] * len(paths)
     new = [i for i, entry in enumerate(entries) if entry is None]
     stats = [_stat(os.path.join(root, paths[i])) for i in new]
+
+    def read(i: int) -> Entry:
+        return _read(root / paths[i])
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Shown only where it takes longer than a second or two.
+        # In parts, for a pool takes on all that it is given. Shown only where it takes longer than a second or two.
         found = tqdm(
-            pool.map(lambda i: _read(root / paths[i]), new),
+            (e for first in range(0, len(new), _AT_ONCE) for e in pool.map(read, new[first : first + _AT_ONCE])),
             "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
         )  # fmt: skip
         for i, entry in zip(new, found, strict=True):
