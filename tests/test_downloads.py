@@ -92,7 +92,7 @@ def test_weights_come_from_the_hub(sample: Path, tmp_path: Path) -> None:
         if not name.startswith("fc."):
             assert torch.equal(state[f"classifier.net.{name}"], value), f"{name} is frozen, BatchNorm statistics too"
     # And a second time from the cache, with no hub to be reached.
-    assert train(tmp_path, *model, **home).returncode == 0
+    assert train(tmp_path, *model, "hydra.run.dir=again", **home).returncode == 0
 
 
 def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk: Path, tmp_path: Path) -> None:
-    arguments = [*QUICK, f"data.root={sample}", "model=simple_cnn", f"hydra.run.dir={small_disk}/run"]
+    arguments = [*QUICK, f"data.root={sample}", f"hydra.run.dir={small_disk}/run"]
     result = command("train", *arguments, cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert "not enough room" in result.stderr
