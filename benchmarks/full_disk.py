@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from outcome import outcome
+
 SIZE = 128  # MB
 SETTINGS = [
     "data=sample", "data.batch_size=32", "data.num_workers=0", "data.audit=false", "logger=csv", "model.image_size=32",
@@ -55,15 +57,6 @@ def run(number: int, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, __file__, "--child", str(number)], cwd=cwd, capture_output=True, text=True, check=False
     )
-
-
-def outcome(folder: Path) -> dict[str, bytes]:
-    """Weights, tables and figures."""
-    found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
-    for name in ("best", "last"):
-        state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
-        found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in state.items()}
-    return found
 
 
 def main() -> int:

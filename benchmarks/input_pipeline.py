@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from plain_loop import TRANSFORM
 
+from plain_loop import TRANSFORM
 from sports_lightning.augment import EpochTransform
 from sports_lightning.cli import CONF_DIR
 from sports_lightning.data.dataset import TrainingPictures

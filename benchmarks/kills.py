@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from outcome import outcome
+
 SETTINGS = [
     "data=sample", "data.batch_size=32", "data.num_workers=2", "data.audit=false", "test=false", "seed=3", "logger=csv",
     "model.image_size=32", "+model.arguments.drop_rate=0.2", "augment=strong", "callbacks=[default,ema]",
@@ -37,20 +39,11 @@ def start(folder: Path, devices: int, cwd: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def outcome(folder: Path) -> tuple[dict[str, bytes], str]:
-    """The bytes of every weight of both checkpoints, and metrics.csv."""
-    weights = {}
-    for name in ("best", "last"):
-        state = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-        weights |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in state.items()}
-    return weights, (folder / "metrics.csv").read_text()
-
-
 def where(folder: Path) -> str:
     """How far a killed run has come, from what it has left behind."""
     if (folder / "metrics.json").exists():
         return "after its last file"
-    if (folder / "checkpoints" / "best.ckpt.partial").exists() or list(folder.glob("checkpoints/last.ckpt.partial")):
+    if list(folder.glob("checkpoints/*.partial")):
         return "while a checkpoint was written"
     if not (folder / "checkpoints" / "last.ckpt").exists():
         return "before the first checkpoint"

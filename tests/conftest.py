@@ -17,6 +17,8 @@ from sports_lightning import cli
 from sports_lightning.cli import CONF_DIR
 from sports_lightning.data.sample import draw_sample
 
+InProcess = Callable[..., tuple[int, str]]
+
 FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 
 # Several tests run at once: a thread each is faster than all of them on all cores.
@@ -58,6 +60,16 @@ def composed(tmp_path: Path, *overrides: str) -> DictConfig:
     return cfg
 
 
+def assert_error_line(result: tuple[int, str], *parts: str) -> None:
+    """The command has failed, and has said why in one line with these parts."""
+    status, printed = result
+    assert status == 1
+    assert printed.count("\n") == 1, printed
+    assert printed.startswith("error: ")
+    for part in parts:
+        assert part in printed
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample data set, drawn once."""
@@ -75,9 +87,7 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 @pytest.fixture
-def in_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> InProcess:
     """Run a command in this process, in an empty folder: (exit status, what it printed on stderr)."""
 
     def run(name: str, *arguments: str) -> tuple[int, str]:

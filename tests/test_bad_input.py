@@ -9,9 +9,8 @@ import safetensors.torch
 import timm
 import torch
 
-from conftest import FAST
+from conftest import FAST, InProcess, assert_error_line
 
-InProcess = Callable[..., tuple[int, str]]
 TRAIN = [*FAST, "logger=csv"]
 
 
@@ -27,12 +26,7 @@ def tree(sample: Path, tmp_path: Path) -> Path:
 
 
 def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> None:
-    status, printed = result
-    assert status == 1
-    assert printed.count("\n") == 1, printed
-    assert printed.startswith("error: ")
-    for part in parts:
-        assert part in printed
+    assert_error_line(result, *parts)
     assert not list(tmp_path.rglob("outputs/*/*")), "nothing half-written"
 
 

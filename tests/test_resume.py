@@ -6,19 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from conftest import FAST, command
+from conftest import FAST, InProcess, assert_error_line, command
+from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import NotWritten
 from sports_lightning.resume import claim
 from sports_lightning.run_folder import write_bytes
-
-InProcess = Callable[..., tuple[int, str]]
 
 # Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
 SETTINGS = [
@@ -26,15 +23,6 @@ SETTINGS = [
     "callbacks.last.every_n_steps=2", "data.num_workers=2", "data.audit=false", "trainer.max_epochs=4",
     "trainer.limit_train_batches=7", "trainer.limit_val_batches=3",
 ]  # fmt: skip
-
-
-def outcome(folder: Path) -> dict[str, bytes]:
-    """Every weight of both checkpoints, and the files of figures."""
-    found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
-    for name in ("best", "last"):
-        state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
-        found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in state.items()}
-    return found
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -158,20 +146,16 @@ def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: 
     config = tmp_path / "run/.hydra/config.yaml"
     before = config.read_text()
     config.write_text(before.replace("seed: 0", "seed: 7"))
-    status, errors = in_process("train", "resume=run")
-    assert (status, errors.count("\n"), "other settings" in errors) == (1, 1, True), errors
+    assert_error_line(in_process("train", "resume=run"), "other settings")
     config.write_text(before)
     for arguments in (own, [*own, "resume=auto", "seed=7"]):
-        status, errors = in_process("train", *arguments, "hydra.run.dir=run")
-        assert (status, errors.count("\n"), "holds an interrupted run" in errors) == (1, 1, True), errors
+        assert_error_line(in_process("train", *arguments, "hydra.run.dir=run"), "holds an interrupted run")
         assert config.read_text() == before, "still as it was"
     picture = tmp_path / "data/train/tennis/001.jpg"
     shutil.copy(tmp_path / "data/train/tennis/002.jpg", picture)
-    status, errors = in_process("train", "resume=run")
-    assert (status, errors.count("\n"), "data.train" in errors) == (1, 1, True), errors
+    assert_error_line(in_process("train", "resume=run"), "data.train")
     (tmp_path / "run/checkpoints/last.ckpt").write_bytes(b"torn")
-    status, errors = in_process("train", "resume=run")
-    assert (status, "last.ckpt is not a checkpoint" in errors) == (1, True)
+    assert_error_line(in_process("train", "resume=run"), "last.ckpt is not a checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -185,10 +169,7 @@ def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: 
 def test_what_cannot_go_on(in_process: InProcess, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done/metrics.json").write_text("{}")
-    status, errors = in_process("train", *arguments)
-    assert status == 1
-    assert errors.count("\n") == 1
-    assert all(part in errors for part in parts), errors
+    assert_error_line(in_process("train", *arguments), *parts)
     assert [path.name for path in tmp_path.iterdir()] == ["done"]
 
 

@@ -13,14 +13,18 @@ from sports_lightning.run_folder import write_bytes
 REMEDY = "pass one that python -m sports_lightning.train wrote"
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """The tensors and plain data of a checkpoint, on the CPU; torch refuses a file with anything else in it.
+
+    Args:
+        path: the file.
+        mapped: leave the tensors in it, for a look at what else it says.
 
     Raises:
         UserError: not a checkpoint, damaged, or one that would run code.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the unpickler raises whatever the bytes of a foreign file lead it into
         raise UserError(f"{path} is not a checkpoint, or a damaged one; {REMEDY}") from error
     if not isinstance(checkpoint, dict):

@@ -28,9 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sports_lightning.errors import NotWritten, UserError
+from sports_lightning.errors import FolderTaken, NotWritten, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.resume import LOCK, FolderTaken, check_run_dir, find_interrupted, resumed_folder, way_on
+from sports_lightning.resume import LOCK, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.sweep import Sweep
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
@@ -132,13 +132,13 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         except Exception as error:
             if is_rank_zero() and not isinstance(error, FolderTaken):
                 _remove_if_nothing_was_written(folder)
-            report(error, way_on(folder) if isinstance(error, NotWritten) else "")
+            report(error, _way_on(folder) if isinstance(error, NotWritten) else "")
         except Interrupted as interrupted:
             nonlocal exit_status
             exit_status = interrupted.exit_status if is_rank_zero() else 0  # its own end says enough
             if is_rank_zero():
                 _remove_if_nothing_was_written(folder)
-                print(f"{interrupted}{way_on(folder)}", file=sys.stderr)
+                print(f"{interrupted}{_way_on(folder)}", file=sys.stderr)
         else:
             if is_rank_zero():
                 print(folder, flush=True)
@@ -181,6 +181,11 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         lacking = sweep.print_summary()
         exit_status = sweep.interrupted or int(lacking) or exit_status
     sys.exit(exit_status)
+
+
+def _way_on(folder: Path) -> str:
+    command = resume_command(folder)
+    return f"; to go on: {command}" if command else ""
 
 
 def _gather(arguments: list[str], key: str) -> list[str]:

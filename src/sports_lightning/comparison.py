@@ -16,7 +16,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.intervals import PairedDifference, holm, mean_and_error, paired_difference, shown
 from sports_lightning.pages import chart, write_page
 from sports_lightning.record import flatten
-from sports_lightning.run_folder import curve, read_csv, write_json
+from sports_lightning.run_folder import curve, is_finished, read_csv, write_json
 
 ALPHA = 0.05
 _SHOWN_DIFFERENCES = 6  # of a run's settings, in the terminal
@@ -121,9 +121,9 @@ def read_runs(folders: list[str]) -> tuple[list[Run], dict[Path, str]]:
         for config in sorted(folder.glob("**/.hydra/config.yaml")):
             run = config.parents[1]
             if _command(run) in ("train", "evaluate"):
-                found[run.absolute()] = (run / "metrics.json").is_file()
-    finished = [folder for folder, is_finished in found.items() if is_finished]
-    left_out = {folder: "not finished" for folder, is_finished in found.items() if not is_finished}
+                found[run.absolute()] = is_finished(run)
+    finished = [folder for folder, has_ended in found.items() if has_ended]
+    left_out = {folder: "not finished" for folder, has_ended in found.items() if not has_ended}
     common = os.path.commonpath([folder.parent for folder in finished]) if finished else ""
     runs = []
     for folder in finished:

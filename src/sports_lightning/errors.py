@@ -5,6 +5,10 @@ class UserError(Exception):
     """Something the user can put right: one line with the culprit and the remedy. Commands print it and exit with 1."""
 
 
+class FolderTaken(UserError):
+    """A run folder is another process's: hands off."""
+
+
 class NotWritten(UserError):
     """A file that could not be written, for want of room mostly; what was there before still is."""
 

@@ -79,7 +79,7 @@ class Evaluation:
     def without(self, paths: Collection[str]) -> "Evaluation":
         """The same without some of the pictures."""
         kept = [i for i, path in enumerate(self.split.paths) if path not in paths]
-        split = Split([self.split.paths[i] for i in kept], [self.split.labels[i] for i in kept])
+        split = Split([self.split.paths[i] for i in kept], self.split.labels[kept])
         return replace(self, split=split, logits=self.logits[kept])
 
     def figures(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def listen() -> None:
             signal.signal(number, _handle)
 
 
-def leave_to_parent() -> None:
-    """In a process that serves another: let that one decide. A terminal sends Ctrl-C to both."""
+def leave_to_parent(_: int) -> None:
+    """In a data worker (a `worker_init_fn`): let its parent decide. A terminal sends Ctrl-C to both."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

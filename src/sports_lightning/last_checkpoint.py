@@ -139,7 +139,7 @@ def read_resume_point(path: Path) -> ResumePoint:
     Raises:
         UserError: it is damaged or of another kind.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, mapped=True)
     try:
         facts = flatten(checkpoint["callbacks"][LastCheckpoint.__qualname__]["facts"])
         return ResumePoint(path, facts, facts["precision"], facts["batch_size"])

@@ -45,7 +45,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     }
     predicted = list(evaluations)[-1]
     epochs, timings = read_csv(folder / "metrics.csv"), read_csv(folder / "timings.csv")
-    epoch = load_checkpoint(run.best_checkpoint)["epoch"]
+    epoch = load_checkpoint(run.best_checkpoint, mapped=True)["epoch"]
     of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
     figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
     facts = {

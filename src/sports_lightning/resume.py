@@ -9,16 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.data.store import fingerprint
-from sports_lightning.errors import UserError
+from sports_lightning.errors import FolderTaken, UserError
+from sports_lightning.run_folder import is_finished
 from sports_lightning.targets import check_targets
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
 _locks: list[int] = []  # open for as long as this process lives
-
-
-class FolderTaken(UserError):
-    """A run folder is another process's: hands off."""
 
 
 def claim(folder: Path) -> None:
@@ -29,15 +26,12 @@ def claim(folder: Path) -> None:
         FolderTaken: another process has it.
     """
     check_unfinished(folder)
-    lock = _lock(folder)
-    if lock is None:
-        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
-    _locks.append(lock)
+    _locks.append(_lock(folder))
 
 
 def check_unfinished(folder: Path) -> None:
     """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
-    if (folder / "metrics.json").exists():
+    if is_finished(folder):
         raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
 
 
@@ -56,8 +50,7 @@ def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
     if folder is None or not (folder / ".hydra").is_dir():
         return {}
     check_unfinished(folder)
-    if not _is_free(folder):
-        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
+    os.close(_lock(folder))
     if not (folder / LAST_CHECKPOINT).exists():
         return {}
     if "resume=auto" not in arguments:
@@ -65,11 +58,11 @@ def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
 
 
-def way_on(folder: Path) -> str:
-    """How an interrupted run goes on, to be added to a message; "" where nothing is saved or it is finished."""
-    if not (folder / LAST_CHECKPOINT).exists() or (folder / "metrics.json").exists():
+def resume_command(folder: Path) -> str:
+    """The line that goes on with an interrupted run; "" where nothing is saved or it is finished."""
+    if not (folder / LAST_CHECKPOINT).exists() or is_finished(folder):
         return ""
-    return f"; to go on: python -m sports_lightning.train resume={shlex.quote(str(folder))}"
+    return shlex.join(["python", "-m", "sports_lightning.train", f"resume={folder}"])
 
 
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
@@ -86,11 +79,11 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
     for file, content in before.items():
         file.write_bytes(content)
-    wanted = settings(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    wanted = settings(cfg)
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        is_unfinished = not (run / "metrics.json").exists() and _begun_in(run) == run.resolve()
+        is_unfinished = not is_finished(run) and _begun_in(run) == run.resolve()
         if is_unfinished and _settings_of(run) == wanted and _is_free(run):
             return run
     return None
@@ -113,7 +106,7 @@ def resumed_folder(arguments: list[str]) -> Path | None:
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
         raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
-    if (folder / "metrics.json").exists():
+    if is_finished(folder):
         raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
     if "trust=true" not in arguments:
         check_targets(load_config(folder), f"resume={value}")
@@ -140,14 +133,15 @@ def _load(folder: Path, name: str) -> Any:
         raise UserError(f"{file} can't be read as a config: {' '.join(str(error).split())[:200]}") from error
 
 
-def settings(config: dict[str, Any]) -> str:
+def settings(cfg: DictConfig) -> str:
     """Fingerprint of all that decides a run's result and stands in its config."""
-    return fingerprint({name: part for name, part in config.items() if name != "resume"})
+    tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return fingerprint({name: part for name, part in tree.items() if name != "resume"})
 
 
 def _settings_of(folder: Path) -> str | None:
     try:
-        return settings(load_config(folder))
+        return settings(OmegaConf.create(load_config(folder)))
     except UserError:
         return None
 
@@ -160,18 +154,19 @@ def _begun_in(folder: Path) -> Path | None:
 
 
 def _is_free(folder: Path) -> bool:
-    lock = _lock(folder)
-    if lock is not None:
-        os.close(lock)
-    return lock is not None
+    try:
+        os.close(_lock(folder))
+    except FolderTaken:
+        return False
+    return True
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> int:
     """A POSIX record lock: it ends with the process, however that ends, and data workers do not inherit it."""
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(file)
-        return None
+        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it") from error
     return file

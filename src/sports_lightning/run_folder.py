@@ -48,6 +48,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the run folder is that of a finished run of train or evaluate, which write their figures last."""
+    return (folder / "metrics.json").exists()
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV that `write_csv` wrote, by column."""
     with path.open(newline="", encoding="utf-8") as file:

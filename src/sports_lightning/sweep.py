@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sports_lightning.interruption import Interrupted
-from sports_lightning.resume import LAST_CHECKPOINT
+from sports_lightning.resume import resume_command
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Sweep:
             print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
         for job in lacking:
             why = "not started" if job.status is None else f"exit status {job.status}"
-            is_saved = (job.folder / LAST_CHECKPOINT).exists()
-            arguments = [f"resume={job.folder}"] if is_saved else job.overrides
-            again = shlex.join(["python", "-m", f"sports_lightning.{self.command}", *arguments])
+            anew = shlex.join(["python", "-m", f"sports_lightning.{self.command}", *job.overrides])
+            again = resume_command(job.folder) or anew
             print(f"  {why}; again: {again}", file=sys.stderr)
         print(self.folder.absolute(), flush=True)
         return bool(lacking)

@@ -43,13 +43,15 @@ def check_targets(config: Any, source: str) -> None:
     Raises:
         UserError: it does.
     """
-    for value in _texts(config):
-        if "${" in _INTERPOLATION.sub("", value):
-            raise UserError(f"{source} holds {value}, which could make anything: add trust=true if you know the folder")
-    for target in _targets(config):
-        if not _is_allowed(target):
+    for key, value in _entries(config):
+        for text in (key, value):
+            if isinstance(text, str) and "${" in _INTERPOLATION.sub("", text):
+                raise UserError(
+                    f"{source} holds {text}, which could make anything: add trust=true if you know the folder"
+                )
+        if key == "_target_" and not _is_allowed(str(value)):
             raise UserError(
-                f"{source} names {target} as a _target_, which is not among the building blocks of this project and "
+                f"{source} names {value} as a _target_, which is not among the building blocks of this project and "
                 f"could do anything: add trust=true if you know where the folder comes from"
             )
 
@@ -67,24 +69,14 @@ def _is_allowed(target: str) -> bool:
     return f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
 
 
-def _targets(config: Any) -> Iterator[str]:
+def _entries(config: Any) -> Iterator[tuple[Any, Any]]:
+    """(key, value) of everything in nested dicts and lists; what a list holds has its place for a key."""
     if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "_target_":
-                yield str(value)
-            yield from _targets(value)
+        items = list(config.items())
     elif isinstance(config, Sequence) and not isinstance(config, str):
-        for value in config:
-            yield from _targets(value)
-
-
-def _texts(config: Any) -> Iterator[str]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield str(key)
-            yield from _texts(value)
-    elif isinstance(config, Sequence) and not isinstance(config, str):
-        for value in config:
-            yield from _texts(value)
+        items = list(enumerate(config))
     else:
-        yield str(config)
+        return
+    for key, value in items:
+        yield key, value
+        yield from _entries(value)

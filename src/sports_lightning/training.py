@@ -85,7 +85,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     pl.seed_everything(cfg.seed, verbose=False)
     # For finding bugs only: torch would fill every new block of memory with NaN in its deterministic mode.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    asked_for = settings(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
+    asked_for = settings(cfg)
     point = read_resume_point(resume_from) if resume_from else None
     if point:  # a trial could come out otherwise
         cfg.trainer.precision, cfg.data.batch_size = point.precision, point.batch_size

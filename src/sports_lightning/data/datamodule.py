@@ -103,9 +103,5 @@ def build_loader(
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=leave_to_parent,
     )
-
-
-def _leave_signals(_: int) -> None:
-    leave_to_parent()
