@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from plain_loop import TRANSFORM
+from sports_lightning import CONF_DIR
 from sports_lightning.augment import EpochTransform
-from sports_lightning.cli import CONF_DIR
 from sports_lightning.data.dataset import TrainingPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.ledger import examine

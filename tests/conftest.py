@@ -13,8 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sports_lightning import cli
-from sports_lightning.cli import CONF_DIR
+from sports_lightning import CONF_DIR, cli
 from sports_lightning.data.sample import draw_sample
 
 InProcess = Callable[..., tuple[int, str]]

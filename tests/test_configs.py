@@ -9,9 +9,9 @@ import torch
 from hydra.utils import instantiate
 
 from conftest import composed
+from sports_lightning import CONF_DIR
 from sports_lightning.augment import build_mix, build_transform
 from sports_lightning.classifier import build_classifier
-from sports_lightning.cli import CONF_DIR
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
 from sports_lightning.preprocessing import Preprocessing
@@ -21,13 +21,14 @@ CHOICES = sorted(
     for path in CONF_DIR.glob("*/*.yaml")
     if path.parent.name not in ("hydra", "inference", "wandb")
 )
+EXTRA = {"logger=tensorboard": "tensorboard", "logger=many": "tensorboard", "logger=mlflow": "mlflow"}
 NEEDS = {"model=timm": ["model.name=resnet18"]}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if choice == "logger=tensorboard":
-        pytest.importorskip("tensorboard")
+    if choice in EXTRA:
+        pytest.importorskip(EXTRA[choice])
     group, name = choice.split("=")
     override = f"{group}=[default,{name}]" if group == "callbacks" and name != "default" else choice
     cfg = composed(tmp_path, override, "model.pretrained=false", *NEEDS.get(choice, []))

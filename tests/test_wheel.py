@@ -31,6 +31,6 @@ def test_wheel_trains_in_an_empty_folder(sample: Path, tmp_path: Path, monkeypat
         assert result.returncode == 0, result.stderr
         return result.stdout.strip().splitlines()[-1]
 
-    assert run("-c", "import sports_lightning.cli as cli; print(cli.CONF_DIR)") == str(site / "sports_lightning/conf")
+    assert run("-c", "import sports_lightning; print(sports_lightning.CONF_DIR)") == str(site / "sports_lightning/conf")
     folder = run("-m", "sports_lightning.train", *FAST, f"data.root={sample}", "debug=fast", "test=false")
     assert (Path(folder) / "checkpoints/best.ckpt").is_file()

@@ -16,25 +16,21 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import hydra
-from hydra.conf import HydraConf
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, setup_globals
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sports_lightning.errors import FolderTaken, NotWritten, UserError
+from sports_lightning import CONF_DIR
+from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.resume import LOCK, check_run_dir, find_interrupted, resume_command, resumed_folder
-from sports_lightning.sweep import Sweep
-
-# Beside this file in an installed wheel, at the top of the repository in a checkout.
-CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
+from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
+from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
+from sports_lightning.sweep import Sweep, SweepJob
+from sports_lightning.sweep_folder import check_sweep_dir, resumed_sweep
 
 # Warnings of libraries about their own insides or about choices that the config documents.
 _NOT_FOR_USERS = (
@@ -43,6 +39,8 @@ _NOT_FOR_USERS = (
     ".*Checkpoint directory .* exists",
     ".*log_every_n_steps",
     ".*dataloader is not resumable",  # ours is, in a way of its own
+    ".*sync_dist=True",  # of figures that are every device's already
+    ".*all_gather is deprecated",
 )
 
 # Hydra's options that take the argument after them.
@@ -53,19 +51,10 @@ _OPTIONS_WITH_VALUE = (
 
 _STARTED = time.monotonic()
 
-# Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
-_RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
-_RESUMES = "SPORTS_LIGHTNING_RESUMES"  # and whether it is one that goes on
-
 
 def seconds_since_start() -> float:
     """Wall time since the command began, in seconds."""
     return round(time.monotonic() - _STARTED, 1)
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the one that prints and writes files (true outside distributed training)."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def run_command(task: Callable[[DictConfig, Path], None], config_name: str, positional: str | None = None) -> None:
@@ -77,8 +66,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1. A
     signal that ends the command (see interruption) is one line too, and exit status 128 + its number.
 
-    The further processes of a distributed run that Lightning starts, and each job of a sweep (`--job RUN_FOLDER`; see
-    sweep), do not compose again: they take the config that Hydra has written into the run folder.
+    The further processes of a distributed run, and each job of a sweep (`--job RUN_FOLDER`; see sweep), do not compose
+    again: they take the config that Hydra has written into the run folder (see job).
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
@@ -100,7 +89,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     sweep = Sweep(config_name)
     before: dict[Path, bytes] = {}  # what Hydra writes over in a run folder that is used again
 
-    def compose(cfg: DictConfig) -> None:
+    def compose(cfg: DictConfig) -> SweepJob | None:
         hydra_cfg = HydraConfig.get()
         folder = Path(hydra_cfg.runtime.output_dir).absolute()
         if hydra_cfg.output_subdir != ".hydra":
@@ -108,13 +97,15 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             report(
                 UserError("hydra.output_subdir has to stay .hydra: sweeps and several devices read the config there")
             )
-            return
+            return None
         os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))  # for the processes that this one starts
         try:
             if hydra_cfg.mode == RunMode.MULTIRUN:
-                on_error = OmegaConf.select(cfg, "sweep.on_error", default="continue")
-                sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), on_error)
-            elif cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
+                if is_of_torchrun():
+                    raise UserError("torchrun can't start a sweep: run the jobs one by one, or leave torchrun out")
+                settings = OmegaConf.select(cfg, "sweep", default={})
+                return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)
+            if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
                 if interrupted != folder:
                     _remove_if_nothing_was_written(folder)
                 resume(interrupted)
@@ -124,11 +115,17 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             report(error)
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
+        return None
 
     def run(cfg: DictConfig, folder: Path) -> None:
-        os.environ[_RUN_FOLDER] = str(folder)
+        os.environ[RUN_FOLDER] = str(folder)
         try:
+            if is_of_torchrun() and is_rank_zero():
+                send_job(folder)
             task(cfg, folder)
+        except Pruned as pruned:
+            if is_rank_zero():
+                print(pruned, folder, sep="\n", flush=True)
         except Exception as error:
             if is_rank_zero() and not isinstance(error, FolderTaken):
                 _remove_if_nothing_was_written(folder)
@@ -143,22 +140,26 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if is_rank_zero():
                 print(folder, flush=True)
         finally:
-            del os.environ[_RUN_FOLDER]
-            os.environ.pop(_RESUMES, None)
+            del os.environ[RUN_FOLDER]
+            os.environ.pop(RESUMES, None)
 
     def resume(folder: Path) -> None:
-        os.environ[_RESUMES] = "1"
-        cfg = _load_job(folder)
+        os.environ[RESUMES] = "1"
+        cfg = load_job(folder)
         print(f"resuming {folder}", flush=True)
         run(cfg, folder)
 
-    arguments = sys.argv[1:]
+    # In the midst of overrides Hydra's parser does not take it.
+    sys.argv[1:] = arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
+        of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
-            run(_load_job(Path(arguments[1])), Path(arguments[1]))
-        elif _RUN_FOLDER in os.environ and not is_rank_zero():
-            run(_load_job(Path(os.environ[_RUN_FOLDER])), Path(os.environ[_RUN_FOLDER]))
-        elif config_name == "train" and (folder := resumed_folder(arguments)):
+            run(load_job(Path(arguments[1])), Path(arguments[1]))
+        elif is_of_torchrun() and not is_rank_zero():
+            run(*receive_job())
+        elif RUN_FOLDER in os.environ and not is_rank_zero():
+            run(load_job(Path(os.environ[RUN_FOLDER])), Path(os.environ[RUN_FOLDER]))
+        elif config_name == "train" and not of_sweep and (folder := resumed_folder(arguments)):
             resume(folder)
         elif [argument for argument in arguments if argument.startswith("-")] == ["--help"]:
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
@@ -166,7 +167,12 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if positional:
                 sys.argv[1:] = _gather(arguments, positional)
             before |= check_run_dir(arguments)
+            if of_sweep:
+                sys.argv[1:] = of_sweep
+            else:
+                check_sweep_dir(arguments)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
+            sweep.finish()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
@@ -174,12 +180,13 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     except OSError as error:
         where = "choose another place with hydra.run.dir=FOLDER"
         report(UserError(f"can't write {error.filename}: {error.strerror}; {where}"))
-    except Interrupted as interrupted:  # before there was a run
+    except Interrupted as interrupted:  # before there was a run, or in a sweep, whose jobs have runs
         exit_status = interrupted.exit_status
         print(interrupted, file=sys.stderr)
+        sweep.interrupt(interrupted)
     if sweep.jobs:
         lacking = sweep.print_summary()
-        exit_status = sweep.interrupted or int(lacking) or exit_status
+        exit_status = exit_status or int(lacking)
     sys.exit(exit_status)
 
 
@@ -225,35 +232,6 @@ def _reuse_freed_memory() -> None:
         return
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
-
-
-def _load_job(folder: Path) -> DictConfig:
-    """The config that another process has composed and Hydra has written into the run folder."""
-    setup_globals()  # the resolvers ${hydra:…} and ${now:…}
-    written = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
-    resumes = bool(os.environ.get(_RESUMES))
-    if resumes:  # the stored one could run anything
-        written.hydra.job_logging = own_logging()
-    typed = OmegaConf.structured(HydraConf)
-    OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
-    hydra_cfg = OmegaConf.merge({"hydra": typed}, written)
-    HydraConfig.instance().set_config(hydra_cfg)  # type: ignore[arg-type]
-    if is_rank_zero():
-        configure_log(hydra_cfg.hydra.job_logging)
-    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    if resumes:
-        OmegaConf.update(cfg, "resume", str(folder), force_add=True)
-        os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there
-    OmegaConf.set_struct(cfg, True)
-    return cfg  # type: ignore[return-value]
-
-
-def own_logging() -> Any:
-    """The logging that `conf/hydra/base.yaml` sets, as plain dicts and lists, interpolations and all."""
-    if GlobalHydra.instance().is_initialized():  # in the midst of a command
-        return OmegaConf.to_container(HydraConfig.instance().cfg.hydra.job_logging)  # type: ignore[union-attr]
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return OmegaConf.to_container(hydra.compose("train", return_hydra_config=True).hydra.job_logging)
 
 
 def _help(config_name: str, overrides: list[str]) -> str:

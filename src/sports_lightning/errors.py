@@ -1,4 +1,4 @@
-"""The one exception that a user can cause."""
+"""What a user can cause, and the one way for a run to end before its time."""
 
 
 class UserError(Exception):
@@ -15,3 +15,7 @@ class NotWritten(UserError):
 
 class UnreadablePicture(UserError):
     """A file that cannot be decoded as a picture."""
+
+
+class Pruned(Exception):
+    """A search has given up this run, which is no failure."""

@@ -1,5 +1,8 @@
 """Logits of a classifier over a list of pictures; `train`'s end, `evaluate` and `predict` all come through here."""
 
+import copy
+import statistics
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,14 +13,17 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.pictures import PictureFiles
-from sports_lightning.numerics import require_compiler
+from sports_lightning.numerics import device_of, require_compiler, synchronize
 from sports_lightning.preprocessing import Preprocessing
+
+_TIMED = 20  # forward passes
 
 Forward = Callable[[Classifier, Tensor], Tensor]  # a method of Classifier that takes pictures
 
@@ -69,6 +75,30 @@ def run_over(function: Forward, classifier: Classifier, dataset: Dataset[Any], i
     trainer = build_inference_trainer(inference)
     loader = build_loader(dataset, inference.batch_size, inference.num_workers)
     return torch.cat(trainer.predict(_Forward(function, classifier, inference), loader))  # type: ignore[arg-type]
+
+
+def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
+    """What one picture costs: `flops` of the forward pass, and `latency_ms`, its median wall time in a batch of one.
+
+    Operations are those of torch's FlopCounterMode: two for each multiplication with its addition, in convolutions,
+    matrix products and attention.
+    """
+    device = torch.device(device_of(inference.accelerator))
+    model = copy.deepcopy(classifier).eval().to(device)
+    image = torch.zeros(1, 3, *Preprocessing.from_dict(classifier.spec.preprocessing).size, dtype=torch.uint8).to(
+        device
+    )
+    dtype = torch.float16 if inference.precision == "16-mixed" else torch.bfloat16
+    seconds = []
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled="mixed" in inference.precision):
+        with FlopCounterMode(display=False) as counter:
+            model(image)
+        for _ in range(_TIMED):
+            started = time.perf_counter()
+            model(image)
+            synchronize(device)
+            seconds.append(time.perf_counter() - started)
+    return {"flops": counter.get_total_flops(), "latency_ms": round(1000 * statistics.median(seconds), 3)}
 
 
 def build_inference_trainer(inference: DictConfig) -> pl.Trainer:

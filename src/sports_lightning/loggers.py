@@ -1,23 +1,37 @@
-"""Weights & Biases without a prompt: online where someone is logged in and the server answers, offline otherwise."""
+"""What dashboards are given; and Weights & Biases without a prompt, online where that works and offline otherwise."""
 
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from sports_lightning.data.ledger import printable
+from sports_lightning.evaluation import Evaluation
+from sports_lightning.metrics import NAMES
 from sports_lightning.network import why_unreachable
+from sports_lightning.pages import thumbnail
+from sports_lightning.sweep_folder import own_sweep
+
+if TYPE_CHECKING:
+    import wandb
 
 log = logging.getLogger(__name__)
+
+_COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")
+_PICTURES = 64  # in a table
 
 
 def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
     """A `WandbLogger` that never asks and never waits for a server that is not there.
 
     WANDB_MODE, where set, decides. A run that goes on in its folder keeps its W&B run. `arguments` are those of
-    WandbLogger and of `wandb.init`.
+    WandbLogger and of `wandb.init`; without a `group` the jobs of a sweep are one, with the sweep folder's name.
     """
+    if not arguments.get("group") and (sweep := own_sweep()):
+        arguments = {**arguments, "group": sweep.name}
     os.environ.setdefault("WANDB_SILENT", "true")  # before wandb reads its settings
     reason = None if "WANDB_MODE" in os.environ else why_offline()
     if reason:
@@ -29,12 +43,63 @@ def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
     return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
 
 
-def log_report(logger: Logger, path: Path) -> None:
-    """Put a run's report into its dashboard, where that shows web pages."""
+def log_settings(loggers: list[Logger], cfg: DictConfig, facts: dict[str, Any]) -> None:
+    """Put the resolved config, and the commit that the code is at, into each dashboard.
+
+    Weights & Biases then sums up a figure of each epoch by its best.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if facts:
+        settings["git"] = {"commit": facts["git"]["commit"], "dirty": facts["git"]["dirty"]}
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+        if isinstance(logger, WandbLogger):
+            for name in NAMES:
+                for split in ("train", "val"):
+                    logger.experiment.define_metric(f"{split}/{name}", summary="min" if name == "loss" else "max")
+
+
+def log_results(
+    logger: Logger, folder: Path, evaluation: Evaluation, figures: dict[str, dict[str, Any]], facts: dict[str, Any]
+) -> None:
+    """Put the best checkpoint's figures into a dashboard, and what else it can show.
+
+    Args:
+        logger: of the dashboard.
+        folder: of the run, with its report.
+        evaluation: of the split that `predictions.csv` is of.
+        figures: of `metrics.json`.
+        facts: of `run.json`.
+    """
+    of_best = {f"best/{split}/{name}": values[name] for split, values in figures.items() for name in NAMES}
+    costs = {name: facts[name] for name in _COSTS}
+    logger.log_metrics({**of_best, **costs})
     if isinstance(logger, WandbLogger):
         import wandb
 
-        logger.experiment.log({"report": wandb.Html(path.open(encoding="utf-8"), inject=False)})
+        labels, predicted = evaluation.labels.tolist(), evaluation.predicted.tolist()
+        matrix = wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=evaluation.classes)
+        report = wandb.Html((folder / "report.html").open(encoding="utf-8"), inject=False)
+        logger.experiment.log({"confusion_matrix": matrix, "predictions": _pictures(evaluation), "report": report})
+
+
+def _pictures(evaluation: Evaluation) -> "wandb.Table":
+    """Predictions with their pictures, the most confident mistakes first, then the least confident successes."""
+    import wandb
+
+    table = wandb.Table(columns=["picture", "path", "label", "prediction", "probability", "right"])
+    mistakes = evaluation.most_confident_mistakes(_PICTURES)
+    for i in [*mistakes, *evaluation.least_confident_successes(_PICTURES - len(mistakes))]:
+        small = thumbnail(evaluation.root / evaluation.split.paths[i])
+        table.add_data(
+            wandb.Image(small) if small else None,
+            printable(evaluation.split.paths[i]),
+            evaluation.classes[evaluation.split.labels[i]],
+            evaluation.classes[int(evaluation.predicted[i])],
+            float(evaluation.confidence[i]),
+            bool(evaluation.is_right[i]),
+        )
+    return table
 
 
 def why_offline() -> str | None:

@@ -30,16 +30,22 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(path, _environment.get_template(template).render(**values))
 
 
-def thumbnail_uri(path: Path, side: int = 160) -> str:
-    """The picture at `path` as a `data:` address of a JPEG of at most side × side; "" if it can't be read."""
+def thumbnail_uri(path: Path) -> str:
+    """The picture at `path`, small, as a `data:` address; "" if it can't be read."""
+    small = thumbnail(path)
+    return image_uri(small) if small else ""
+
+
+def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
+    """The picture at `path`, RGB, at most side × side; None if it can't be read."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (side, side))
             small = to_rgb(ImageOps.exif_transpose(image))
             small.thumbnail((side, side))
     except Exception:  # PIL's decoders raise a dozen types on damaged files
-        return ""
-    return image_uri(small)
+        return None
+    return small
 
 
 def image_uri(image: Image.Image) -> str:

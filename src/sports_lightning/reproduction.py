@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.classifier import load_classifier
-from sports_lightning.cli import own_logging
 from sports_lightning.errors import UserError
+from sports_lightning.job import own_logging
 from sports_lightning.record import differences, flatten, read_pictures
 from sports_lightning.resume import load_config
 from sports_lightning.run_folder import read_csv
@@ -26,6 +26,7 @@ _OWN = (
     "seconds.",
     "interruptions.",
     "images_per_second.",
+    "latency_ms.",
     "data.root.",
     "numerics.images_per_second.",
     "numerics.why.",

@@ -15,7 +15,8 @@ from sports_lightning.classifier import Classifier, load_classifier, save_temper
 from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
-from sports_lightning.loggers import log_report
+from sports_lightning.inference import cost_of
+from sports_lightning.loggers import log_results
 from sports_lightning.metrics import NAMES
 from sports_lightning.record import write_record
 from sports_lightning.report import write_report
@@ -51,6 +52,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     facts = {
         **facts,
         **run.parameters,
+        **cost_of(classifier, cfg.inference),
         "best_epoch": epoch,
         "predictions": predicted,
         "on_features": run.on_features,
@@ -66,8 +68,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     write_json(folder / "metrics.json", figures)  # the last one that counts: a run that has it is finished
     write_report(cfg, run, folder, classifier, seen, evaluations[predicted], figures, facts, epochs)
     for logger in run.loggers:
-        logger.log_metrics({f"test/{name}": figures["test"][name] for name in NAMES if "test" in figures})
-        log_report(logger, folder / "report.html")
+        log_results(logger, folder, evaluations[predicted], figures, facts)
         logger.finalize("success")
     print_figures(figures)
 

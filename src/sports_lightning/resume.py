@@ -1,6 +1,5 @@
 """Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
 
-import fcntl
 import os
 import shlex
 from pathlib import Path
@@ -10,12 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import FolderTaken, UserError
-from sports_lightning.run_folder import is_finished
+from sports_lightning.locks import lock
+from sports_lightning.run_folder import is_finished, is_over
 from sports_lightning.targets import check_targets
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
-_locks: list[int] = []  # open for as long as this process lives
+RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process whose run goes on
+_held: list[int] = []  # open for as long as this process lives
 
 
 def claim(folder: Path) -> None:
@@ -26,7 +27,7 @@ def claim(folder: Path) -> None:
         FolderTaken: another process has it.
     """
     check_unfinished(folder)
-    _locks.append(_lock(folder))
+    _held.append(_lock(folder))
 
 
 def check_unfinished(folder: Path) -> None:
@@ -51,16 +52,21 @@ def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
         return {}
     check_unfinished(folder)
     os.close(_lock(folder))
-    if not (folder / LAST_CHECKPOINT).exists():
+    if not has_checkpoint(folder):
         return {}
     if "resume=auto" not in arguments:
         raise UserError(f"{folder} holds an interrupted run: resume={folder} goes on; or choose another hydra.run.dir")
     return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run there can go on."""
+    return (folder / LAST_CHECKPOINT).exists()
+
+
 def resume_command(folder: Path) -> str:
-    """The line that goes on with an interrupted run; "" where nothing is saved or it is finished."""
-    if not (folder / LAST_CHECKPOINT).exists() or is_finished(folder):
+    """The line that goes on with an interrupted run; "" where nothing is saved or nothing is left to do."""
+    if not has_checkpoint(folder) or is_over(folder):
         return ""
     return shlex.join(["python", "-m", "sports_lightning.train", f"resume={folder}"])
 
@@ -84,7 +90,7 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
         is_unfinished = not is_finished(run) and _begun_in(run) == run.resolve()
-        if is_unfinished and _settings_of(run) == wanted and _is_free(run):
+        if is_unfinished and _settings_of(run) == wanted and is_free(run):
             return run
     return None
 
@@ -153,7 +159,8 @@ def _begun_in(folder: Path) -> Path | None:
         return None
 
 
-def _is_free(folder: Path) -> bool:
+def is_free(folder: Path) -> bool:
+    """Whether no other process writes into the run folder."""
     try:
         os.close(_lock(folder))
     except FolderTaken:
@@ -162,11 +169,7 @@ def _is_free(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> int:
-    """A POSIX record lock: it ends with the process, however that ends, and data workers do not inherit it."""
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it") from error
-    return file
+    held = lock(folder / LOCK)
+    if held is None:
+        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
+    return held

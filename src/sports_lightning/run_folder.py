@@ -11,6 +11,7 @@ from typing import Any
 
 from sports_lightning.errors import NotWritten
 
+PRUNED = "pruned.json"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
 
 
@@ -51,6 +52,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def is_finished(folder: Path) -> bool:
     """Whether the run folder is that of a finished run of train or evaluate, which write their figures last."""
     return (folder / "metrics.json").exists()
+
+
+def is_over(folder: Path) -> bool:
+    """Whether nothing is left to do there: finished, or given up by a search (see pruning)."""
+    return is_finished(folder) or (folder / PRUNED).exists()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

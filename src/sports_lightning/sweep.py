@@ -4,34 +4,73 @@ A job that crashes, runs out of memory or is killed takes nothing with it, and w
 environment (Lightning's ranks and ports, a tracked run) ends with its job. No torch in here.
 """
 
-import shlex
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sports_lightning.interruption import Interrupted
-from sports_lightning.resume import resume_command
+from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
+from sports_lightning.run_folder import is_over
+from sports_lightning.sweep_folder import SWEEP
+from sports_lightning.sweep_results import command_line, write_table
+
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass
 class SweepJob:
-    """A job and what came of it.
+    """A job and what comes of it.
 
     Attributes:
         folder: its run folder.
         overrides: its command line.
-        status: exit status; negative: killed by that signal; None: not started.
+        status: exit status; negative: killed by that signal; None: it runs, or was not started.
+        process: in which it runs or has run.
+        slot: which share of the machine it has.
     """
 
     folder: Path
     overrides: list[str]
-    status: int | None
+    status: int | None = None
+    process: subprocess.Popen[bytes] | None = None
+    slot: int = 0
+
+    def start(self, command: str, sweep_folder: Path, slot: int, parallel: int) -> None:
+        """Start its process, or one that goes on where an earlier one was interrupted, on its share of the machine."""
+        environment = {**os.environ, SWEEP: str(sweep_folder.absolute())}
+        if has_checkpoint(self.folder):
+            environment[RESUMES] = "1"
+        self.slot = slot
+        if parallel > 1 and (gpus := _gpus()):
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::parallel] or [gpus[slot % len(gpus)]])
+        arguments = [sys.executable, "-m", f"sports_lightning.{command}", "--job", str(self.folder)]
+        self.process = subprocess.Popen(arguments, env=environment)
+        if parallel > 1 and hasattr(os, "sched_setaffinity"):  # torch takes as many threads as it has cores
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(self.process.pid, cores[slot::parallel] or [cores[slot % len(cores)]])
+
+    def is_running(self) -> bool:
+        """Whether its process has not ended yet."""
+        if self.process and self.status is None:
+            self.status = self.process.poll()
+        return self.process is not None and self.status is None
+
+    def end(self, number: int) -> None:
+        """Hand a signal on and wait until the job has ended in good order."""
+        if self.is_running() and self.process:
+            if number != signal.SIGINT:  # which a terminal sends to both
+                self.process.send_signal(number)
+            self.status = self.process.wait()
 
 
 class Sweep:
-    """Runs jobs one after the other and remembers how they ended.
+    """Runs jobs, one after the other or several at once, and remembers how they ended.
 
     Args:
         command: "train", "evaluate" or "predict".
@@ -43,34 +82,69 @@ class Sweep:
         self.folder = Path()
         self.interrupted = 0  # the exit status, once a signal has come
 
-    def run(self, folder: Path, sweep_folder: Path, overrides: list[str], on_error: str) -> None:
-        """Run the job whose config Hydra has written into `folder` and wait for its end.
+    def run(self, folder: Path, sweep_folder: Path, overrides: list[str], settings: Mapping[str, Any]) -> SweepJob:
+        """Run the job whose config Hydra has written into `folder`, unless it is over, and wait until there is room.
 
-        With `on_error="stop"` (`sweep.on_error`) nothing is started once a job has failed, nor ever after a signal.
+        Args:
+            folder: the job's run folder.
+            sweep_folder: what holds those of all jobs.
+            overrides: the job's command line.
+            settings: `conf/sweep/default.yaml`.
         """
         self.folder = sweep_folder
-        if self.interrupted or (on_error == "stop" and any(job.status for job in self.jobs)):
-            self.jobs.append(SweepJob(folder, overrides, None))
-            return
-        process = subprocess.Popen([sys.executable, "-m", f"sports_lightning.{self.command}", "--job", str(folder)])
-        try:
-            status = process.wait()
-        except Interrupted as interrupted:  # the job ends in good order too
-            self.interrupted = interrupted.exit_status
-            if interrupted.number != signal.SIGINT:  # which a terminal sends to both
-                process.send_signal(interrupted.number)
-            status = process.wait()
-        self.jobs.append(SweepJob(folder, overrides, status))
+        parallel = settings.get("parallel", 1)
+        job = SweepJob(folder, overrides)
+        while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:
+            wait_for_one(running)
+        failed = any(other.status for other in self.jobs)
+        self.jobs.append(job)
+        if is_over(folder):
+            job.status = 0
+        elif is_free(folder) and not (failed and settings.get("on_error") == "stop"):
+            job.start(
+                self.command, sweep_folder, min(set(range(parallel)) - {other.slot for other in running}), parallel
+            )
+            if parallel == 1:
+                wait_for_one([job])
+        return job
+
+    def finish(self) -> None:
+        """Wait for the jobs that still run."""
+        for job in self.jobs:
+            wait_for_one([job])
+
+    def interrupt(self, interrupted: Interrupted) -> None:
+        """Let the running jobs end in good order."""
+        self.interrupted = interrupted.exit_status
+        for job in self.jobs:
+            job.end(interrupted.number)
 
     def print_summary(self) -> bool:
-        """Say which jobs did not finish and how to run just those, then the folder; return whether there are any."""
+        """Say which jobs did not finish and how to run just those; return whether there are any."""
         lacking = [job for job in self.jobs if job.status != 0]
         if lacking:
             print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
         for job in lacking:
             why = "not started" if job.status is None else f"exit status {job.status}"
-            anew = shlex.join(["python", "-m", f"sports_lightning.{self.command}", *job.overrides])
-            again = resume_command(job.folder) or anew
-            print(f"  {why}; again: {again}", file=sys.stderr)
+            alone = command_line(self.command, job.overrides)
+            print(f"  {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
+        if self.command == "train" and (lacking or self.interrupted):
+            print(f"all that is left: {command_line('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
+        if self.command == "train":
+            write_table(self.folder.absolute())
         print(self.folder.absolute(), flush=True)
         return bool(lacking)
+
+
+def wait_for_one(jobs: Sequence[SweepJob]) -> None:
+    """Wait until at least one of some jobs does not run any more."""
+    while all(job.is_running() for job in jobs):
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _gpus() -> list[str]:
+    """The NVIDIA GPUs that this process sees, by the names that CUDA_VISIBLE_DEVICES takes."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]

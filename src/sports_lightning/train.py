@@ -4,8 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli import is_rank_zero, run_command
+from sports_lightning.cli import run_command
 from sports_lightning.config import check_train
+from sports_lightning.job import is_rank_zero
 from sports_lightning.resume import LAST_CHECKPOINT, claim
 
 

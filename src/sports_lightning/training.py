@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger
 
@@ -24,11 +24,13 @@ from sports_lightning.finetune import count_parameters
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.interruption import deferred
 from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
+from sports_lightning.loggers import log_settings
 from sports_lightning.losses import loss_function
 from sports_lightning.memory import check_room, choose_batch_size, enough_memory, forget_batch_size
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.pruning import reports_to_search
 from sports_lightning.record import as_written
 from sports_lightning.resume import settings
 
@@ -80,6 +82,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
 
     Raises:
         UserError: model or settings that cannot work, or a checkpoint that was made with others.
+        Pruned: a search has given up this run.
         Interrupted: a signal came; the run is saved.
     """
     pl.seed_everything(cfg.seed, verbose=False)
@@ -102,7 +105,10 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if best is None or last is None:
         raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
     # Only once everything has been set up, so that a mistake found before leaves no trace in a dashboard.
-    callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: _log_config(cfg, trainer.loggers)))
+    callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, cfg, facts)))
+    reports = reports_to_search()
+    if reports:
+        callbacks.append(reports)
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     plugins = [*(cfg.trainer.plugins or []), WholeCheckpoints()]
     trainer: pl.Trainer = instantiate(
@@ -121,7 +127,8 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
-    check_room(module, last.path.parent, any(isinstance(c, WeightAveraging) for c in callbacks))
+    if trainer.is_global_zero:  # which alone writes
+        check_room(module, last.path.parent, any(isinstance(c, WeightAveraging) for c in callbacks))
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
     total, learning = count_parameters(module.classifier)
@@ -147,6 +154,8 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if torch.distributed.is_initialized():  # every process is done; what follows is one device's work
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    if reports:
+        reports.raise_if_pruned(trainer)
     if not best.best_model_path:
         raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
     return FittedRun(
@@ -159,8 +168,3 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         last.interruptions,
         last.seconds_before,
     )
-
-
-def _log_config(cfg: DictConfig, loggers: list[Logger]) -> None:
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]

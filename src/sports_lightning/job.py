@@ -1,0 +1,93 @@
+"""The config of a job that another process has composed: of a sweep, or of a training on several devices or machines.
+
+Lightning starts the further processes of a machine itself, and they read what Hydra has written into the run folder.
+torchrun starts those of all machines, whose disks need not be shared: the first sends it to the others.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, setup_globals
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning import CONF_DIR
+from sports_lightning.resume import RESUMES
+
+# Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
+RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
+
+_KEY = "sports_lightning/job"
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that prints and writes files (true outside distributed training)."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def is_of_torchrun() -> bool:
+    """Whether torchrun has started this process, and with it all others of the run."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def load_job(folder: Path) -> DictConfig:
+    """The config that another process has composed and Hydra has written into the run folder."""
+    return _set_up(folder, *_written(folder))
+
+
+def send_job(folder: Path) -> None:
+    """Let the further processes that torchrun has started run the job of this one."""
+    _store().set(_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_written(folder)]))
+
+
+def receive_job() -> tuple[DictConfig, Path]:
+    """The config and the run folder that the first process sends. Nothing is written into that folder here."""
+    folder, resumes, *written = json.loads(_store().get(_KEY))
+    if resumes:
+        os.environ[RESUMES] = resumes
+    return _set_up(Path(folder), *written), Path(folder)
+
+
+def _written(folder: Path) -> tuple[str, str]:
+    hydra_cfg, cfg = ((folder / ".hydra" / name).read_text(encoding="utf-8") for name in ("hydra.yaml", "config.yaml"))
+    return hydra_cfg, cfg
+
+
+def _store() -> Any:
+    """The key-value store by which the processes of torchrun find each other."""
+    from torch.distributed import rendezvous
+
+    return next(iter(rendezvous("env://")))[0]
+
+
+def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
+    setup_globals()  # the resolvers ${hydra:…} and ${now:…}
+    written: Any = OmegaConf.create(hydra_text)
+    resumes = bool(os.environ.get(RESUMES))
+    if resumes:  # the stored one could run anything
+        written.hydra.job_logging = own_logging()
+    typed = OmegaConf.structured(HydraConf)
+    OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
+    hydra_cfg = OmegaConf.merge({"hydra": typed}, written)
+    HydraConfig.instance().set_config(hydra_cfg)  # type: ignore[arg-type]
+    if is_rank_zero():
+        configure_log(hydra_cfg.hydra.job_logging)
+    cfg: Any = OmegaConf.create(text)
+    if resumes:
+        OmegaConf.update(cfg, "resume", str(folder), force_add=True)
+        os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def own_logging() -> Any:
+    """The logging that `conf/hydra/base.yaml` sets, as plain dicts and lists, interpolations and all."""
+    if GlobalHydra.instance().is_initialized():  # in the midst of a command
+        return OmegaConf.to_container(HydraConfig.instance().cfg.hydra.job_logging)  # type: ignore[union-attr]
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return OmegaConf.to_container(hydra.compose("train", return_hydra_config=True).hydra.job_logging)

@@ -1,0 +1,105 @@
+"""sweep=optuna: what it searches, that a kill loses no trial and repeats none, and that hopeless trials end early."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from conftest import FAST, InProcess, assert_error_line, command
+from sports_lightning.errors import UserError
+from sports_lightning.search import search_space
+
+QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
+
+
+def states(sweep: Path) -> Counter[str]:
+    with sqlite3.connect(sweep / "study.db") as database:
+        return Counter(state for (state,) in database.execute("select state from trials"))
+
+
+def test_overrides_become_a_search_space() -> None:
+    space, fixed = search_space(
+        ["a=tag(log,interval(1e-4,0.1))", "b=int(interval(1,9))", "c=range(2,8,2)", "d=x,y", "e=5", "f=1,2", "f=3"]
+    )
+    assert space == {
+        "a": FloatDistribution(1e-4, 0.1, log=True),
+        "b": IntDistribution(1, 9),
+        "c": IntDistribution(2, 6, step=2),
+        "d": CategoricalDistribution(("x", "y")),
+    }
+    assert fixed == ["e=5", "f=3"], "the command line's last word counts"
+    with pytest.raises(UserError, match="nothing to choose"):
+        search_space(["e=5"])
+
+
+def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sample: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    arguments = [*QUICK, f"data.root={sample}", "sweep=optuna", "sweep.parallel=2", f"hydra.sweep.dir={sweep}"]
+    arguments += ["trainer.max_epochs=2", "hydra.sweeper.n_trials=4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sports_lightning.train", *arguments],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while not (sweep / "2/checkpoints/last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
+    assert states(sweep)["RUNNING"] >= 1
+    assert "holds a sweep" in command("train", *arguments, cwd=tmp_path, check=False).stderr
+    printed = command("train", f"resume={sweep}", cwd=tmp_path).stdout
+    assert states(sweep) == {"COMPLETE": 4}
+    assert sorted(path.parent.name for path in sweep.glob("*/metrics.json")) == ["0", "1", "2", "3"]
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert len((sweep / "sweep.csv").read_text().splitlines()) == 5
+    assert {path.name for path in sweep.glob("*.png")} == {"history.png", "importance.png", "parallel_coordinates.png"}
+    best = max(json.loads(path.read_text())["val"]["acc"] for path in sweep.glob("*/metrics.json"))
+    with sqlite3.connect(sweep / "study.db") as database:
+        assert database.execute("select max(value) from trial_values").fetchone() == (best,)
+    (line,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
+    assert "sweep=" not in line
+
+
+def test_a_hopeless_trial_ends_early_and_is_no_failure(sample: Path, tmp_path: Path) -> None:
+    pruner = ["hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner", "+hydra.sweeper.pruner.lower=1.5"]
+    pruner += ["~hydra.sweeper.pruner.n_startup_trials", "hydra.sweeper.pruner.n_warmup_steps=0"]
+    pruner += ["hydra.sweeper.n_trials=1"]
+    arguments = [*QUICK, f"data.root={sample}", "sweep=optuna", *pruner, "hydra.sweep.dir=sweep", "trainer.devices=2"]
+    result = command("train", *arguments, "trainer.max_epochs=9", cwd=tmp_path)
+    assert "pruned after epoch 1: val/acc" in result.stdout
+    assert "did not finish" not in result.stderr
+    assert len((tmp_path / "sweep/0/metrics.csv").read_text().splitlines()) == 2
+    assert not (tmp_path / "sweep/0/metrics.json").exists()
+    assert states(tmp_path / "sweep") == {"PRUNED": 1}
+    refused = command("train", "resume=sweep", cwd=tmp_path, check=False)
+    assert "optuna.pruners.ThresholdPruner" in refused.stderr, "whoever has sent the folder could have named anything"
+    assert command("train", "resume=sweep", "trust=true", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["hydra.sweeper.maximize=[test/acc]"], "test/acc can't be an objective"),
+        (["hydra.sweeper.maximize=[]"], "hydra.sweeper.maximize=[val/acc]"),
+        (["hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense"),
+        (["optimizer.rl=interval(0,1)"], "optimizer.rl"),
+    ],
+)
+def test_a_search_that_can_not_work_is_refused(arguments: list[str], culprit: str, in_process: InProcess) -> None:
+    assert_error_line(in_process("train", *QUICK, "sweep=optuna", *arguments), culprit)
+
+
+def test_a_study_of_something_else_is_refused(in_process: InProcess, tmp_path: Path) -> None:
+    search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
+    in_process("train", *QUICK, *search, "hydra.sweeper.n_trials=0")
+    result = in_process("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")
+    assert_error_line(result, "the study search", "searches something else", "hydra.sweeper.study=NAME")
