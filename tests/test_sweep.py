@@ -51,7 +51,7 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sam
         "train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop", cwd=tmp_path, check=False
     )
     assert result.returncode == 1
-    assert "not started; again: python -m sports_lightning.train" in result.stderr
+    assert "not finished; again: python -m sports_lightning.train" in result.stderr
     assert not (tmp_path / "stopped/1/metrics.json").exists()
 
 

@@ -49,6 +49,8 @@ _OPTIONS_WITH_VALUE = (
     *("--info", "-i", "--experimental-rerun"),
 )
 
+_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
 _STARTED = time.monotonic()
 
 
@@ -104,6 +106,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 if is_of_torchrun():
                     raise UserError("torchrun can't start a sweep: run the jobs one by one, or leave torchrun out")
                 settings = OmegaConf.select(cfg, "sweep", default={})
+                if hydra_cfg.launcher._target_ != _BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
+                    settings = {**settings, "parallel": 1}
                 return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
                 if interrupted != folder:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.run_folder import is_over
@@ -44,6 +47,8 @@ class SweepJob:
     def start(self, command: str, sweep_folder: Path, slot: int, parallel: int) -> None:
         """Start its process, or one that goes on where an earlier one was interrupted, on its share of the machine."""
         environment = {**os.environ, SWEEP: str(sweep_folder.absolute())}
+        if environment.get("SLURM_NTASKS") == "1":  # Lightning would wait for SLURM to start a process a device
+            del environment["SLURM_NTASKS"]
         if has_checkpoint(self.folder):
             environment[RESUMES] = "1"
         self.slot = slot
@@ -61,12 +66,30 @@ class SweepJob:
             self.status = self.process.poll()
         return self.process is not None and self.status is None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a launcher on another machine sends back."""
+        return {**vars(self), "process": None}
+
     def end(self, number: int) -> None:
         """Hand a signal on and wait until the job has ended in good order."""
         if self.is_running() and self.process:
             if number != signal.SIGINT:  # which a terminal sends to both
                 self.process.send_signal(number)
             self.status = self.process.wait()
+
+
+class Begun(Callback):
+    """Hydra calls it at the start of a sweep, whatever launches the jobs.
+
+    Attributes:
+        folder: the sweep's.
+    """
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Remember where the sweep is."""
+        Begun.folder = Path(config.hydra.sweep.dir)
 
 
 class Sweep:
@@ -105,13 +128,25 @@ class Sweep:
                 self.command, sweep_folder, min(set(range(parallel)) - {other.slot for other in running}), parallel
             )
             if parallel == 1:
-                wait_for_one([job])
+                try:
+                    wait_for_one([job])
+                except SystemExit:  # a launcher has been told to make room; it starts the job once more
+                    job.end(signal.SIGTERM)
+                    raise
         return job
 
     def finish(self) -> None:
-        """Wait for the jobs that still run."""
+        """Wait for the jobs that still run, and take in those that a launcher has run elsewhere."""
         for job in self.jobs:
             wait_for_one([job])
+        if Begun.folder:
+            self.folder = Begun.folder
+            known = {job.folder for job in self.jobs}
+            for file in sorted(self.folder.absolute().glob("*/.hydra/overrides.yaml")):
+                folder = file.parents[1]
+                if folder not in known:
+                    overrides: Any = OmegaConf.to_container(OmegaConf.load(file))
+                    self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
 
     def interrupt(self, interrupted: Interrupted) -> None:
         """Let the running jobs end in good order."""
@@ -125,7 +160,7 @@ class Sweep:
         if lacking:
             print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
         for job in lacking:
-            why = "not started" if job.status is None else f"exit status {job.status}"
+            why = "not finished" if job.status is None else f"exit status {job.status}"
             alone = command_line(self.command, job.overrides)
             print(f"  {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
         if self.command == "train" and (lacking or self.interrupted):
