@@ -56,10 +56,16 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sam
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
     assert states(sweep)["RUNNING"] >= 1
     assert "holds a sweep" in command("train", *arguments, cwd=tmp_path, check=False).stderr
+    another = subprocess.Popen(
+        [sys.executable, "-m", "sports_lightning.train", f"resume={sweep}"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     printed = command("train", f"resume={sweep}", cwd=tmp_path).stdout
+    assert another.communicate()[1] == "", "two processes take part in one study"
     assert states(sweep) == {"COMPLETE": 4}
     assert sorted(path.parent.name for path in sweep.glob("*/metrics.json")) == ["0", "1", "2", "3"]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert command("train", f"resume={sweep}", cwd=tmp_path).stdout.count("finished") == 0, "nothing is left"
     assert len((sweep / "sweep.csv").read_text().splitlines()) == 5
     assert {path.name for path in sweep.glob("*.png")} == {"history.png", "importance.png", "parallel_coordinates.png"}
     best = max(json.loads(path.read_text())["val"]["acc"] for path in sweep.glob("*/metrics.json"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from conftest import FAST, command
+from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
 
@@ -28,7 +29,11 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(sample: Path,
         figures = json.loads((job / "metrics.json").read_text())
         assert set(figures) == {"val", "test", "train"}
         assert [path.name for path in job.glob("*.log")] == ["train.log"], "no stray logs of other ranks"
-        assert len(list((job / "wandb").glob("offline-run-*"))) == 1, "one tracked run a job"
+        (tracked,) = (job / "wandb").glob("offline-run-*")  # one a job
+        run = read_offline_run(tracked)
+        assert run.group == folder.name
+        assert run.config["optimizer"]["lr"] == lr
+        assert run.summary["best/test/acc"] == figures["test"]["acc"]
     losses = [json.loads((folder / name / "metrics.json").read_text())["train"]["loss"] for name in "01"]
     assert losses[0] != losses[1], "each trained with its own rate"
 

@@ -24,9 +24,10 @@ _COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")
 _PICTURES = 64  # in a table
 
 
-def wandb_logger(save_dir: str, **arguments: Any) -> WandbLogger:
+def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> WandbLogger:
     """A `WandbLogger` that never asks and never waits for a server that is not there.
 
+    `log_model` is not passed on: Lightning would log the checkpoint before it has its temperature (see log_results).
     WANDB_MODE, where set, decides. A run that goes on in its folder keeps its W&B run. `arguments` are those of
     WandbLogger and of `wandb.init`; without a `group` the jobs of a sweep are one, with the sweep folder's name.
     """
@@ -60,12 +61,18 @@ def log_settings(loggers: list[Logger], cfg: DictConfig, facts: dict[str, Any]) 
 
 
 def log_results(
-    logger: Logger, folder: Path, evaluation: Evaluation, figures: dict[str, dict[str, Any]], facts: dict[str, Any]
+    logger: Logger,
+    cfg: DictConfig,
+    folder: Path,
+    evaluation: Evaluation,
+    figures: dict[str, dict[str, Any]],
+    facts: dict[str, Any],
 ) -> None:
     """Put the best checkpoint's figures into a dashboard, and what else it can show.
 
     Args:
         logger: of the dashboard.
+        cfg: `conf/train.yaml`.
         folder: of the run, with its report.
         evaluation: of the split that `predictions.csv` is of.
         figures: of `metrics.json`.
@@ -81,6 +88,10 @@ def log_results(
         matrix = wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=evaluation.classes)
         report = wandb.Html((folder / "report.html").open(encoding="utf-8"), inject=False)
         logger.experiment.log({"confusion_matrix": matrix, "predictions": _pictures(evaluation), "report": report})
+        if cfg.logger.wandb.log_model:
+            artifact = wandb.Artifact(f"model-{logger.experiment.id}", "model", metadata=of_best)
+            artifact.add_file(str(folder / "checkpoints" / "best.ckpt"))
+            logger.experiment.log_artifact(artifact)
 
 
 def _pictures(evaluation: Evaluation) -> "wandb.Table":

@@ -68,7 +68,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     write_json(folder / "metrics.json", figures)  # the last one that counts: a run that has it is finished
     write_report(cfg, run, folder, classifier, seen, evaluations[predicted], figures, facts, epochs)
     for logger in run.loggers:
-        log_results(logger, folder, evaluations[predicted], figures, facts)
+        log_results(logger, cfg, folder, evaluations[predicted], figures, facts)
         logger.finalize("success")
     print_figures(figures)
 

@@ -26,9 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sports_lightning.errors import UserError
 from sports_lightning.locks import lock
 from sports_lightning.record import differences
-from sports_lightning.run_folder import PRUNED, is_finished
+from sports_lightning.run_folder import PRUNED, is_finished, write_text
 from sports_lightning.search_plots import write_plots
 from sports_lightning.sweep import SweepJob, wait_for_one
+from sports_lightning.sweep_folder import MULTIRUN
 
 Direction = Literal["maximize", "minimize"]
 
@@ -49,7 +50,8 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
     wanted = objectives(settings)
     space, fixed = search_space([*(f"{key}={value}" for key, value in settings.params.items()), *arguments])
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "multirun.yaml")  # as Hydra's own sweeper does
+    if not (folder / MULTIRUN).exists():  # as Hydra's own sweeper does
+        write_text(folder / MULTIRUN, OmegaConf.to_yaml(config))
     study = _open_study(settings, space, wanted, folder)
     trials = _Trials(study, space, settings.n_trials, folder)
     jobs: dict[int, SweepJob] = {}

@@ -144,7 +144,7 @@ class Sweep:
             known = {job.folder for job in self.jobs}
             for file in sorted(self.folder.absolute().glob("*/.hydra/overrides.yaml")):
                 folder = file.parents[1]
-                if folder not in known:
+                if folder not in known and is_free(folder):  # else it runs in another process
                     overrides: Any = OmegaConf.to_container(OmegaConf.load(file))
                     self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
 

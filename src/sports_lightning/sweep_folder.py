@@ -12,7 +12,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.targets import check_targets
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
-_WRITTEN = "multirun.yaml"  # by Hydra's sweeper and by ours
+MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
 
 # Hydra's own settings that can't run anything, as long as they name no `_target_`.
 _HARMLESS = re.compile(r"hydra\.(mode|sweep\.(dir|subdir)|sweeper\.(?!storage$).*)$")
@@ -32,7 +32,7 @@ def check_sweep_dir(arguments: list[str]) -> None:
     """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.sweep.dir=")]
     folder = Path(named[-1].strip("'\"")) if named else None
-    if folder and (folder / _WRITTEN).exists():
+    if folder and (folder / MULTIRUN).exists():
         raise UserError(f"{folder} holds a sweep: resume={folder} goes on with it; or choose another hydra.sweep.dir")
 
 
@@ -46,20 +46,20 @@ def resumed_sweep(arguments: list[str]) -> list[str] | None:
     """
     named = [argument for argument in arguments if argument.startswith("resume=")]
     folder = Path(named[0].removeprefix("resume=").strip("'\"")).expanduser().absolute() if named else None
-    if folder is None or not (folder / _WRITTEN).is_file():
+    if folder is None or not (folder / MULTIRUN).is_file():
         return None
     others = [argument for argument in arguments if argument not in (named[0], "trust=true", "-m", "--multirun")]
     if others:
         raise UserError(f"{named[0]} takes the sweep's own settings: leave out {others[0]}")
     try:
-        written: Any = OmegaConf.to_container(OmegaConf.load(folder / _WRITTEN), resolve=False)
+        written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
         hydra_cfg = written["hydra"]
         overrides = [*map(str, hydra_cfg["overrides"]["hydra"]), *map(str, hydra_cfg["overrides"]["task"])]
         sources = [source["path"] for source in hydra_cfg["runtime"]["config_sources"]
                    if source["provider"] == "command-line"]  # fmt: skip
         begun_in = Path(hydra_cfg["runtime"]["cwd"])
     except Exception as error:  # whatever a torn or foreign file leads the parser into
-        raise UserError(f"{folder / _WRITTEN} can't be read: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{folder / MULTIRUN} can't be read: {' '.join(str(error).split())[:200]}") from error
     if "trust=true" not in arguments:
         _check_harmless(overrides, sources, named[0])
     if not begun_in.is_dir():
