@@ -19,11 +19,12 @@ QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=fa
 
 
 class BrokenInBatch(nn.Module):
-    """Cross-entropy, but not a number in one batch."""
+    """Cross-entropy, but not a number in one batch, on all devices or on one."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, device: str | None = None) -> None:
         super().__init__()
-        self.batch, self.calls = batch, 0
+        is_broken = device in (None, os.environ.get("LOCAL_RANK", "0"))
+        self.batch, self.calls = batch if is_broken else 0, 0
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         self.calls += 1
@@ -47,6 +48,17 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 3, "the last good one"
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+
+
+def test_on_one_of_two_devices_it_stops_both_and_names_the_pictures_of_that_one(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    arguments = [*BROKEN, "+loss.function.batch=2", "+loss.function.device='1'", "trainer.devices=2"]
+    result = command("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run", cwd=tmp_path, check=False)
+    assert_error_line((result.returncode, result.stderr), "infinite or not a number in epoch 1, batch 2")
+    _, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
+    assert len(files) == 8, "half of the batch"
 
 
 def test_such_a_step_is_left_out_on_demand(in_process: InProcess, sample: Path, tmp_path: Path) -> None:

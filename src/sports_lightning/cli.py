@@ -4,8 +4,6 @@ No torch in here: `--help` and `--cfg job` must answer at once.
 """
 
 import ctypes
-import difflib
-import errno
 import logging
 import os
 import re
@@ -13,18 +11,19 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
+from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
 from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
@@ -83,7 +82,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     def report(error: Exception, more: str = "") -> None:
         nonlocal exit_status
         exit_status = 1
-        line = _one_line(error, config_name)
+        line = one_line(error, config_name)
         if wants_traceback or line is None:
             raise error
         print(f"error: {line}{more}", file=sys.stderr)
@@ -261,46 +260,3 @@ def _remove_if_nothing_was_written(folder: Path) -> None:
         for file in (log, folder / LOCK):
             file.unlink(missing_ok=True)
         folder.rmdir()
-
-
-def _one_line(error: Exception, config_name: str) -> str | None:
-    """The message for an error that the user can put right, or None for a bug of ours."""
-    for cause in _chain(error):
-        if isinstance(cause, UserError):
-            # An error raised in a data-loading worker arrives with the worker's traceback before its message.
-            return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadablePicture: ", "", str(cause).strip().splitlines()[-1])
-    if isinstance(error, InstantiationException) and error.__cause__:
-        return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return " ".join(str(error).split()) + _suggestion(str(error), config_name)
-    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        return f"{error.filename or 'a file'}: {error.strerror}"
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
-        return " ".join(str(error).split())
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _suggestion(message: str, config_name: str) -> str:
-    """How to put right a key that the config does not have."""
-    found = re.search(r"Could not override '([^']+)'", message)
-    if not found:
-        return ""
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(hydra.compose(config_name), resolve=False)))
-    if found[1] in known:  # Hydra refuses new keys inside a group of keys
-        return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
-    close = difflib.get_close_matches(found[1], known, n=1)
-    return f" Did you mean {close[0]}?" if close else " See --help for the keys there are."
-
-
-def _keys(tree: object, prefix: str = "") -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")

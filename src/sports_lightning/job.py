@@ -5,6 +5,7 @@ torchrun starts those of all machines, whose disks need not be shared: the first
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     HydraConfig.instance().set_config(hydra_cfg)  # type: ignore[arg-type]
     if is_rank_zero():
         configure_log(hydra_cfg.hydra.job_logging)
+    else:
+        logging.disable(logging.INFO)  # the first process says it for all
     cfg: Any = OmegaConf.create(text)
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
