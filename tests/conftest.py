@@ -35,9 +35,7 @@ for name in ("WANDB_MODE", "WANDB_API_KEY"):
 
 def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `python -m sports_lightning.<module>` as a user would."""
-    os.environ.pop(
-        "WANDB_SERVICE", None
-    )  # a test in this process may have started one, which would outlive the command
+    os.environ.pop("WANDB_SERVICE", None)  # of another test in this process: it would write after the command's end
     result = subprocess.run(
         [sys.executable, "-m", f"sports_lightning.{module}".removesuffix("."), *arguments],
         cwd=cwd,
