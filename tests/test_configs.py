@@ -31,6 +31,7 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
         pytest.importorskip(EXTRA[choice])
     group, name = choice.split("=")
     override = f"{group}=[default,{name}]" if group == "callbacks" and name != "default" else choice
+    monkeypatch.chdir(tmp_path)  # where MLflow's database goes
     cfg = composed(tmp_path, override, "model.pretrained=false", *NEEDS.get(choice, []))
     classes = ["a", "b", "c"]
     classifier = build_classifier(cfg.model, classes, tmp_path)

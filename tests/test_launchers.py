@@ -24,8 +24,10 @@ def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(samp
         [sys.executable, "-m", "sports_lightning.train", *sweep],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    deadline = time.monotonic() + 200
     while not (tmp_path / "sweep/0/checkpoints/last.ckpt").exists():
         assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     found = subprocess.run(["pgrep", "-f", f"submitit.core._submit .*{tmp_path}"], capture_output=True, text=True)
     (number,) = found.stdout.split()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,10 +49,14 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sam
     (again,) = [line for line in result.stderr.splitlines() if "again:" in line]
     assert "optimizer.name=nope" in again
     assert "adamw" not in again
-    finished = (tmp_path / "sweep/1/metrics.json").stat().st_mtime_ns
+    kept = {path: path.read_bytes() for path in (tmp_path / "sweep/1").rglob("*") if path.is_file()}
     result = command("train", "resume=sweep", cwd=tmp_path, check=False)
     assert "optimizer.name=nope" in result.stderr, "what was left to do is tried once more"
-    assert (tmp_path / "sweep/1/metrics.json").stat().st_mtime_ns == finished, "and nothing else"
+    after = {path: path.read_bytes() for path in kept}
+    assert [path.name for path in kept if kept[path] != after[path]] == [], "and nothing else"
+    shutil.move(tmp_path / "sweep", tmp_path / "René (2)")
+    moved = command("train", "resume='René (2)'", cwd=tmp_path, check=False)
+    assert f"was begun in {tmp_path}/sweep: move the folder back there" in moved.stderr
     result = command(
         "train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop", cwd=tmp_path, check=False
     )

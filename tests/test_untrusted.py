@@ -137,7 +137,7 @@ def test_a_run_folder_whose_logging_would_run_code(
 
 def test_our_own_configs_are_among_the_building_blocks() -> None:
     conf = Path(__file__).parents[1] / "conf"
-    for file in conf.rglob("*.yaml"):
+    for file in (file for file in conf.rglob("*.yaml") if "hydra" not in file.relative_to(conf).parts):
         check_targets(yaml.safe_load(file.read_text()), str(file))
     with pytest.raises(UserError, match=r"os\.system"):
         check_targets({"a": [{"b": {"_target_": "os.system"}}]}, "x")
@@ -234,3 +234,52 @@ def test_mutated_pictures_are_decoded_or_refused(sample: Path, tmp_path: Path) -
         [sys.executable, str(script), str(sample), "--inputs", "400"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def sweep_folder(tmp_path: Path, cwd: str, of_hydra: list[str], of_task: list[str], sources: list[str]) -> Path:
+    """As somebody could have made it."""
+    folder = tmp_path / "evil/sweep"
+    folder.mkdir(parents=True)
+    overrides = {"hydra": ["hydra.mode=MULTIRUN", *of_hydra], "task": of_task}
+    runtime = {"cwd": cwd, "config_sources": [{"path": path, "provider": "command-line"} for path in sources]}
+    written = {"hydra": {"overrides": overrides, "runtime": runtime, "job": {"config_name": "train"}}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump(written))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("of_hydra", "of_task", "sources"),
+    [
+        ([], ["loss.function._target_=os.system"], []),
+        ([], ["++loss.function=choice({_target_:subprocess.call,args:[[touch,TOUCHED]]})"], []),
+        ([], ["++loss.function={_target_:subprocess.call,args:[[touch,TOUCHED]]},{_target_:os.system}"], []),
+        ([], ["experiment=../../../../../../../../proc/self/cwd/evil"], []),
+        ([], ["+x@hydra.launcher=y"], []),
+        ([], ["/experiment=/evil"], []),
+        (["hydra/sweeper=optuna", "++hydra.sweeper.params={loss:'{function:{_target_:os.system}}'}"], [], []),
+        (["hydra.launcher._target_=os.system"], [], []),
+        (["hydra.job_logging.formatters.simple.()=os.system"], [], []),
+        (["hydra/launcher=submitit_slurm", "hydra.launcher.setup=[touch TOUCHED]"], [], []),
+        (["hydra.sweep.subdir=/tmp/elsewhere"], [], []),
+        ([], [], ["evil/conf"]),
+    ],
+)
+def test_a_strangers_sweep_runs_nothing_of_his(
+    of_hydra: list[str], of_task: list[str], sources: list[str], tmp_path: Path, in_process: InProcess
+) -> None:
+    touched = tmp_path / "touched"
+    of_task = [override.replace("TOUCHED", str(touched)) for override in of_task]
+    folder = sweep_folder(tmp_path, str(tmp_path), of_hydra, [*FAST, "logger=csv", *of_task], sources)
+    assert_error_line(in_process("train", f"resume={folder}"), "trust=true")
+    assert not touched.exists()
+
+
+def test_a_strangers_working_folder_is_not_imported_from(sample: Path, tmp_path: Path) -> None:
+    quick = ["logger=csv", "data.audit=false", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false"]
+    folder = sweep_folder(tmp_path, "evil", [], [*FAST, *quick, f"data.root={sample}", "seed=0"], [])
+    (tmp_path / "evil/sports_lightning").mkdir()
+    (tmp_path / "evil/sports_lightning/__init__.py").touch()
+    (tmp_path / "evil/sports_lightning/train.py").write_text("open('touched', 'w')")
+    command("train", f"resume={folder}", cwd=tmp_path)
+    assert not (tmp_path / "evil/touched").exists()
+    assert (folder / "0/metrics.json").exists()

@@ -6,8 +6,8 @@ No torch in here: `--help` and `--cfg job` must answer at once.
 import ctypes
 import logging
 import os
-import re
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -23,13 +23,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
+from sports_lightning.command_lines import quoted
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
 from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
-from sports_lightning.sweep import Sweep, SweepJob
+from sports_lightning.sweep import BASIC_LAUNCHER, Sweep, SweepJob
 from sports_lightning.sweep_folder import check_sweep_dir, resumed_sweep
+from sports_lightning.targets import check_targets
 
 # Warnings of libraries about their own insides or about choices that the config documents.
 _NOT_FOR_USERS = (
@@ -48,9 +50,11 @@ _OPTIONS_WITH_VALUE = (
     *("--info", "-i", "--experimental-rerun"),
 )
 
-_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-
 _STARTED = time.monotonic()
+
+
+class _EndOfSweep(BaseException):
+    """What has been reported stops all jobs; no Exception, about which Hydra would say more."""
 
 
 def seconds_since_start() -> float:
@@ -88,6 +92,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         print(f"error: {line}{more}", file=sys.stderr)
 
     sweep = Sweep(config_name)
+    of_sweep = None  # the arguments of a sweep that goes on
     before: dict[Path, bytes] = {}  # what Hydra writes over in a run folder that is used again
 
     def compose(cfg: DictConfig) -> SweepJob | None:
@@ -100,12 +105,15 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             )
             return None
         os.environ["HYDRA_FULL_ERROR"] = str(int(wants_traceback))  # for the processes that this one starts
+        is_job = hydra_cfg.mode == RunMode.MULTIRUN
         try:
-            if hydra_cfg.mode == RunMode.MULTIRUN:
+            if is_job:
                 if is_of_torchrun():
                     raise UserError("torchrun can't start a sweep: run the jobs one by one, or leave torchrun out")
+                if of_sweep and not of_sweep.is_trusted:
+                    check_targets(OmegaConf.to_container(cfg), f"resume={of_sweep.folder}")
                 settings = OmegaConf.select(cfg, "sweep", default={})
-                if hydra_cfg.launcher._target_ != _BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
+                if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
                 return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
@@ -116,6 +124,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 run(cfg, folder)
         except UserError as error:
             report(error)
+            if is_job:  # it would be the next one's too
+                raise _EndOfSweep from error
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
         return None
@@ -171,11 +181,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 sys.argv[1:] = _gather(arguments, positional)
             before |= check_run_dir(arguments)
             if of_sweep:
-                sys.argv[1:] = of_sweep
+                sys.argv[1:] = of_sweep.arguments
+                sweep.folder, sweep.kept = of_sweep.folder, of_sweep.kept
             else:
-                check_sweep_dir(arguments)
+                check_sweep_dir(arguments, config_name)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
             sweep.finish()
+    except _EndOfSweep:
+        pass
     except (HydraException, OmegaConfBaseException, UserError) as error:
         report(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
@@ -187,9 +200,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         exit_status = interrupted.exit_status
         print(interrupted, file=sys.stderr)
         sweep.interrupt(interrupted)
-    if sweep.jobs:
-        lacking = sweep.print_summary()
-        exit_status = exit_status or int(lacking)
+    finally:
+        sweep.stop(signal.SIGTERM)  # what still runs after an error
+    if sweep.jobs or of_sweep:
+        try:
+            lacking = sweep.print_summary()
+            exit_status = exit_status or int(lacking)
+        except NotWritten as error:
+            report(error)
     sys.exit(exit_status)
 
 
@@ -216,11 +234,6 @@ def _gather(arguments: list[str], key: str) -> list[str]:
     if any(argument.startswith(f"{key}=") for argument in arguments):
         raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
     return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
-
-
-def quoted(text: str) -> str:
-    """`text` as a value that Hydra's override grammar takes as it is."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 
 def _reuse_freed_memory() -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+EXIT_STATUSES = [128 + number for number in _SIGNALS]  # of a command that such a signal has ended
 
 _received = 0
 _is_deferred = False

@@ -1,5 +1,6 @@
 """Locks on files, by which processes agree on who writes what. No torch in here."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -17,11 +18,16 @@ def lock(file: Path, wait: bool = False) -> int | None:
 
     Returns:
         A file descriptor, or None where another process holds it.
+
+    Raises:
+        OSError: the drive has no locks.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
+    except OSError as error:
         os.close(descriptor)
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # a drive without locks
+            raise
         return None
     return descriptor

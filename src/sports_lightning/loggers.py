@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from sports_lightning.data.ledger import printable
 from sports_lightning.evaluation import Evaluation
+from sports_lightning.job import is_rank_zero
 from sports_lightning.metrics import NAMES
 from sports_lightning.network import why_unreachable
 from sports_lightning.pages import thumbnail
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")
+COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")
 _PICTURES = 64  # in a table
 
 
@@ -37,7 +38,8 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
     reason = None if "WANDB_MODE" in os.environ else why_offline()
     if reason:
         log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    if is_rank_zero():
+        Path(save_dir).mkdir(parents=True, exist_ok=True)
     earlier = sorted(Path(save_dir, "wandb").glob("*run-*-*"))  # (offline-)run-TIME-ID
     if earlier:
         arguments = {**arguments, "id": earlier[0].name.rsplit("-", 1)[1], "resume": "allow"}
@@ -79,7 +81,7 @@ def log_results(
         facts: of `run.json`.
     """
     of_best = {f"best/{split}/{name}": values[name] for split, values in figures.items() for name in NAMES}
-    costs = {name: facts[name] for name in _COSTS}
+    costs = {name: facts[name] for name in COSTS}
     logger.log_metrics({**of_best, **costs})
     if isinstance(logger, WandbLogger):
         import wandb
@@ -88,7 +90,7 @@ def log_results(
         matrix = wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=evaluation.classes)
         report = wandb.Html((folder / "report.html").open(encoding="utf-8"), inject=False)
         logger.experiment.log({"confusion_matrix": matrix, "predictions": _pictures(evaluation), "report": report})
-        if cfg.logger.wandb.log_model:
+        if OmegaConf.select(cfg, "logger.wandb.log_model", default=False):
             artifact = wandb.Artifact(f"model-{logger.experiment.id}", "model", metadata=of_best)
             artifact.add_file(str(folder / "checkpoints" / "best.ckpt"))
             logger.experiment.log_artifact(artifact)

@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from sports_lightning.errors import Pruned
+from sports_lightning.metrics import NAMES
 from sports_lightning.run_folder import PRUNED, write_json
 from sports_lightning.sweep_folder import own_sweep
 
@@ -27,6 +28,14 @@ class ReportToSearch(Callback):
         self.folder, self.sweep, self.settings, self.objective, self.number = folder, sweep, settings, objective, number
         self.trial: Any = None
         self.pruned: dict[str, float] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the run has been given up."""
+        return {"pruned": self.pruned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of a run that was interrupted in the epoch that it was given up in."""
+        self.pruned = state_dict["pruned"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the trial, in one process."""
@@ -63,7 +72,7 @@ def reports_to_search() -> ReportToSearch | None:
     """The callback for a run that is a trial of a search with one objective that validation tells; None for others."""
     hydra_cfg, sweep = HydraConfig.get(), own_sweep()
     objectives = [*hydra_cfg.sweeper.get("maximize", []), *hydra_cfg.sweeper.get("minimize", [])]
-    if sweep is None or len(objectives) != 1 or not objectives[0].startswith("val/"):
+    if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in NAMES]:
         return None
     return ReportToSearch(
         Path(hydra_cfg.runtime.output_dir), sweep, hydra_cfg.sweeper, objectives[0], hydra_cfg.job.num

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.calibration import reliability
 from sports_lightning.classifier import Classifier
-from sports_lightning.cli import quoted
+from sports_lightning.command_lines import quoted
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
 from sports_lightning.evaluation import Evaluation

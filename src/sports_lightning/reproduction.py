@@ -18,7 +18,7 @@ from sports_lightning.job import own_logging
 from sports_lightning.record import differences, flatten, read_pictures
 from sports_lightning.resume import load_config
 from sports_lightning.run_folder import read_csv
-from sports_lightning.targets import check_targets
+from sports_lightning.targets import check_targets, distrust_working_folder
 
 # What no two runs share, and what says nothing of the result.
 _OWN = (
@@ -81,6 +81,7 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
     config = load_config(original)
     if not trust:
         check_targets(config, f"run={original}")
+        distrust_working_folder()
     cfg = OmegaConf.create(config)
     OmegaConf.set_struct(cfg, True)
     try:

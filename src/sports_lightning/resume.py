@@ -11,7 +11,7 @@ from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import FolderTaken, UserError
 from sports_lightning.locks import lock
 from sports_lightning.run_folder import is_finished, is_over
-from sports_lightning.targets import check_targets
+from sports_lightning.targets import check_targets, distrust_working_folder
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
@@ -89,7 +89,7 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        is_unfinished = not is_finished(run) and _begun_in(run) == run.resolve()
+        is_unfinished = not is_over(run) and _begun_in(run) == run.resolve()
         if is_unfinished and _settings_of(run) == wanted and is_free(run):
             return run
     return None
@@ -112,10 +112,11 @@ def resumed_folder(arguments: list[str]) -> Path | None:
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
         raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
-    if is_finished(folder):
+    if is_over(folder):
         raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
     if "trust=true" not in arguments:
         check_targets(load_config(folder), f"resume={value}")
+        distrust_working_folder()
     begun_in = _begun_in(folder)
     if begun_in != folder.resolve():
         raise UserError(f"resume={value} was begun as {begun_in}: move the folder back there, where its settings point")

@@ -17,11 +17,15 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from sports_lightning.command_lines import command_line
+from sports_lightning.errors import UserError
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
-from sports_lightning.run_folder import is_over
+from sports_lightning.run_folder import is_over, write_bytes
 from sports_lightning.sweep_folder import SWEEP
-from sports_lightning.sweep_results import command_line, write_table
+from sports_lightning.sweep_results import write_table
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -55,7 +59,8 @@ class SweepJob:
         if parallel > 1 and (gpus := _gpus()):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::parallel] or [gpus[slot % len(gpus)]])
         arguments = [sys.executable, "-m", f"sports_lightning.{command}", "--job", str(self.folder)]
-        self.process = subprocess.Popen(arguments, env=environment)
+        # A signal to the group, such as a terminal's Ctrl-C, comes once, by way of this process.
+        self.process = subprocess.Popen(arguments, env=environment, process_group=0)
         if parallel > 1 and hasattr(os, "sched_setaffinity"):  # torch takes as many threads as it has cores
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(self.process.pid, cores[slot::parallel] or [cores[slot % len(cores)]])
@@ -70,26 +75,20 @@ class SweepJob:
         """What a launcher on another machine sends back."""
         return {**vars(self), "process": None}
 
-    def end(self, number: int) -> None:
-        """Hand a signal on and wait until the job has ended in good order."""
-        if self.is_running() and self.process:
-            if number != signal.SIGINT:  # which a terminal sends to both
-                self.process.send_signal(number)
-            self.status = self.process.wait()
-
 
 class Begun(Callback):
-    """Hydra calls it at the start of a sweep, whatever launches the jobs.
+    """Hydra calls it at the start of a sweep.
 
     Attributes:
-        folder: the sweep's.
+        folder: the sweep's, where its jobs run elsewhere.
     """
 
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Remember where the sweep is."""
-        Begun.folder = Path(config.hydra.sweep.dir)
+        """Remember where the sweep is, of trainings that another launcher than Hydra's own starts elsewhere."""
+        if config.hydra.launcher._target_ != BASIC_LAUNCHER and config.hydra.job.config_name == "train":
+            Begun.folder = Path(os.path.abspath(config.hydra.sweep.dir))
 
 
 class Sweep:
@@ -103,6 +102,7 @@ class Sweep:
         self.command = command
         self.jobs: list[SweepJob] = []
         self.folder = Path()
+        self.kept: dict[Path, bytes] = {}  # what Hydra writes over in a sweep that goes on
         self.interrupted = 0  # the exit status, once a signal has come
 
     def run(self, folder: Path, sweep_folder: Path, overrides: list[str], settings: Mapping[str, Any]) -> SweepJob:
@@ -115,7 +115,9 @@ class Sweep:
             settings: `conf/sweep/default.yaml`.
         """
         self.folder = sweep_folder
-        parallel = settings.get("parallel", 1)
+        for file in [file for file in self.kept if file.is_relative_to(folder) or file.parent == sweep_folder]:
+            write_bytes(file, self.kept.pop(file))
+        parallel = parallel_jobs(settings)
         job = SweepJob(folder, overrides)
         while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:
             wait_for_one(running)
@@ -131,7 +133,7 @@ class Sweep:
                 try:
                     wait_for_one([job])
                 except SystemExit:  # a launcher has been told to make room; it starts the job once more
-                    job.end(signal.SIGTERM)
+                    self.stop(signal.SIGTERM)
                     raise
         return job
 
@@ -140,19 +142,24 @@ class Sweep:
         for job in self.jobs:
             wait_for_one([job])
         if Begun.folder:
-            self.folder = Begun.folder
-            known = {job.folder for job in self.jobs}
-            for file in sorted(self.folder.absolute().glob("*/.hydra/overrides.yaml")):
-                folder = file.parents[1]
-                if folder not in known and is_free(folder):  # else it runs in another process
-                    overrides: Any = OmegaConf.to_container(OmegaConf.load(file))
-                    self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
+            self.folder, Begun.folder = Begun.folder, None
+            for file in sorted(self.folder.glob("*/.hydra/overrides.yaml")):
+                overrides: Any = OmegaConf.to_container(OmegaConf.load(file))
+                self.jobs.append(SweepJob(file.parents[1], overrides, 0 if is_over(file.parents[1]) else None))
+
+    def stop(self, number: int) -> None:
+        """Hand a signal on to the jobs that run, and wait until they have ended in good order."""
+        running = [job for job in self.jobs if job.is_running()]
+        for job in running:
+            if job.process:
+                job.process.send_signal(number)
+        for job in running:
+            wait_for_one([job])
 
     def interrupt(self, interrupted: Interrupted) -> None:
-        """Let the running jobs end in good order."""
+        """End with a signal that has come."""
         self.interrupted = interrupted.exit_status
-        for job in self.jobs:
-            job.end(interrupted.number)
+        self.stop(interrupted.number)
 
     def print_summary(self) -> bool:
         """Say which jobs did not finish and how to run just those; return whether there are any."""
@@ -169,6 +176,18 @@ class Sweep:
             write_table(self.folder.absolute())
         print(self.folder.absolute(), flush=True)
         return bool(lacking)
+
+
+def parallel_jobs(settings: Mapping[str, Any]) -> int:
+    """`sweep.parallel`.
+
+    Raises:
+        UserError: it is no number of jobs.
+    """
+    parallel = settings.get("parallel", 1)
+    if not isinstance(parallel, int) or parallel < 1:
+        raise UserError(f"sweep.parallel={parallel} must be a whole number of at least 1")
+    return parallel
 
 
 def wait_for_one(jobs: Sequence[SweepJob]) -> None:

@@ -2,20 +2,45 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from sports_lightning import CONF_DIR
+from sports_lightning.command_lines import quoted
 from sports_lightning.errors import UserError
-from sports_lightning.targets import check_targets
+from sports_lightning.targets import distrust_working_folder
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
 MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
 
-# Hydra's own settings that can't run anything, as long as they name no `_target_`.
-_HARMLESS = re.compile(r"hydra\.(mode|sweep\.(dir|subdir)|sweeper\.(?!storage$).*)$")
+# All that a stranger's sweep may set of Hydra's own: these act before a job's config is there to be looked at.
+_HARMLESS = re.compile(
+    r"hydra\.mode=MULTIRUN|hydra/sweeper=optuna|hydra/launcher=submitit_(local|slurm)"
+    r"|hydra\.launcher\.(partition|qos|account|nodes|tasks_per_node|cpus_per_task|gpus_per_node|mem_gb|timeout_min)=[\w.-]+"
+    r"|hydra\.sweeper\.(n_trials|seed|study)=\w+|hydra\.sweeper\.(maximize|minimize)=\[[\w/, ]*\]"
+    r"|hydra\.sweeper\.(sampler|pruner)\._target_=optuna\.(samplers|pruners)\.\w+"
+    r"|[+~]{0,2}hydra\.sweeper\.(sampler|pruner)\.(?!_)\w+(=[\w.+-]+)?"
+)
+
+
+@dataclass(frozen=True)
+class ResumedSweep:
+    """A sweep that goes on.
+
+    Attributes:
+        folder: the sweep's.
+        arguments: of the command line that goes on with it.
+        is_trusted: whether its configs may name what they like.
+        kept: Hydra's files of the sweep and its jobs, which Hydra writes over.
+    """
+
+    folder: Path
+    arguments: list[str]
+    is_trusted: bool
+    kept: dict[Path, bytes]
 
 
 def own_sweep() -> Path | None:
@@ -24,7 +49,7 @@ def own_sweep() -> Path | None:
     return Path(folder) if folder else None
 
 
-def check_sweep_dir(arguments: list[str]) -> None:
+def check_sweep_dir(arguments: list[str], command: str) -> None:
     """Before a sweep that names its folder itself (`hydra.sweep.dir=FOLDER`).
 
     Raises:
@@ -33,11 +58,12 @@ def check_sweep_dir(arguments: list[str]) -> None:
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.sweep.dir=")]
     folder = Path(named[-1].strip("'\"")) if named else None
     if folder and (folder / MULTIRUN).exists():
-        raise UserError(f"{folder} holds a sweep: resume={folder} goes on with it; or choose another hydra.sweep.dir")
+        way_on = f"resume={folder} goes on with it; or " if command == "train" else ""
+        raise UserError(f"{folder} holds a sweep: {way_on}choose another hydra.sweep.dir")
 
 
-def resumed_sweep(arguments: list[str]) -> list[str] | None:
-    """The arguments that go on with the sweep that `resume=FOLDER` names; None where it names no sweep.
+def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
+    """The sweep that `resume=FOLDER` names; None where it names none.
 
     The process changes to the folder that the sweep was begun in.
 
@@ -45,38 +71,59 @@ def resumed_sweep(arguments: list[str]) -> list[str] | None:
         UserError: it can't be read, was moved, could run anything, or there are other arguments.
     """
     named = [argument for argument in arguments if argument.startswith("resume=")]
-    folder = Path(named[0].removeprefix("resume=").strip("'\"")).expanduser().absolute() if named else None
-    if folder is None or not (folder / MULTIRUN).is_file():
+    value = named[0].removeprefix("resume=").strip("'\"") if named else ""
+    folder = Path(os.path.abspath(Path(value).expanduser()))
+    if not named or not (folder / MULTIRUN).is_file():
         return None
+    source, is_trusted = f"resume={value}", "trust=true" in arguments
     others = [argument for argument in arguments if argument not in (named[0], "trust=true", "-m", "--multirun")]
     if others:
-        raise UserError(f"{named[0]} takes the sweep's own settings: leave out {others[0]}")
+        raise UserError(f"{source} takes the sweep's own settings: leave out {others[0]}")
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
         hydra_cfg = written["hydra"]
-        overrides = [*map(str, hydra_cfg["overrides"]["hydra"]), *map(str, hydra_cfg["overrides"]["task"])]
-        sources = [source["path"] for source in hydra_cfg["runtime"]["config_sources"]
-                   if source["provider"] == "command-line"]  # fmt: skip
-        begun_in = Path(hydra_cfg["runtime"]["cwd"])
+        of_hydra, of_task = (list(map(str, hydra_cfg["overrides"][name])) for name in ("hydra", "task"))
+        sources = [str(s["path"]) for s in hydra_cfg["runtime"]["config_sources"] if s["provider"] == "command-line"]
+        begun_in, command = Path(hydra_cfg["runtime"]["cwd"]), hydra_cfg["job"]["config_name"]
     except Exception as error:  # whatever a torn or foreign file leads the parser into
         raise UserError(f"{folder / MULTIRUN} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if "trust=true" not in arguments:
-        _check_harmless(overrides, sources, named[0])
+    if command != "train":
+        raise UserError(f"{source} holds a sweep of {command}: run what is left of it yourself")
+    of_hydra = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
+    if not is_trusted:
+        _check_harmless(of_hydra, of_task, sources, source)
+        distrust_working_folder()
     if not begun_in.is_dir():
-        raise UserError(f"{named[0]} was begun in {begun_in}, which is not there: put it back for its relative paths")
+        raise UserError(f"{source} was begun in {begun_in}, which is not there: put it back for its relative paths")
+    _check_not_moved(folder, source)
+    kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
     os.chdir(begun_in)
-    overrides = [override for override in overrides if not override.startswith("hydra.sweep.dir=")]
-    return [*(f"--config-dir={source}" for source in sources), *overrides, f"hydra.sweep.dir={folder}"]
+    going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quoted(str(folder))}"]
+    return ResumedSweep(folder, [*(f"--config-dir={path}" for path in sources), *going_on], is_trusted, kept)
 
 
-def _check_harmless(overrides: list[str], sources: list[str], source: str) -> None:
-    for override in OverridesParser.create().parse_overrides(overrides):
-        key = override.key_or_group
-        check_targets({key.rpartition(".")[2]: override.value()}, source)
-        is_ours = override.is_hydra_override() and (
-            _HARMLESS.match(key) or override.input_line == "hydra/sweeper=optuna"
-        )
-        if override.is_hydra_override() and not is_ours:
-            raise UserError(f"{source} sets {key}, which could run anything: add trust=true if you know the folder")
+def _check_not_moved(folder: Path, source: str) -> None:
+    """The configs of its jobs point to where they were begun."""
+    for file in folder.glob("*/.hydra/hydra.yaml"):
+        begun = OmegaConf.select(OmegaConf.load(file), "hydra.runtime.output_dir", default="")
+        if Path(begun).resolve() != file.parents[1].resolve():
+            raise UserError(f"{source} was begun in {Path(begun).parent}: move the folder back there")
+
+
+def _check_harmless(of_hydra: list[str], of_task: list[str], sources: list[str], source: str) -> None:
+    """Before anything is composed: nothing may come from elsewhere, or set how jobs are started.
+
+    What the jobs' own configs name is looked at once they are composed (see cli).
+    """
+    remedy = "add trust=true if you know where the folder comes from"
     if sources:
-        raise UserError(f"{source} uses the configs in {sources[0]}: add trust=true if you know them")
+        raise UserError(f"{source} uses the configs in {sources[0]}: {remedy}")
+    for override in of_hydra:
+        if not _HARMLESS.fullmatch(override):
+            raise UserError(f"{source} sets {override}, which could run anything: {remedy}")
+    for override in of_task:
+        key, _, value = override.partition("=")
+        plain = re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./-]*", key) and ".." not in key
+        is_choice = (CONF_DIR / key.lstrip("+~")).is_dir()  # of a file in a group
+        if not plain or key.lstrip("+~").startswith("hydra") or (is_choice and ("/" in value or ".." in value)):
+            raise UserError(f"{source} sets {override}, which could come from anywhere: {remedy}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from sports_lightning.command_lines import command_line
 from sports_lightning.run_folder import PRUNED, is_finished, write_csv
 
 _SHOWN = 20  # jobs, in the terminal; sweep.csv has all
@@ -75,11 +76,4 @@ def write_table(sweep_folder: Path) -> None:
     print(f"best on val, alone: {command_line('train', jobs[0].overrides)}")
     print(
         f"which differences are more than chance: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}"
-    )
-
-
-def command_line(command: str, overrides: list[str]) -> str:
-    """What runs one job alone."""
-    return shlex.join(
-        ["python", "-m", f"sports_lightning.{command}", *(o for o in overrides if not o.startswith("sweep"))]
     )

@@ -1,5 +1,6 @@
 """What a config from somebody else's run folder may name as a `_target_`."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,11 @@ _FUNCTIONS = ("sports_lightning.callbacks.warmed_up_ema", "sports_lightning.logg
 
 # Anything else in ${…}, such as ${oc.create:…}, could make a target of what does not look like one.
 _INTERPOLATION = re.compile(r"\$\{(hydra:|oc\.env:|now:)?[^${}:]*\}")
+
+
+def distrust_working_folder() -> None:
+    """Let no process that this one starts import from its working folder, which a stranger's config has chosen."""
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def check_targets(config: Any, source: str) -> None:
