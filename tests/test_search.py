@@ -73,7 +73,7 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sam
     with sqlite3.connect(sweep / "study.db") as database:
         assert database.execute("select max(value) from trial_values").fetchone() == (best,)
     (line,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
-    assert "sweep=" not in line
+    assert line.endswith(" hydra.mode=RUN"), "which then is no sweep"
 
 
 def test_a_hopeless_trial_ends_early_and_is_no_failure(sample: Path, tmp_path: Path) -> None:
