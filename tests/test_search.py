@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -104,6 +105,9 @@ def test_a_hopeless_trial_ends_early_and_is_no_failure(sample: Path, tmp_path: P
         (["optimizer.lr=tag(log,interval(0,0.1))"], "optimizer.lr=tag(log,interval(0,0.1))"),
         (["model=simple_cnn,nope"], "model/nope"),
         (["sweep.parallel=0"], "sweep.parallel=0"),
+        (["hydra.sweeper.n_trials=three"], "hydra.sweeper.n_trials=three must be a whole number"),
+        (["hydra.sweeper.sampler._target_=optuna.samplers.GridSampler"], "a grid needs no search"),
+        (["hydra.sweeper.minimize=[latency_ms]", "sweep.parallel=2"], "latency_ms would measure the other jobs too"),
     ],
 )
 def test_a_search_that_can_not_work_is_refused(arguments: list[str], culprit: str, in_process: InProcess) -> None:
@@ -112,6 +116,18 @@ def test_a_search_that_can_not_work_is_refused(arguments: list[str], culprit: st
 
 def test_a_study_of_something_else_is_refused(in_process: InProcess, tmp_path: Path) -> None:
     search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
-    in_process("train", *QUICK, *search, "hydra.sweeper.n_trials=0")
+    optuna.create_study(storage=search[1].removeprefix("hydra.sweeper.storage="), study_name="search").ask()
     result = in_process("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")
     assert_error_line(result, "the study search", "searches something else", "hydra.sweeper.study=NAME")
+
+
+def test_two_objectives_have_a_front_and_failed_trials_are_said(sample: Path, tmp_path: Path) -> None:
+    search = ["sweep=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.minimize=[latency_ms]", "trainer.max_epochs=1"]
+    printed = command("train", *QUICK, f"data.root={sample}", *search, "hydra.sweep.dir=front", cwd=tmp_path).stdout
+    assert "the front of val/acc, latency_ms: jobs " in printed
+    assert (tmp_path / "front/pareto.png").exists()
+    failing = [*QUICK, f"data.root={sample}", *search, "optimizer.name=nope", "hydra.sweep.dir=failed"]
+    failed = command("train", *failing, cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    again = command("train", "resume=failed", cwd=tmp_path, check=False)
+    assert_error_line((again.returncode, again.stderr.splitlines()[0] + "\n"), "2 trials of this search failed")

@@ -44,6 +44,8 @@ def _suggestion(message: str, config_name: str) -> str:
     if choice:
         close = difflib.get_close_matches(choice[2], choice[3].split(), n=1)
         return f" Did you mean {choice[1]}={close[0]}?" if close else ""
+    if "requires --multirun" in message or "does not support sweep type" in message:
+        return " Add -m for a grid of values, sweep=optuna to search an interval."
     found = re.search(r"Could not override '([^']+)'", message)
     if not found:
         return ""

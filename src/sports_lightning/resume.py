@@ -111,7 +111,7 @@ def resumed_folder(arguments: list[str]) -> Path | None:
         raise UserError(f"resume={value} takes the run's own settings: leave out {others[0]}")
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
-        raise UserError(f"resume={value} is not a run folder of train: pass one such as outputs/train/RUN")
+        raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
     if is_over(folder):
         raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
     if "trust=true" not in arguments:

@@ -6,7 +6,7 @@ of processes share; what became of a trial is read from its run folder (see tria
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from sports_lightning.errors import UserError
@@ -29,6 +30,8 @@ from sports_lightning.search_plots import write_plots
 from sports_lightning.sweep import SweepJob, parallel_jobs, wait_for_one
 from sports_lightning.sweep_folder import MULTIRUN
 from sports_lightning.trials import Trials
+
+_TIMES = ("latency_ms", "images_per_second", "seconds")
 
 Direction = Literal["maximize", "minimize"]
 
@@ -47,7 +50,8 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
     """
     settings, folder = config.hydra.sweeper, Path(os.path.abspath(config.hydra.sweep.dir))
     parallel, directions = parallel_jobs(config.sweep), objectives(settings)
-    given = [*(f"{key}={value}" for key, value in settings.params.items()), *arguments]
+    _check_settings(settings, directions, parallel)
+    given = [*(f"{key}={value}" for key, value in (settings.params or {}).items()), *arguments]
     space, fixed = search_space(given, loader)
     _check_choices(space, fixed, config, loader)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +60,7 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
     study = _open_study(settings, space, fixed, directions, folder)
     trials = Trials(study, space, settings, folder)
     jobs: dict[int, SweepJob] = {}
+    anything_to_do = False
     while True:
         while len(jobs) < parallel and (chosen := trials.next()):
             number, params = chosen
@@ -64,6 +69,7 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
             if job.status is None and not job.is_running():  # sweep.on_error=stop
                 return
             jobs[number] = job
+            anything_to_do = True
         if not jobs and not trials.wait_for_others():
             break
         if jobs:
@@ -71,6 +77,11 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
             for number in [number for number, job in jobs.items() if not job.is_running()]:
                 trials.tell(number, jobs.pop(number))
     write_plots(study, folder)
+    if len(directions) > 1:
+        print(f"the front of {', '.join(directions)}: jobs {', '.join(str(t.number) for t in study.best_trials)}")
+    failed = study.get_trials(deepcopy=False, states=[TrialState.FAIL])
+    if failed and not anything_to_do:
+        raise UserError(f"{folder}: {len(failed)} trials of this search failed, and no others are left: begin anew")
 
 
 def search_space(
@@ -128,6 +139,16 @@ def _check_choices(
 
 def _some_values(distribution: BaseDistribution) -> list[Any]:
     return list(getattr(distribution, "choices", None) or [distribution.low])  # type: ignore[attr-defined]
+
+
+def _check_settings(settings: DictConfig, directions: Mapping[str, str], parallel: int) -> None:
+    if not isinstance(settings.n_trials, int) or settings.n_trials < 1:
+        raise UserError(f"hydra.sweeper.n_trials={settings.n_trials} must be a whole number of at least 1")
+    if str(settings.sampler._target_).endswith(("GridSampler", "BruteForceSampler")):
+        raise UserError("a grid needs no search: python -m sports_lightning.train -m KEY=A,B")
+    timed = [name for name in directions if name in _TIMES]
+    if timed and parallel > 1:
+        raise UserError(f"{timed[0]} would measure the other jobs too: set sweep.parallel=1")
 
 
 def objectives(settings: DictConfig) -> dict[str, Direction]:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import optuna
@@ -26,8 +27,9 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
 
     def save(path: Path) -> None:
         figure = plt.gcf()
-        figure.set_size_inches(9, 5)
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        figure.set_size_inches(11, 5)
+        with matplotlib.rc_context({"text.parse_math": True}):  # of powers of ten; plots.py has switched it off
+            figure.savefig(path, dpi=110, bbox_inches="tight")
         plt.close(figure)
 
     for i, name in enumerate(names):
@@ -38,8 +40,11 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
             ("importance", draw.plot_param_importances),
             ("parallel_coordinates", draw.plot_parallel_coordinate),
         ):
+            more: dict[str, Any] = {}
+            if kind == "importance":  # whichever way is better
+                more = {"evaluator": optuna.importance.FanovaImportanceEvaluator(seed=0)}
             try:
-                plot(study, target=target, target_name=name)
+                plot(study, target=target, target_name=name, **more)
             except (RuntimeError, ValueError) as error:  # all trials alike: nothing to draw
                 log.info("no %s.png: %s", kind, error)
                 continue

@@ -169,7 +169,7 @@ class Sweep:
         for job in lacking:
             why = "not finished" if job.status is None else f"exit status {job.status}"
             alone = command_line(self.command, job.overrides)
-            print(f"  {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
+            print(f"  job {job.folder.name}: {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
         if self.command == "train" and (lacking or self.interrupted):
             print(f"all that is left: {command_line('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
         if self.command == "train":
@@ -182,8 +182,10 @@ def parallel_jobs(settings: Mapping[str, Any]) -> int:
     """`sweep.parallel`.
 
     Raises:
-        UserError: it is no number of jobs.
+        UserError: it is no number of jobs, or `sweep.on_error` is impossible.
     """
+    if settings.get("on_error", "continue") not in ("continue", "stop"):
+        raise UserError(f"sweep.on_error={settings['on_error']} must be one of continue, stop")
     parallel = settings.get("parallel", 1)
     if not isinstance(parallel, int) or parallel < 1:
         raise UserError(f"sweep.parallel={parallel} must be a whole number of at least 1")

@@ -57,7 +57,7 @@ def check_sweep_dir(arguments: list[str], command: str) -> None:
     """
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.sweep.dir=")]
     folder = Path(named[-1].strip("'\"")) if named else None
-    if folder and (folder / MULTIRUN).exists():
+    if folder and (folder / MULTIRUN).exists() and any(folder.glob("*/.hydra")):
         way_on = f"resume={folder} goes on with it; or " if command == "train" else ""
         raise UserError(f"{folder} holds a sweep: {way_on}choose another hydra.sweep.dir")
 
