@@ -95,6 +95,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setenv("PYTHONSAFEPATH", "")  # which the command may set, and which goes back to what it was
         GlobalHydra.instance().clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_status:

@@ -31,7 +31,7 @@ _ALLOWED = (
 _FUNCTIONS = ("sports_lightning.callbacks.warmed_up_ema", "sports_lightning.loggers.wandb_logger")
 
 # Anything else in ${…}, such as ${oc.create:…}, could make a target of what does not look like one.
-_INTERPOLATION = re.compile(r"\$\{(hydra:|oc\.env:|now:)?[^${}:]*\}")
+_INTERPOLATION = re.compile(r"\$\{(oc\.env:[^${}]*|(hydra:|now:)?[^${}:]*)\}")
 
 
 def distrust_working_folder() -> None:
