@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subp
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written a file; it must not end before."""
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def composed(tmp_path: Path, *overrides: str) -> DictConfig:

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from conftest import FAST, command
+from conftest import FAST, command, wait_for
 from outcome import outcome
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "trainer.limit_train_batches=4"]
@@ -24,11 +23,7 @@ def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(samp
         [sys.executable, "-m", "sports_lightning.train", *sweep],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not (tmp_path / "sweep/0/checkpoints/last.ckpt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
     found = subprocess.run(["pgrep", "-f", f"submitit.core._submit .*{tmp_path}"], capture_output=True, text=True)
     (number,) = found.stdout.split()
     os.kill(int(number), signal.SIGUSR2)  # what submitit has SLURM send ahead of a pre-emption

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FAST, InProcess, assert_error_line, command
+from conftest import FAST, InProcess, assert_error_line, command, wait_for
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import NotWritten
@@ -31,12 +31,6 @@ def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
         cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )  # fmt: skip
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -4,24 +4,18 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from conftest import FAST, InProcess, assert_error_line, command
+from conftest import FAST, InProcess, assert_error_line, command, wait_for
 from sports_lightning.errors import UserError
 from sports_lightning.search import search_space
+from sweeps import states
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
-
-
-def states(sweep: Path) -> Counter[str]:
-    with sqlite3.connect(sweep / "study.db") as database:
-        return Counter(state for (state,) in database.execute("select state from trials"))
 
 
 def test_overrides_become_a_search_space() -> None:
@@ -45,13 +39,9 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sam
     arguments += ["trainer.max_epochs=2", "hydra.sweeper.n_trials=4"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sports_lightning.train", *arguments],
-        cwd=tmp_path, stdout=subprocess.DEVNULL,
+        cwd=tmp_path, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not (sweep / "2/checkpoints/last.ckpt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(sweep / "2/checkpoints/last.ckpt", process)
     process.kill()  # alone, as if memory had run out: its jobs go on
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
-from conftest import FAST, command
+from conftest import FAST, command, wait_for
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
@@ -72,9 +71,7 @@ def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(sample: Pa
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "sweep/0/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130

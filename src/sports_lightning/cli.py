@@ -24,13 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
 from sports_lightning.command_lines import quoted
+from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
 from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.sweep import BASIC_LAUNCHER, Sweep, SweepJob
-from sports_lightning.sweep_folder import check_sweep_dir, resumed_sweep
+from sports_lightning.sweep_folder import ResumedSweep, check_sweep_dir, resumed_sweep
 from sports_lightning.targets import check_targets
 
 # Warnings of libraries about their own insides or about choices that the config documents.
@@ -92,7 +93,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         print(f"error: {line}{more}", file=sys.stderr)
 
     sweep = Sweep(config_name)
-    of_sweep = None  # the arguments of a sweep that goes on
+    of_sweep: ResumedSweep | None = None
     before: dict[Path, bytes] = {}  # what Hydra writes over in a run folder that is used again
 
     def compose(cfg: DictConfig) -> SweepJob | None:
@@ -112,7 +113,9 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                     raise UserError("torchrun can't start a sweep: run the jobs one by one, or leave torchrun out")
                 if of_sweep and not of_sweep.is_trusted:
                     check_targets(OmegaConf.to_container(cfg), f"resume={of_sweep.folder}")
-                settings = OmegaConf.select(cfg, "sweep", default={})
+                settings = cfg.get("sweep", {})
+                if settings:
+                    check_sweep(cfg)
                 if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
                 return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)

@@ -11,5 +11,11 @@ def quoted(text: str) -> str:
 
 def command_line(command: str, overrides: list[str]) -> str:
     """What runs one job of a sweep alone."""
-    of_sweep = any(override.startswith("sweep=") for override in overrides)
-    return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *of_sweep * ["hydra.mode=RUN"]])
+    once = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []
+    return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *once])
+
+
+def given(arguments: list[str], key: str) -> str | None:
+    """The last value that a command line gives for a key, without quotes."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values else None

@@ -13,7 +13,7 @@ def check_train(cfg: DictConfig) -> None:
     if cfg.data.batch_size != "auto" or "steps" in cfg:
         _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
-    _choice(cfg, "sweep.on_error", ["continue", "stop"])
+    check_sweep(cfg)
     _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)
     if cfg.augment.views is not None:
@@ -44,6 +44,20 @@ def check_train(cfg: DictConfig) -> None:
     if "steps" in cfg:  # benchmark's
         _whole(cfg, "steps", 1)
     _check_root(cfg)
+
+
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of `conf/sweep/default.yaml`."""
+    _choice(cfg, "sweep.on_error", ["continue", "stop"])
+    _whole(cfg, "sweep.parallel", 1)
+
+
+def check_search(cfg: DictConfig) -> None:
+    """Raise UserError for the first impossible value of a config with Hydra's part, for `sweep=optuna`."""
+    check_sweep(cfg)
+    _whole(cfg, "hydra.sweeper.n_trials", 1)
+    if str(cfg.hydra.sweeper.sampler._target_).endswith(("GridSampler", "BruteForceSampler")):
+        raise UserError("a grid needs no search: python -m sports_lightning.train -m KEY=A,B")
 
 
 def check_evaluate(cfg: DictConfig) -> None:

@@ -85,9 +85,8 @@ def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
     """
     device = torch.device(device_of(inference.accelerator))
     model = copy.deepcopy(classifier).eval().to(device)
-    image = torch.zeros(1, 3, *Preprocessing.from_dict(classifier.spec.preprocessing).size, dtype=torch.uint8).to(
-        device
-    )
+    size = Preprocessing.from_dict(classifier.spec.preprocessing).size
+    image = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
     dtype = torch.float16 if inference.precision == "16-mixed" else torch.bfloat16
     seconds = []
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled="mixed" in inference.precision):

@@ -11,9 +11,9 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from sports_lightning.data.ledger import printable
 from sports_lightning.evaluation import Evaluation
 from sports_lightning.job import is_rank_zero
-from sports_lightning.metrics import NAMES
 from sports_lightning.network import why_unreachable
 from sports_lightning.pages import thumbnail
+from sports_lightning.run_folder import COSTS, FIGURES
 from sports_lightning.sweep_folder import own_sweep
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")
 _PICTURES = 64  # in a table
 
 
@@ -57,7 +56,7 @@ def log_settings(loggers: list[Logger], cfg: DictConfig, facts: dict[str, Any]) 
     for logger in loggers:
         logger.log_hyperparams(settings)
         if isinstance(logger, WandbLogger):
-            for name in NAMES:
+            for name in FIGURES:
                 for split in ("train", "val"):
                     logger.experiment.define_metric(f"{split}/{name}", summary="min" if name == "loss" else "max")
 
@@ -80,7 +79,7 @@ def log_results(
         figures: of `metrics.json`.
         facts: of `run.json`.
     """
-    of_best = {f"best/{split}/{name}": values[name] for split, values in figures.items() for name in NAMES}
+    of_best = {f"best/{split}/{name}": values[name] for split, values in figures.items() for name in FIGURES}
     costs = {name: facts[name] for name in COSTS}
     logger.log_metrics({**of_best, **costs})
     if isinstance(logger, WandbLogger):

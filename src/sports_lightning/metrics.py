@@ -13,8 +13,6 @@ from torchmetrics import Metric
 
 from sports_lightning.intervals import RESAMPLES, TAILS, Interval
 
-NAMES = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")
-
 # Apple's GPUs have no 64-bit floats.
 _SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 

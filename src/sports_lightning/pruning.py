@@ -8,8 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from sports_lightning.errors import Pruned
-from sports_lightning.metrics import NAMES
-from sports_lightning.run_folder import PRUNED, write_json
+from sports_lightning.run_folder import FIGURES, PRUNED, write_json
 from sports_lightning.sweep_folder import own_sweep
 
 
@@ -72,7 +71,7 @@ def reports_to_search() -> ReportToSearch | None:
     """The callback for a run that is a trial of a search with one objective that validation tells; None for others."""
     hydra_cfg, sweep = HydraConfig.get(), own_sweep()
     objectives = [*hydra_cfg.sweeper.get("maximize", []), *hydra_cfg.sweeper.get("minimize", [])]
-    if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in NAMES]:
+    if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in FIGURES]:
         return None
     return ReportToSearch(
         Path(hydra_cfg.runtime.output_dir), sweep, hydra_cfg.sweeper, objectives[0], hydra_cfg.job.num

@@ -17,10 +17,9 @@ from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
 from sports_lightning.inference import cost_of
 from sports_lightning.loggers import log_results
-from sports_lightning.metrics import NAMES
 from sports_lightning.record import write_record
 from sports_lightning.report import write_report
-from sports_lightning.run_folder import read_csv, write_json
+from sports_lightning.run_folder import FIGURES, read_csv, write_json
 from sports_lightning.survey import Survey, find_leaks
 from sports_lightning.training import FittedRun
 
@@ -48,7 +47,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     epochs, timings = read_csv(folder / "metrics.csv"), read_csv(folder / "timings.csv")
     epoch = load_checkpoint(run.best_checkpoint, mapped=True)["epoch"]
     of_best = next(row for row in epochs if int(row["epoch"]) == epoch)
-    figures["train"] = {name: float(of_best[f"train/{name}"]) for name in NAMES}
+    figures["train"] = {name: float(of_best[f"train/{name}"]) for name in FIGURES}
     facts = {
         **facts,
         **run.parameters,

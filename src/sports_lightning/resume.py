@@ -1,16 +1,16 @@
 """Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sports_lightning.command_lines import command_line, given
 from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import FolderTaken, UserError
 from sports_lightning.locks import lock
-from sports_lightning.run_folder import is_finished, is_over
+from sports_lightning.run_folder import is_finished, is_over, write_bytes
 from sports_lightning.targets import check_targets, distrust_working_folder
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -46,8 +46,8 @@ def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
         UserError: there is a finished run, or an interrupted one that is not asked to go on.
         FolderTaken: another process has it.
     """
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.run.dir=")]
-    folder = Path(named[-1].strip("'\"")).absolute() if named else None
+    value = given(arguments, "hydra.run.dir")
+    folder = Path(value).absolute() if value is not None else None
     if folder is None or not (folder / ".hydra").is_dir():
         return {}
     check_unfinished(folder)
@@ -68,7 +68,7 @@ def resume_command(folder: Path) -> str:
     """The line that goes on with an interrupted run; "" where nothing is saved or nothing is left to do."""
     if not has_checkpoint(folder) or is_over(folder):
         return ""
-    return shlex.join(["python", "-m", "sports_lightning.train", f"resume={folder}"])
+    return command_line("train", [f"resume={folder}"])
 
 
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
@@ -84,12 +84,12 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     """
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
     for file, content in before.items():
-        file.write_bytes(content)
+        write_bytes(file, content)
     wanted = settings(cfg)
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        is_unfinished = not is_over(run) and _begun_in(run) == run.resolve()
+        is_unfinished = not is_over(run) and begun_in(run) == run.resolve()
         if is_unfinished and _settings_of(run) == wanted and is_free(run):
             return run
     return None
@@ -102,13 +102,10 @@ def resumed_folder(arguments: list[str]) -> Path | None:
         UserError: it is not the folder of an unfinished run, its config could run anything, or there are other
             arguments.
     """
-    named = [argument for argument in arguments if argument.startswith("resume=")]
-    value = named[0].removeprefix("resume=").strip("'\"") if named else ""
+    value = given(arguments, "resume") or ""
     if value in ("", "auto", "null"):
         return None
-    others = [argument for argument in arguments if argument not in (named[0], "trust=true")]
-    if others:
-        raise UserError(f"resume={value} takes the run's own settings: leave out {others[0]}")
+    check_alone(arguments, value)
     folder = Path(value).expanduser().absolute()
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
         raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
@@ -117,10 +114,18 @@ def resumed_folder(arguments: list[str]) -> Path | None:
     if "trust=true" not in arguments:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
-    begun_in = _begun_in(folder)
-    if begun_in != folder.resolve():
-        raise UserError(f"resume={value} was begun as {begun_in}: move the folder back there, where its settings point")
+    begun = begun_in(folder)
+    if begun != folder.resolve():
+        raise UserError(f"resume={value} was begun as {begun}: move the folder back there, where its settings point")
     return folder
+
+
+def check_alone(arguments: list[str], value: str, *allowed: str) -> None:
+    """Raise UserError where anything but `trust=true` and `allowed` stands beside `resume=FOLDER`."""
+    others = [argument for argument in arguments if argument not in ("trust=true", *allowed)]
+    others = [argument for argument in others if not argument.startswith("resume=")]
+    if others:
+        raise UserError(f"resume={value} goes on with the settings there: leave out {others[0]}")
 
 
 def load_config(folder: Path) -> Any:
@@ -153,7 +158,8 @@ def _settings_of(folder: Path) -> str | None:
         return None
 
 
-def _begun_in(folder: Path) -> Path | None:
+def begun_in(folder: Path) -> Path | None:
+    """Where the run was begun, with links resolved; None where its folder does not say."""
     try:
         return Path(_load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]).resolve()
     except (UserError, LookupError, TypeError):

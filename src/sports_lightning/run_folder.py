@@ -12,6 +12,9 @@ from typing import Any
 from sports_lightning.errors import NotWritten
 
 PRUNED = "pruned.json"
+FIGURES = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
+COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
 
 

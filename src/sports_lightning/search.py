@@ -6,7 +6,7 @@ of processes share; what became of a trial is read from its run folder (see tria
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +21,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from sports_lightning.config import check_search
 from sports_lightning.errors import UserError
-from sports_lightning.loggers import COSTS
-from sports_lightning.metrics import NAMES
 from sports_lightning.record import differences
-from sports_lightning.run_folder import write_text
+from sports_lightning.run_folder import COSTS, FIGURES, write_text
 from sports_lightning.search_plots import write_plots
-from sports_lightning.sweep import SweepJob, parallel_jobs, wait_for_one
+from sports_lightning.sweep import SweepJob, wait_for_one
 from sports_lightning.sweep_folder import MULTIRUN
 from sports_lightning.trials import Trials
 
@@ -49,8 +48,11 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
         UserError: settings that cannot work, or a study of something else.
     """
     settings, folder = config.hydra.sweeper, Path(os.path.abspath(config.hydra.sweep.dir))
-    parallel, directions = parallel_jobs(config.sweep), objectives(settings)
-    _check_settings(settings, directions, parallel)
+    check_search(config)
+    directions = objectives(settings)
+    timed = [name for name in directions if name in _TIMES]
+    if timed and config.sweep.parallel > 1:
+        raise UserError(f"{timed[0]} would measure the other jobs too: set sweep.parallel=1")
     given = [*(f"{key}={value}" for key, value in (settings.params or {}).items()), *arguments]
     space, fixed = search_space(given, loader)
     _check_choices(space, fixed, config, loader)
@@ -62,7 +64,7 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
     jobs: dict[int, SweepJob] = {}
     anything_to_do = False
     while True:
-        while len(jobs) < parallel and (chosen := trials.next()):
+        while len(jobs) < config.sweep.parallel and (chosen := trials.next()):
             number, params = chosen
             overrides = [*fixed, *(f"{key}={value}" for key, value in params.items())]
             job: SweepJob = launcher.launch([overrides], initial_job_idx=number)[0].return_value
@@ -141,16 +143,6 @@ def _some_values(distribution: BaseDistribution) -> list[Any]:
     return list(getattr(distribution, "choices", None) or [distribution.low])  # type: ignore[attr-defined]
 
 
-def _check_settings(settings: DictConfig, directions: Mapping[str, str], parallel: int) -> None:
-    if not isinstance(settings.n_trials, int) or settings.n_trials < 1:
-        raise UserError(f"hydra.sweeper.n_trials={settings.n_trials} must be a whole number of at least 1")
-    if str(settings.sampler._target_).endswith(("GridSampler", "BruteForceSampler")):
-        raise UserError("a grid needs no search: python -m sports_lightning.train -m KEY=A,B")
-    timed = [name for name in directions if name in _TIMES]
-    if timed and parallel > 1:
-        raise UserError(f"{timed[0]} would measure the other jobs too: set sweep.parallel=1")
-
-
 def objectives(settings: DictConfig) -> dict[str, Direction]:
     """{figure: "maximize" or "minimize"} of `conf/hydra/sweeper/optuna.yaml`.
 
@@ -160,7 +152,7 @@ def objectives(settings: DictConfig) -> dict[str, Direction]:
     chosen = dict.fromkeys(settings.maximize, "maximize") | dict.fromkeys(settings.minimize, "minimize")
     if not chosen:
         raise UserError("the search has no objective: hydra.sweeper.maximize=[val/acc], or minimize")
-    known = [*COSTS, *(f"val/{name}" for name in (*NAMES, "ece", "brier"))]
+    known = [*COSTS, *(f"val/{name}" for name in (*FIGURES, "ece", "brier"))]
     on_test = [name for name in chosen if name.startswith("test/")]
     if on_test:
         raise UserError(f"{on_test[0]} can't be an objective: valid chooses, test is looked at once; take val/…")

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sports_lightning.command_lines import command_line
-from sports_lightning.errors import UserError
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.run_folder import is_over, write_bytes
 from sports_lightning.sweep_folder import SWEEP
-from sports_lightning.sweep_results import write_table
+from sports_lightning.sweep_results import job_folders, write_table
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -103,7 +102,7 @@ class Sweep:
         self.jobs: list[SweepJob] = []
         self.folder = Path()
         self.kept: dict[Path, bytes] = {}  # what Hydra writes over in a sweep that goes on
-        self.interrupted = 0  # the exit status, once a signal has come
+        self.is_interrupted = False
 
     def run(self, folder: Path, sweep_folder: Path, overrides: list[str], settings: Mapping[str, Any]) -> SweepJob:
         """Run the job whose config Hydra has written into `folder`, unless it is over, and wait until there is room.
@@ -117,7 +116,7 @@ class Sweep:
         self.folder = sweep_folder
         for file in [file for file in self.kept if file.is_relative_to(folder) or file.parent == sweep_folder]:
             write_bytes(file, self.kept.pop(file))
-        parallel = parallel_jobs(settings)
+        parallel = settings.get("parallel", 1)
         job = SweepJob(folder, overrides)
         while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:
             wait_for_one(running)
@@ -126,9 +125,8 @@ class Sweep:
         if is_over(folder):
             job.status = 0
         elif is_free(folder) and not (failed and settings.get("on_error") == "stop"):
-            job.start(
-                self.command, sweep_folder, min(set(range(parallel)) - {other.slot for other in running}), parallel
-            )
+            slot = min(set(range(parallel)) - {other.slot for other in running})
+            job.start(self.command, sweep_folder, slot, parallel)
             if parallel == 1:
                 try:
                     wait_for_one([job])
@@ -143,9 +141,8 @@ class Sweep:
             wait_for_one([job])
         if Begun.folder:
             self.folder, Begun.folder = Begun.folder, None
-            for file in sorted(self.folder.glob("*/.hydra/overrides.yaml")):
-                overrides: Any = OmegaConf.to_container(OmegaConf.load(file))
-                self.jobs.append(SweepJob(file.parents[1], overrides, 0 if is_over(file.parents[1]) else None))
+            for folder, overrides in job_folders(self.folder).items():
+                self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
 
     def stop(self, number: int) -> None:
         """Hand a signal on to the jobs that run, and wait until they have ended in good order."""
@@ -158,7 +155,7 @@ class Sweep:
 
     def interrupt(self, interrupted: Interrupted) -> None:
         """End with a signal that has come."""
-        self.interrupted = interrupted.exit_status
+        self.is_interrupted = True
         self.stop(interrupted.number)
 
     def print_summary(self) -> bool:
@@ -170,26 +167,12 @@ class Sweep:
             why = "not finished" if job.status is None else f"exit status {job.status}"
             alone = command_line(self.command, job.overrides)
             print(f"  job {job.folder.name}: {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
-        if self.command == "train" and (lacking or self.interrupted):
+        if self.command == "train" and (lacking or self.is_interrupted):
             print(f"all that is left: {command_line('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
         if self.command == "train":
             write_table(self.folder.absolute())
         print(self.folder.absolute(), flush=True)
         return bool(lacking)
-
-
-def parallel_jobs(settings: Mapping[str, Any]) -> int:
-    """`sweep.parallel`.
-
-    Raises:
-        UserError: it is no number of jobs, or `sweep.on_error` is impossible.
-    """
-    if settings.get("on_error", "continue") not in ("continue", "stop"):
-        raise UserError(f"sweep.on_error={settings['on_error']} must be one of continue, stop")
-    parallel = settings.get("parallel", 1)
-    if not isinstance(parallel, int) or parallel < 1:
-        raise UserError(f"sweep.parallel={parallel} must be a whole number of at least 1")
-    return parallel
 
 
 def wait_for_one(jobs: Sequence[SweepJob]) -> None:

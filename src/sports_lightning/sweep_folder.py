@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.command_lines import quoted
+from sports_lightning.command_lines import given, quoted
 from sports_lightning.errors import UserError
+from sports_lightning.resume import begun_in, check_alone
 from sports_lightning.targets import distrust_working_folder
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
@@ -55,8 +56,8 @@ def check_sweep_dir(arguments: list[str], command: str) -> None:
     Raises:
         UserError: there is a sweep, whose jobs are not to be written over.
     """
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra.sweep.dir=")]
-    folder = Path(named[-1].strip("'\"")) if named else None
+    value = given(arguments, "hydra.sweep.dir")
+    folder = Path(value) if value is not None else None
     if folder and (folder / MULTIRUN).exists() and any(folder.glob("*/.hydra")):
         way_on = f"resume={folder} goes on with it; or " if command == "train" else ""
         raise UserError(f"{folder} holds a sweep: {way_on}choose another hydra.sweep.dir")
@@ -70,21 +71,18 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     Raises:
         UserError: it can't be read, was moved, could run anything, or there are other arguments.
     """
-    named = [argument for argument in arguments if argument.startswith("resume=")]
-    value = named[0].removeprefix("resume=").strip("'\"") if named else ""
-    folder = Path(os.path.abspath(Path(value).expanduser()))
-    if not named or not (folder / MULTIRUN).is_file():
+    value = given(arguments, "resume")
+    folder = Path(os.path.abspath(Path(value or "").expanduser()))
+    if not value or not (folder / MULTIRUN).is_file():
         return None
     source, is_trusted = f"resume={value}", "trust=true" in arguments
-    others = [argument for argument in arguments if argument not in (named[0], "trust=true", "-m", "--multirun")]
-    if others:
-        raise UserError(f"{source} takes the sweep's own settings: leave out {others[0]}")
+    check_alone(arguments, value, "-m", "--multirun")
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
         hydra_cfg = written["hydra"]
         of_hydra, of_task = (list(map(str, hydra_cfg["overrides"][name])) for name in ("hydra", "task"))
         sources = [str(s["path"]) for s in hydra_cfg["runtime"]["config_sources"] if s["provider"] == "command-line"]
-        begun_in, command = Path(hydra_cfg["runtime"]["cwd"]), hydra_cfg["job"]["config_name"]
+        cwd, command = Path(hydra_cfg["runtime"]["cwd"]), hydra_cfg["job"]["config_name"]
     except Exception as error:  # whatever a torn or foreign file leads the parser into
         raise UserError(f"{folder / MULTIRUN} can't be read: {' '.join(str(error).split())[:200]}") from error
     if command != "train":
@@ -93,11 +91,11 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     if not is_trusted:
         _check_harmless(of_hydra, of_task, sources, source)
         distrust_working_folder()
-    if not begun_in.is_dir():
-        raise UserError(f"{source} was begun in {begun_in}, which is not there: put it back for its relative paths")
+    if not cwd.is_dir():
+        raise UserError(f"{source} was begun in {cwd}, which is not there: put it back for its relative paths")
     _check_not_moved(folder, source)
     kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
-    os.chdir(begun_in)
+    os.chdir(cwd)
     going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quoted(str(folder))}"]
     return ResumedSweep(folder, [*(f"--config-dir={path}" for path in sources), *going_on], is_trusted, kept)
 
@@ -105,9 +103,9 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
 def _check_not_moved(folder: Path, source: str) -> None:
     """The configs of its jobs point to where they were begun."""
     for file in folder.glob("*/.hydra/hydra.yaml"):
-        begun = OmegaConf.select(OmegaConf.load(file), "hydra.runtime.output_dir", default="")
-        if Path(begun).resolve() != file.parents[1].resolve():
-            raise UserError(f"{source} was begun in {Path(begun).parent}: move the folder back there")
+        begun = begun_in(file.parents[1])
+        if begun and begun != file.parents[1].resolve():
+            raise UserError(f"{source} was begun in {begun.parent}: move the folder back there")
 
 
 def _check_harmless(of_hydra: list[str], of_task: list[str], sources: list[str], source: str) -> None:

@@ -33,11 +33,16 @@ class JobResult:
     seconds: float | None
 
 
+def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
+    """{run folder: command line} of the jobs of a sweep."""
+    files = sorted(sweep_folder.glob("*/.hydra/overrides.yaml"))
+    return {file.parents[1]: list(map(str, OmegaConf.load(file))) for file in files}
+
+
 def read_results(sweep_folder: Path) -> list[JobResult]:
     """The jobs of a sweep of train that came to an end, best first; pruned ones after the others."""
     found = []
-    for folder in sorted(path.parents[1] for path in sweep_folder.glob("*/.hydra/overrides.yaml")):
-        overrides: Any = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    for folder, overrides in job_folders(sweep_folder).items():
         if is_finished(folder):
             val = _read(folder / "metrics.json")["val"]
             seconds = _read(folder / "run.json")["seconds"]

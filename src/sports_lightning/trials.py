@@ -54,18 +54,10 @@ class Trials:
             for trial in self.study.get_trials(deepcopy=False):
                 is_whole = trial.params.keys() == self.space.keys()  # else killed while it was drawn
                 begun += is_whole
-                if trial.state == TrialState.RUNNING and trial.number not in self._held and self._take(trial.number):
-                    run_folder = self.folder / str(trial.number)
-                    if not is_whole:
-                        self.study.tell(trial.number, state=TrialState.FAIL)
-                    elif run_folder.exists() and not is_free(run_folder):
-                        self._others += 1
-                        os.close(self._held.pop(trial.number))
-                    elif is_over(run_folder):
-                        self.tell(trial.number, SweepJob(run_folder, [], 0))
-                    else:
-                        self._check_params(trial.params)
-                        return trial.number, trial.params
+                is_left = trial.state == TrialState.RUNNING and trial.number not in self._held
+                if is_left and self._take(trial.number) and self._can_go_on(trial.number, is_whole):
+                    self._check_params(trial.params)
+                    return trial.number, trial.params
             if begun >= self.settings.n_trials:
                 return None
             # Drawn anew for each trial, whichever process asks.
@@ -88,6 +80,20 @@ class Trials:
         if held is not None:
             self._held[number] = held
         return held is not None
+
+    def _can_go_on(self, number: int, is_whole: bool) -> bool:
+        """Whether anything is left to run of a trial that a killed process has left; else say what it came to."""
+        run_folder = self.folder / str(number)
+        if not is_whole:
+            self.study.tell(number, state=TrialState.FAIL)
+        elif run_folder.exists() and not is_free(run_folder):
+            self._others += 1
+            os.close(self._held.pop(number))
+        elif is_over(run_folder):
+            self.tell(number, SweepJob(run_folder, [], 0))
+        else:
+            return True
+        return False
 
     def _check_params(self, params: dict[str, Any]) -> None:
         for key, value in params.items():
