@@ -12,6 +12,7 @@ from torch import nn
 
 from sports_lightning.classifier import Classifier, build_classifier, load_classifier
 from sports_lightning.finetune import apply_finetune, count_parameters
+from sports_lightning.folding import folded
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
 
@@ -111,3 +112,29 @@ def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
     classifier = load_classifier(path)
     assert not classifier.training
     assert len(classifier.spec.classes) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("resnet18", 0),
+        ("tf_efficientnet_lite0", 0),
+        ("scratch_cnn", 0),
+        ("densenet121", 62),
+        ("vit_tiny_patch16_224", 0),
+    ],
+)
+def test_folded_batch_normalisation_gives_the_same_logits(name: str, left: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = build_classifier(model(name), CLASSES, tmp_path).double().eval()
+    for part in classifier.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
+                tensor.data.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
+    images = torch.randint(256, (2, 3, *classifier.spec.preprocessing["size"]), dtype=torch.uint8)
+    fast = folded(classifier)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(images), classifier(images), rtol=1e-6, atol=1e-6)
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in fast.modules()) == left, "those before a convolution stay"
+    assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())

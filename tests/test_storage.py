@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from sports_lightning.data.pictures import PictureFiles, open_pictures
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.store import stored
 from sports_lightning.features import use_features
+from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
 from sports_lightning.preprocessing import Preprocessing
 
 
@@ -124,7 +126,7 @@ def test_shared_memory_is_free_again_after_a_run(sample: Path, tmp_path: Path) -
     assert set(Path("/dev/shm").glob("sports_lightning-*")) == before
 
 
-def compose_head(sample: Path, cache: Path, *overrides: str) -> DictConfig:
+def compose_frozen(sample: Path, cache: Path, *overrides: str) -> DictConfig:
     return composed(
         cache,
         "data=sample",
@@ -149,32 +151,72 @@ def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
     for name, split in index.splits.items():
         index.splits[name] = Split(split.paths[::100][:4], split.labels[::100][:4], split.digests[::100][:4])
     classifier = build_classifier(cfg.model, index.classes, index.root)
+    apply_finetune(classifier.net, cfg.finetune)
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
 
 
 @pytest.mark.parametrize("augment", ["none", "standard"])
-def test_features_give_the_logits_of_the_whole_model(sample: Path, tmp_path: Path, augment: str) -> None:
-    cfg = compose_head(sample, tmp_path, f"augment={augment}", "augment.views=2")
+@pytest.mark.parametrize(
+    ("model", "mode"),
+    [("test_efficientnet", "head"), ("test_vit", "head")]
+    + [(name, "last_stages") for name in ("test_efficientnet", "test_resnet", "test_convnext", "scratch_cnn")],
+)
+def test_features_give_the_logits_of_the_whole_model(
+    sample: Path, tmp_path: Path, model: str, mode: str, augment: str
+) -> None:
+    cfg = compose_frozen(
+        sample, tmp_path, f"augment={augment}", "augment.views=2", f"model.name={model}", f"finetune={mode}"
+    )
     classifier, data = small(cfg)
     pictures, val_pictures = data.train_set, data.val_set
-    assert use_features(classifier, data, cfg)
+    part = use_features(classifier, data, cfg)
+    assert part
     with torch.inference_mode():
         for key in ((0, 0, 0), (1, 2, 0), (4, 3, 1)):
             image, label = pictures[key]  # type: ignore[index]
             features, same_label = data.train_set[key]  # type: ignore[index]
-            torch.testing.assert_close(classifier.eval().head(features[None]), classifier(image[None]))
+            torch.testing.assert_close(part.rest(classifier.eval(), features[None]), classifier(image[None]))
             assert label == same_label
         image, label = val_pictures[1]
         features, same_label = data.val_set[1]
-        torch.testing.assert_close(classifier.head(features[None]), classifier(image[None]))
+        torch.testing.assert_close(part.rest(classifier, features[None]), classifier(image[None]))
         assert label == same_label
+
+
+def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:
+    cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
+    classifier, data = small(cfg)
+    pictures = data.train_set
+    part = use_features(classifier, data, cfg)
+    assert part
+    gradients = []
+    for dataset, forward in ((pictures, classifier), (data.train_set, partial(part.rest, classifier))):
+        batch = torch.stack([dataset[0, i, 0][0] for i in range(4)])  # type: ignore[index]
+        set_frozen_parts_to_eval(classifier.train())
+        classifier.zero_grad()
+        forward(batch).logsumexp(dim=1).sum().backward()
+        gradients.append([p.grad for p in classifier.parameters() if p.requires_grad])
+    assert len(gradients[0]) > 2
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
+    sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ["augment=none", "model.name=test_resnet", "finetune=last_stages", "finetune.keep_gb=1e-6"]
+    cfg = compose_frozen(sample, tmp_path, *settings)
+    classifier, data = small(cfg)
+    with caplog.at_level("INFO"):
+        assert use_features(classifier, data, cfg) is None
+    assert "finetune.keep_gb=1e-06" in caplog.text
+    assert not (tmp_path / "features").exists()
 
 
 def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(sample: Path, tmp_path: Path) -> None:
     def entries(*overrides: str, change: bool = False) -> int:
-        cfg = compose_head(sample, tmp_path, *overrides)
+        cfg = compose_frozen(sample, tmp_path, *overrides)
         classifier, data = small(cfg)
         if change:
             with torch.no_grad():
@@ -193,7 +235,7 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
 
 def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:
     for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
-        cfg = compose_head(sample, tmp_path, *overrides)
+        cfg = compose_frozen(sample, tmp_path, *overrides)
         classifier, data = small(cfg)
         assert not use_features(classifier, data, cfg)
 

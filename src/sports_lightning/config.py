@@ -34,6 +34,8 @@ def check_train(cfg: DictConfig) -> None:
     _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
     if cfg.finetune.mode == "gradual":
         _whole(cfg, "finetune.epochs_per_stage", 1)
+    if cfg.finetune.mode == "last_stages":
+        _positive(cfg, "finetune.keep_gb", or_zero=True)
     _choice(cfg, "loss.class_weights", [None, "balanced"])
     if cfg.scheduler.name == "plateau":
         raise UserError("scheduler.name=plateau follows no schedule by steps; choose cosine, linear, step or constant")

@@ -17,6 +17,7 @@ from sports_lightning.calibration import brier_scores, calibration_figures
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Index, Split
 from sports_lightning.features import logits_from_features
+from sports_lightning.frozen import FrozenPart
 from sports_lightning.inference import compute_logits
 from sports_lightning.intervals import METHODS, bootstrap_mean, shown, wilson
 from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix, macro_intervals
@@ -166,11 +167,25 @@ class Evaluation:
 
 
 def evaluate_split(
-    classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path | None = None
+    classifier: Classifier,
+    index: Index,
+    split: str,
+    inference: DictConfig,
+    kept: tuple[FrozenPart, Path] | None = None,
 ) -> Evaluation:
-    """Run the classifier over a split of the index; with a `cache_dir`, its backbone's part is kept there."""
-    if cache_dir:
-        logits = logits_from_features(classifier, index, split, inference, cache_dir)
+    """Run the classifier over a split of the index.
+
+    Args:
+        classifier: see `load_classifier`.
+        index: with the split.
+        split: its name.
+        inference: `conf/inference/*.yaml`.
+        kept: a part of the classifier that has not changed since it was loaded, and the folder where what it gives is
+            kept.
+    """
+    if kept:
+        part, cache_dir = kept
+        logits = logits_from_features(part, classifier, index, split, inference, cache_dir)
     else:
         logits = compute_logits(classifier, index.root, index.splits[split], inference)
     return Evaluation(index.root, index.splits[split], index.classes, logits)

@@ -1,13 +1,15 @@
-"""A frozen backbone runs once: its features are kept on disk, and the head trains on them.
+"""What is frozen runs once: what it makes of the pictures is kept on disk, and the rest of the model trains on that.
 
-They are stored under a fingerprint of everything that they depend on: the backbone's weights and architecture, the
-preprocessing, the augmentation's draws, the pictures' content and the precision. A change of any of these makes new
-ones; another learning rate, loss or number of epochs does not.
+The features of a backbone, or the maps of its first stages (see frozen). They are stored under a fingerprint of
+everything that they depend on: the frozen part's weights and architecture, the preprocessing, the augmentation's draws,
+the pictures' content and the precision. A change of any of these makes new ones; another learning rate, loss or number
+of epochs does not.
 """
 
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import view_of
 from sports_lightning.data.index import Index
 from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
+from sports_lightning.frozen import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.inference import evaluation_pictures, run_over
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
     """Features in place of `TrainingPictures`, under the same addresses (epoch, index, repeat).
 
     Args:
-        views: (n, features) float32 for each view, which take turns.
+        views: (n, …) float32 for each view, which take turns.
         labels: of each.
     """
 
@@ -67,18 +70,29 @@ def count_views(augment: DictConfig) -> int | None:
     return 1 if kinds <= {"sports_lightning.preprocessing.Fit"} else augment.views
 
 
-def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> bool:
-    """Put the frozen backbone's features in the place of the pictures of `data`, if `cfg` (train) allows it.
+def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
+    """Put what the frozen part makes of the pictures of `data` in their place, if `cfg` (train) allows it.
 
-    It does where the head alone learns, from a limited number of views of each picture, and where timm's `forward_head`
-    shows that the model is a backbone followed by its classifier. The head's logits are those of the whole model.
+    It does where a first part of the model is frozen for the whole run, where training sees a limited number of views
+    of each picture, and, for stages, where all of it takes no more room than `finetune.keep_gb`. The logits are those
+    of the whole model.
+
+    Returns:
+        The part that need not run in training any more; None where it must.
     """
     views = count_views(cfg.augment)
-    if cfg.finetune.mode != "head" or views is None or not _head_is_separate(classifier):
-        return False
-    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
-    store = _Store(classifier, inference, cache_dir_of(cfg.data))
+    part = find_frozen_part(classifier) if cfg.finetune.mode in ("head", "last_stages") and views is not None else None
+    if part is None or views is None:
+        return None
     train, val = data.index.splits["train"], data.index.splits["val"]
+    if isinstance(part, FrozenStages):
+        size = part.size(classifier) * (views * len(train) + len(val)) / 1e9
+        if size > cfg.finetune.keep_gb:
+            asked_for = f"finetune.keep_gb={cfg.finetune.keep_gb}"
+            log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
+            return None
+    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
+    store = _Store(part, classifier, inference, cache_dir_of(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
     of_view = []
@@ -88,67 +102,59 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
         of_view.append(store.features(_View(data.train_set, len(train), view), train.digests, facts))
     data.train_set = TrainingFeatures(of_view, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
-    return True
+    return part
 
 
 def logits_from_features(
-    classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path
+    part: FrozenPart, classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
-    """As `compute_logits`, (n, classes) float32, but the backbone's part is stored, or taken from what is stored."""
+    """As `compute_logits`, (n, classes) float32, but what the frozen part gives is stored, or taken from there."""
     dataset = evaluation_pictures(classifier, index.root, index.splits[split])
-    store = _Store(classifier, inference, cache_dir)
+    features = _Store(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
+    classifier.eval()
     with torch.inference_mode():
-        return classifier.eval().head(store.features(dataset, index.splits[split].digests))
+        return torch.cat([part.rest(classifier, batch) for batch in features.split(inference.batch_size)])
 
 
 class _Store:
-    """Features of one backbone, run in one way.
+    """What one frozen part gives, run in one way.
 
     Args:
-        classifier: whose backbone it is.
+        part: which part.
+        classifier: of which classifier.
         inference: how it is run.
         cache_dir: `data.cache_dir`.
     """
 
-    def __init__(self, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
-        self.classifier, self.inference, self.cache_dir = classifier, inference, cache_dir
-        spec = classifier.spec
+    def __init__(self, part: FrozenPart, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
+        if isinstance(part, FrozenStages):  # whose way out torch.compile can't follow
+            inference = OmegaConf.merge(inference, {"compile": False})  # type: ignore[assignment]
+        self.part, self.classifier, self.inference, self.cache_dir = part, classifier, inference, cache_dir
         weights = hashlib.blake2b(digest_size=16)
-        last: torch.nn.Module = classifier.net.get_classifier()  # type: ignore[operator]
-        head = {id(tensor) for tensor in last.state_dict(keep_vars=True).values()}
-        for name, tensor in classifier.net.state_dict(keep_vars=True).items():
-            if id(tensor) not in head:
-                weights.update(name.encode())
-                weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        backbone = [spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
-        self.facts = ["features", library_versions(), *backbone]
+        for name, tensor in part.weights(classifier).items():
+            weights.update(name.encode())
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        spec = classifier.spec
+        frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
+        self.facts = ["folded features", library_versions(), *frozen]
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
-        """(n, features) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
+        """(n, …) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
         way = [self.inference[key] for key in ("precision", "accelerator", "compile", "mirror")]
         key = fingerprint([*self.facts, *way, augment, list(digests)])
 
         def build(folder: Path) -> None:
-            log.info("running the frozen backbone once over %s pictures", f"{len(digests):,}")
-            features = run_over(Classifier.features, self.classifier, dataset, self.inference)
-            np.save(folder / "features.npy", features.numpy())
+            log.info("running the frozen %s once over %s pictures", self.part.name, f"{len(digests):,}")
+            with (folder / "features.npy").open("wb") as file:
+
+                def write(outputs: Tensor) -> None:
+                    if not file.tell():
+                        shape = (len(digests), *outputs.shape[1:])
+                        layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, layout)
+                    file.write(outputs.contiguous().numpy().data)
+
+                run_over(self.part.run, self.classifier, dataset, self.inference, write)
 
         return torch.from_numpy(np.load(stored(self.cache_dir, "features", key, build) / "features.npy", mmap_mode="c"))
-
-
-def _head_is_separate(classifier: Classifier) -> bool:
-    """Whether the classifier behind timm's `forward_head(pre_logits=True)` gives the model's own logits."""
-    if "drop_rate" in classifier.spec.arguments and not hasattr(classifier.net, "drop_rate"):
-        return False  # the model drops out within its head, at a place of its own
-    height, width = classifier.spec.preprocessing["size"]
-    probe = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    was_training = classifier.training
-    classifier.eval()
-    try:
-        with torch.inference_mode():
-            return torch.allclose(classifier.head(classifier.features(probe)), classifier(probe), rtol=1e-4, atol=1e-5)
-    except (AttributeError, TypeError, RuntimeError):
-        return False
-    finally:
-        classifier.train(was_training)

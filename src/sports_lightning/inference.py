@@ -1,6 +1,5 @@
 """Logits of a classifier over a list of pictures; `train`'s end, `evaluate` and `predict` all come through here."""
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback, LambdaCallback
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,18 +20,20 @@ from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.pictures import PictureFiles
+from sports_lightning.folding import folded
 from sports_lightning.numerics import device_of, require_compiler, synchronize
 from sports_lightning.preprocessing import Preprocessing
 
 _TIMED = 20  # forward passes
 
-Forward = Callable[[Classifier, Tensor], Tensor]  # a method of Classifier that takes pictures
+Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 pictures (n, 3, height, width)
+Receive = Callable[[Tensor], Any]  # is given what it makes of a batch, float32 on the CPU
 
 
 class _Forward(pl.LightningModule):
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
-        self.function, self.classifier = function, classifier
+        self.function, self.classifier = function, folded(classifier)
         self.batch_size, self.mirror = inference.batch_size, inference.mirror
         self.compiled = _compile(function) if inference.compile else function
 
@@ -60,7 +62,9 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         split: the pictures.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
-    return run_over(Classifier.forward, classifier, evaluation_pictures(classifier, root, split), inference)
+    logits: list[Tensor] = []
+    run_over(Classifier.forward, classifier, evaluation_pictures(classifier, root, split), inference, logits.append)
+    return torch.cat(logits)
 
 
 def evaluation_pictures(classifier: Classifier, root: Path, split: Split) -> EvaluationPictures:
@@ -70,11 +74,16 @@ def evaluation_pictures(classifier: Classifier, root: Path, split: Split) -> Eva
     return EvaluationPictures(files, split.labels, preprocessing.transform())
 
 
-def run_over(function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig) -> Tensor:
-    """What `function` makes of the pictures (n, 3, height, width) of `dataset`, in order, as float32 on the CPU."""
-    trainer = build_inference_trainer(inference)
+def run_over(
+    function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig, receive: Receive
+) -> None:
+    """Hand what `function` makes of the pictures of `dataset` to `receive`, batch by batch, in order."""
+    # Not by what `predict` returns, for that is in memory all at once.
+    trainer = build_inference_trainer(
+        inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
+    )
     loader = build_loader(dataset, inference.batch_size, inference.num_workers)
-    return torch.cat(trainer.predict(_Forward(function, classifier, inference), loader))  # type: ignore[arg-type]
+    trainer.predict(_Forward(function, classifier, inference), loader, return_predictions=False)
 
 
 def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
@@ -84,7 +93,7 @@ def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
     matrix products and attention.
     """
     device = torch.device(device_of(inference.accelerator))
-    model = copy.deepcopy(classifier).eval().to(device)
+    model = folded(classifier).to(device)
     size = Preprocessing.from_dict(classifier.spec.preprocessing).size
     image = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
     dtype = torch.float16 if inference.precision == "16-mixed" else torch.bfloat16
@@ -100,7 +109,7 @@ def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
     return {"flops": counter.get_total_flops(), "latency_ms": round(1000 * statistics.median(seconds), 3)}
 
 
-def build_inference_trainer(inference: DictConfig) -> pl.Trainer:
+def build_inference_trainer(inference: DictConfig, *callbacks: Callback) -> pl.Trainer:
     """A Lightning trainer that does nothing but run a model on one device.
 
     Raises:
@@ -112,6 +121,7 @@ def build_inference_trainer(inference: DictConfig) -> pl.Trainer:
         accelerator=inference.accelerator,
         devices=1,
         precision=inference.precision,
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sports_lightning.classifier import CHECKPOINT_KEY, Classifier
 from sports_lightning.errors import UserError
 from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
+from sports_lightning.frozen import FrozenPart
 from sports_lightning.metrics import Figures
 
 _FIGURES = "train_figures"
@@ -33,7 +34,7 @@ class ClassifierModule(pl.LightningModule):
 
     Attributes:
         loss_is_finite: of the last training step.
-        on_features: whether batches hold the frozen backbone's features (n, features) instead of pictures.
+        frozen: what has run already, so that batches hold what it gives instead of pictures; None: nothing.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ClassifierModule(pl.LightningModule):
         self.classifier = classifier
         self.loss = loss
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
-        self.on_features = False
+        self.frozen: FrozenPart | None = None
         self.loss_is_finite = True
         apply_finetune(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
@@ -83,8 +84,8 @@ class ClassifierModule(pl.LightningModule):
             getattr(torch, self.device.type).manual_seed(seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (n, classes) of a batch's pictures or features."""
-        return self.classifier.head(inputs) if self.on_features else self.classifier(inputs)
+        """Logits (n, classes) of a batch's pictures, or of what the frozen part has made of them."""
+        return self.frozen.rest(self.classifier, inputs) if self.frozen else self.classifier(inputs)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss that is optimised; the figures are logged as `train/…`."""

@@ -54,7 +54,7 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
         **cost_of(classifier, cfg.inference),
         "best_epoch": epoch,
         "predictions": predicted,
-        "on_features": run.on_features,
+        "on_features": run.frozen is not None,
         "numerics": asdict(run.numerics),
         "batch_size": cfg.data.batch_size,
         "images_per_second": statistics.median(float(row["images_per_second"]) for row in timings),
@@ -74,8 +74,8 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
 
 def _evaluate(cfg: DictConfig, run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
     """The best checkpoint on val and on test, if there is one; its temperature is fitted in between."""
-    cache_dir = cache_dir_of(cfg.data) if run.on_features else None
-    val = evaluate_split(classifier, run.index, "val", cfg.inference, cache_dir)
+    kept = (run.frozen, cache_dir_of(cfg.data)) if run.frozen else None
+    val = evaluate_split(classifier, run.index, "val", cfg.inference, kept)
     if cfg.calibrate:
         temperature = fit_temperature(val.logits, val.labels)
         save_temperature(run.best_checkpoint, temperature)
@@ -83,4 +83,4 @@ def _evaluate(cfg: DictConfig, run: FittedRun, classifier: Classifier) -> dict[s
         val = replace(val, logits=val.logits / temperature)
     if "test" not in run.index.splits:
         return {"val": val}
-    return {"val": val, "test": evaluate_split(classifier, run.index, "test", cfg.inference, cache_dir)}
+    return {"val": val, "test": evaluate_split(classifier, run.index, "test", cfg.inference, kept)}

@@ -21,6 +21,7 @@ from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
 from sports_lightning.features import use_features
 from sports_lightning.finetune import count_parameters
+from sports_lightning.frozen import FrozenPart
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.interruption import deferred
 from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
@@ -43,7 +44,7 @@ class FittedRun:
 
     index: Index
     best_checkpoint: Path
-    on_features: bool
+    frozen: FrozenPart | None  # what need not run in training
     numerics: Numerics
     parameters: dict[str, int]
     loggers: list[Logger]
@@ -139,7 +140,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     )  # fmt: skip
     log.info("%s", numerics)
     log.info("%s: a row an epoch", last.path.parents[1] / "metrics.csv")
-    module.on_features = use_features(module.classifier, data, cfg)
+    module.frozen = use_features(module.classifier, data, cfg)
     # The draws so far depend on what was stored already; those that follow must not.
     pl.seed_everything(cfg.seed, verbose=False)
     try:
@@ -161,7 +162,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     return FittedRun(
         index,
         Path(best.best_model_path),
-        module.on_features,
+        module.frozen,
         numerics,
         {"parameters": total, "learning": learning},
         loggers,

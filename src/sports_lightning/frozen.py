@@ -1,0 +1,170 @@
+"""What of a classifier comes first and does not learn, so that it need run only once over the pictures.
+
+The whole backbone with `finetune=head`, its first stages with `finetune=last_stages`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sports_lightning.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """Everything before the last layer, of a model that timm's `forward_head` can take apart there."""
+
+    name = "backbone"
+
+    def run(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to (n, features)."""
+        return classifier.features(images)
+
+    def rest(self, classifier: Classifier, features: Tensor) -> Tensor:
+        """(n, features) to logits (n, classes)."""
+        return classifier.head(features)
+
+    def weights(self, classifier: Classifier) -> dict[str, Tensor]:
+        """What `run` depends on, by name."""
+        last: nn.Module = classifier.net.get_classifier()  # type: ignore[operator]
+        head = {id(tensor) for tensor in last.state_dict(keep_vars=True).values()}
+        state = classifier.net.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in state.items() if id(tensor) not in head}
+
+
+@dataclass(frozen=True)
+class FrozenStages:
+    """The first modules of a net, of a model that runs them one after the other.
+
+    Attributes:
+        modules: their names in the net, in the order in which they run.
+    """
+
+    modules: tuple[str, ...]
+
+    name = "stages"
+
+    def run(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """uint8 (n, 3, height, width) to what the last of them gives, mostly (n, channels, h, w)."""
+
+        def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            raise _Reached(output)
+
+        hook = classifier.net.get_submodule(self.modules[-1]).register_forward_hook(stop)
+        try:
+            classifier(images)
+        except _Reached as reached:
+            return reached.output
+        finally:
+            hook.remove()
+        raise AssertionError(f"{self.modules[-1]} was not run")
+
+    def rest(self, classifier: Classifier, maps: Tensor) -> Tensor:
+        """What `run` gives to logits (n, classes)."""
+        if maps.ndim == 4:
+            maps = maps.contiguous(memory_format=torch.channels_last)
+        with self._passed_over(classifier.net):
+            return classifier.net(maps) / classifier.spec.temperature
+
+    def size(self, classifier: Classifier) -> int:
+        """Bytes that a picture's maps take, as float32."""
+        with torch.inference_mode():
+            return 4 * self.run(classifier, _noise(classifier)).numel()
+
+    @contextmanager
+    def _passed_over(self, net: nn.Module) -> Iterator[None]:
+        """Within, they hand on what they get."""
+        modules = [net.get_submodule(name) for name in self.modules]
+        for module in modules:
+            module.forward = _hand_on
+        try:
+            yield
+        finally:
+            for module in modules:
+                del module.forward
+
+    def weights(self, classifier: Classifier) -> dict[str, Tensor]:
+        """What `run` depends on, by name."""
+        state = classifier.net.state_dict()
+        return {name: tensor for name, tensor in state.items() if name.startswith(tuple(f"{m}." for m in self.modules))}
+
+
+FrozenPart = FrozenBackbone | FrozenStages
+
+
+class _Reached(Exception):
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+
+def _hand_on(inputs: Tensor) -> Tensor:
+    return inputs
+
+
+def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
+    """What of the classifier can run apart, given which of its parameters learn; None where that is nothing.
+
+    A picture of noise shows whether both parts together are the model itself.
+    """
+    was_training = [module for module in classifier.modules() if module.training]
+    classifier.eval()
+    try:
+        with torch.inference_mode():
+            image = _noise(classifier)
+            part = _candidate(classifier, image)
+            whole = classifier(image)
+            parts = part.rest(classifier, part.run(classifier, image))
+        return part if torch.allclose(parts, whole, rtol=1e-4, atol=1e-5) else None
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):  # the model is built in another way
+        return None
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def _candidate(classifier: Classifier, image: Tensor) -> FrozenPart:
+    net = classifier.net
+    last: nn.Module = net.get_classifier()  # type: ignore[operator]
+    head = set(last.parameters())
+    if {p for p in net.parameters() if p.requires_grad} <= head:
+        if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
+            raise ValueError("the model drops out within its head, at a place of its own")
+        return FrozenBackbone()
+    return FrozenStages(tuple(_first_modules(net, lambda: classifier(image))))
+
+
+def _first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
+    """Names of the outermost modules that are done before the first one that learns begins."""
+    done: list[str] = []
+    has_learning_begun = False
+
+    def begin(module: nn.Module, _: Any) -> None:
+        nonlocal has_learning_begun
+        learns = [p.requires_grad for p in module.parameters()]
+        has_learning_begun |= bool(learns) and all(learns)  # a stage, before what has no parameters in it
+
+    def end(name: str) -> None:
+        if not has_learning_begun:
+            done.append(name)
+
+    hooks = []
+    for name, module in net.named_modules():
+        hooks.append(module.register_forward_pre_hook(begin))
+        hooks.append(module.register_forward_hook(lambda *_, name=name: end(name)))
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name in done if not any(name.startswith(f"{other}.") for other in done)]
+
+
+def _noise(classifier: Classifier) -> Tensor:
+    """uint8 (1, 3, height, width), the same every time."""
+    height, width = classifier.spec.preprocessing["size"]
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=draws)
