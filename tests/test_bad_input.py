@@ -34,6 +34,7 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
     ("arguments", "parts"),
     [
         (["optimizer.lrr=1"], ["optimizer.lrr", "Did you mean optimizer.lr?"]),
+        (["debug=null"], ["Got NoneType", "name one of the group's choices"]),
         (["optimizer=sdg"], ["optimizer/sdg", "Did you mean optimizer=sgd?"]),
         (["optimizer.arguments={eps: 1}"], ["+optimizer.arguments.KEY=VALUE"]),
         (["augment.sides=[64]"], ["augment.sides=[64]", "[[0,64],[5,96]]"]),

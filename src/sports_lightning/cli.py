@@ -192,7 +192,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             sweep.finish()
     except _EndOfSweep:
         pass
-    except (HydraException, OmegaConfBaseException, UserError) as error:
+    except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
         report(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

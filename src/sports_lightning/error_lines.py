@@ -25,6 +25,8 @@ def one_line(error: Exception, config_name: str) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
         return text + _suggestion(text, config_name)
+    if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's
+        return f"{error}: name one of the group's choices (see --help), or leave the group out of the command"
     if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"{error.filename or 'a file'}: {error.strerror}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
