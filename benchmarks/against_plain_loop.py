@@ -1,9 +1,10 @@
-"""Ours at its defaults against `plain_loop.py`: whole trainings in turn, the median of the rounds' ratios.
+"""Ours at its defaults against `plain_loop.py`: whole trainings in turn, the medians of the rounds' ratios.
 
     python benchmarks/against_plain_loop.py [ROOT] [--models resnet50 simple_cnn] [--steps 6] [--rounds 3]
 
 ROOT is a data set with train/ valid/; the drawn sample where it is left out. Rates are those of the second of two
-epochs of a few steps; weights are random. Run it on an otherwise idle machine.
+epochs of a few steps; weights are random. Memory is the peak of the whole process tree, what processes share counted
+once (PSS, Linux only), looked at five times a second. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -12,13 +13,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 NAMES = {"resnet50": "resnet50", "simple_cnn": "simple_cnn", "efficientnet_lite0": "tf_efficientnet_lite0"}
 HERE = Path(__file__).parent
 
 
-def ours(root: str, model: str, batch_size: int, steps: int) -> float:
+def ours(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
+    """Pictures a second, GiB."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             "data=folder", f"data.root={root}", f"model={model}", "model.pretrained=false", "model.image_size=224",
@@ -26,18 +32,38 @@ def ours(root: str, model: str, batch_size: int, steps: int) -> float:
             f"trainer.limit_train_batches={steps}", "trainer.limit_val_batches=1", "trainer.enable_progress_bar=false",
             "test=false", "logger=csv", f"hydra.run.dir={folder}/run",
         ]  # fmt: skip
-        _run("-m", "sports_lightning.train", *overrides)
+        _, memory = _run("-m", "sports_lightning.train", *overrides)
         with (Path(folder) / "run/timings.csv").open(newline="") as file:
-            return float(list(csv.DictReader(file))[-1]["images_per_second"])
+            return float(list(csv.DictReader(file))[-1]["images_per_second"]), memory
 
 
-def plain(root: str, model: str, batch_size: int, steps: int) -> float:
-    printed = _run(str(HERE / "plain_loop.py"), f"{root}/train", NAMES[model], str(batch_size), str(steps))
-    return float(printed.split()[-1])
+def plain(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
+    """Pictures a second, GiB."""
+    printed, memory = _run(str(HERE / "plain_loop.py"), f"{root}/train", NAMES[model], str(batch_size), str(steps))
+    return float(printed.split()[-1]), memory
 
 
-def _run(*arguments: str) -> str:
-    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+def _run(*arguments: str) -> tuple[str, float]:
+    """What a python process printed, and the peak of its tree's memory in GiB."""
+    peak = 0
+    with tempfile.TemporaryFile("w+") as output:
+        process = psutil.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            peak = max(peak, _memory(process))
+            time.sleep(0.2)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(arguments)} failed")
+        output.seek(0)
+        return output.read(), peak / 2**30
+
+
+def _memory(process: psutil.Popen) -> int:
+    """Bytes of the whole tree."""
+    total = 0
+    with suppress(psutil.Error):  # one that has just ended
+        for each in [process, *process.children(recursive=True)]:
+            total += each.memory_full_info().pss
+    return total
 
 
 def main() -> None:
@@ -54,19 +80,20 @@ def main() -> None:
 
         root = "data/sample"
         draw_sample(Path(root))
-    print(f"{'model':20} {'ours':>8} {'plain':>8}  ratio (each round)", flush=True)
+    print(f"{'model':20} {'':10} {'ours':>8} {'plain':>8}  ratio (each round)", flush=True)
     for model in options.models:
-        rounds = [
-            (
-                ours(root, model, options.batch_size, options.steps),
-                plain(root, model, options.batch_size, options.steps),
+        settings = root, model, options.batch_size, options.steps
+        rounds = [(ours(*settings), plain(*settings)) for _ in range(options.rounds)]
+        for unit, pairs in zip(
+            ("img/s", "peak, GiB"), zip(*(zip(*r, strict=True) for r in rounds), strict=True), strict=True
+        ):
+            ratios = [a / b for a, b in pairs]
+            our_median, plain_median = (statistics.median(column) for column in zip(*pairs, strict=True))
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(
+                f"{model:20} {unit:10} {our_median:8.2f} {plain_median:8.2f}  {statistics.median(ratios):.2f} ({each})",
+                flush=True,
             )
-            for _ in range(options.rounds)
-        ]
-        ratios = [a / b for a, b in rounds]
-        our_rate, plain_rate = (statistics.median(rates) for rates in zip(*rounds, strict=True))
-        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{model:20} {our_rate:8.2f} {plain_rate:8.2f}  {statistics.median(ratios):.2f} ({each})", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def seconds(*arguments: str, until: str = "", cwd: str = ".") -> float:
         for line in process.stdout:
             if until and line.startswith(until):
                 return time.perf_counter() - started
-        assert process.wait() == 0 and not until
+        assert process.wait() == 0
+        assert not until
         return time.perf_counter() - started
 
 
