@@ -4,7 +4,7 @@
 
 ROOT is a data set with train/ valid/; the drawn sample where it is left out. Rates are those of the second of two
 epochs of a few steps; weights are random. Memory is the peak of the whole process tree, what processes share counted
-once (PSS, Linux only), looked at five times a second. Run it on an otherwise idle machine.
+once (PSS, Linux only), looked at once a second. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def _run(*arguments: str) -> tuple[str, float]:
         process = psutil.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             peak = max(peak, _memory(process))
-            time.sleep(0.2)
+            time.sleep(1)
         if process.returncode:
             raise SystemExit(f"{' '.join(arguments)} failed")
         output.seek(0)

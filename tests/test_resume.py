@@ -114,6 +114,16 @@ def test_two_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 
 
+def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
+    settings: list[str], tmp_path: Path
+) -> None:
+    process = start(tmp_path, *settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run")
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    process.kill()
+    process.communicate(timeout=120)  # until the last of them that could print is gone
+    assert not subprocess.run(["pgrep", "-f", f"hydra.run.dir={tmp_path}"], capture_output=True).stdout
+
+
 def test_auto_finds_the_run_with_these_settings(settings: list[str], tmp_path: Path) -> None:
     process = start(tmp_path, *settings, "hydra.run.dir=outputs/train/first")
     wait_for(tmp_path / "outputs/train/first/checkpoints/last.ckpt", process)

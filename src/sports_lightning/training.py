@@ -1,6 +1,7 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
 import logging
+import multiprocessing
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,6 +150,8 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     except BaseException:
         if trainer.strategy.launcher is not None:  # the other processes would wait for this one
             trainer.strategy.launcher.kill(signal.SIGKILL)
+        for worker in multiprocessing.active_children():  # which take no other signal, and Python would wait for them
+            worker.kill()
         raise
     finally:
         forget_batch_size()
