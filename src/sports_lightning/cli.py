@@ -246,11 +246,14 @@ def _reuse_freed_memory() -> None:
     """
     mmap_max, trim_threshold = -4, -1  # malloc.h
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
     except (OSError, AttributeError, TypeError):
         return
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
+    # A data worker is a copy of this process: whatever it shares is copied, page by page, once it is used again here.
+    os.register_at_fork(before=lambda: malloc_trim(0))
 
 
 def _help(config_name: str, overrides: list[str]) -> str:
