@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from conftest import composed
-from sports_lightning.augment import EpochTransform, KerasAffine, PairMix
+from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomResizedCrop
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import read_index, split_fingerprint
@@ -162,6 +162,18 @@ def test_mixup_blends_and_target_says_how_much() -> None:
         assert mixed.float().mean().item() == pytest.approx(100 + 100 * share, abs=0.6)
         mixed, target = PairMix(4, mixup=0, cutmix=1.0)(images, torch.tensor([1, 3]))
         assert (mixed == 200).float().mean().item() == pytest.approx(target[1].item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_random_crop_is_torchvisions(sample: Path, interpolation: str) -> None:
+    settings = {"size": [48, 64], "scale": (0.1, 1.0), "interpolation": v2.InterpolationMode(interpolation)}
+    picture = decode(next((sample / "train").glob("*/*.jpg")))
+    for layout in (picture, picture.contiguous()):
+        for seed in range(5):
+            torch.manual_seed(seed)
+            ours = RandomResizedCrop(**settings)(layout)
+            torch.manual_seed(seed)
+            torch.testing.assert_close(ours, v2.RandomResizedCrop(**settings)(layout), rtol=0, atol=0)
 
 
 def test_keras_affine_moves_as_keras_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ works on a uint8 tensor (3, h, w) and draws from torch's global generator, which
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F_v2
 
 
 def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
@@ -71,6 +73,20 @@ class PairMix:
         choice = self.choices[int(torch.randint(len(self.choices), ()))]
         mixed, targets = choice(images.float(), labels)  # in float: mixup of uint8 would wrap around
         return mixed[0].round().to(torch.uint8), targets[0]
+
+
+class RandomResizedCrop(v2.RandomResizedCrop):
+    """torchvision's, to the bit, in two thirds of the time.
+
+    Decoded pictures hold a pixel's colours side by side. torch resizes that layout fastest, but not a crop that is
+    still a window into the whole.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """uint8 (3, h, w) to uint8 (3, *size); `params` are torchvision's draws."""
+        crop = F_v2.crop(inpt, params["top"], params["left"], params["height"], params["width"])
+        crop = crop[None].contiguous(memory_format=torch.channels_last)[0]
+        return F_v2.resize(crop, self.size, self.interpolation, antialias=self.antialias)
 
 
 class KerasAffine:

@@ -77,7 +77,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
-    _reuse_freed_memory()
+    reuse_freed_memory()
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     listen()
@@ -239,7 +239,7 @@ def _gather(arguments: list[str], key: str) -> list[str]:
     return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
 
 
-def _reuse_freed_memory() -> None:
+def reuse_freed_memory() -> None:
     """Let glibc keep large blocks that are freed, instead of asking the system for zeroed pages at every step.
 
     What it brings is in docs/RESULTS.md. Other C libraries have no such switch, and do without.
