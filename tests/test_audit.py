@@ -65,6 +65,11 @@ def test_identical_files_are_pairs_and_unreadable_or_blank_ones_are_not() -> Non
     assert [(pair.first, pair.second, pair.similarity) for pair in pairs] == [(0, 1, 1.0)]
 
 
+def test_pictures_that_have_nothing_in_common_make_no_pairs() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    assert find_pairs(noise, ["a", "b", "c"]) == []
+
+
 @pytest.fixture
 def flawed(tmp_path: Path) -> Path:
     """A small data set with one of every flaw."""

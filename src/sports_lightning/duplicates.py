@@ -154,7 +154,7 @@ def _describe(pixels: np.ndarray) -> np.ndarray:
 
 
 def _normalise(pixels: np.ndarray) -> np.ndarray:
-    flat = pixels.reshape(len(pixels), -1)
+    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     return _unit(flat - flat.mean(axis=1, keepdims=True))
 
 
