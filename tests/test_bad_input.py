@@ -62,6 +62,7 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
         (["callbacks=[]"], ["callbacks=[default,"]),
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),
+        (["trainer.strategy=ddp_spawn"], ["trainer.strategy=ddp_spawn", "take ddp"]),
         (["inference.accelerator=gpuu"], ["inference.accelerator=gpuu"]),
         (["finetune.mode=heads"], ["finetune.mode=heads", "full, head"]),
         (["loss.class_weights=none"], ["loss.class_weights=none", "balanced"]),
