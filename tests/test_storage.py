@@ -13,6 +13,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from torch import nn
 
 from conftest import FAST, command, composed
 from sports_lightning.classifier import Classifier, build_classifier
@@ -23,8 +24,10 @@ from sports_lightning.data.ledger import examine
 from sports_lightning.data.pictures import PictureFiles, open_pictures
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.store import stored
-from sports_lightning.features import use_features
+from sports_lightning.features import logits_from_features, use_features
 from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
+from sports_lightning.frozen import first_modules
+from sports_lightning.inference import compute_logits
 from sports_lightning.preprocessing import Preprocessing
 
 
@@ -171,8 +174,10 @@ def test_features_give_the_logits_of_the_whole_model(
     )
     classifier, data = small(cfg)
     pictures, val_pictures = data.train_set, data.val_set
-    part = use_features(classifier, data, cfg)
+    before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
+    part = use_features(classifier.train(), data, cfg)
     assert part
+    assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
     with torch.inference_mode():
         for key in ((0, 0, 0), (1, 2, 0), (4, 3, 1)):
             image, label = pictures[key]  # type: ignore[index]
@@ -183,6 +188,25 @@ def test_features_give_the_logits_of_the_whole_model(
         features, same_label = data.val_set[1]
         torch.testing.assert_close(part.rest(classifier, features[None]), classifier(image[None]))
         assert label == same_label
+
+
+@pytest.mark.parametrize("mode", ["head", "last_stages"])
+def test_logits_from_features_are_those_from_pictures_mirrored_too(sample: Path, tmp_path: Path, mode: str) -> None:
+    settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", "inference.mirror=true"]
+    cfg = compose_frozen(sample, tmp_path, *settings)
+    classifier, data = small(cfg)
+    part = use_features(classifier, data, cfg)
+    assert part
+    torch.testing.assert_close(
+        logits_from_features(part, classifier, data.index, "val", cfg.inference, tmp_path),
+        compute_logits(classifier, data.index.root, data.index.splits["val"], cfg.inference),
+    )
+
+
+def test_no_stage_ends_between_a_convolution_and_its_normalisation() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    net[:3].requires_grad_(False)
+    assert first_modules(net, lambda: net(torch.zeros(1, 3, 2, 2))) == ["0", "1"]
 
 
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from sports_lightning.data.dataset import view_of
 from sports_lightning.data.index import Index
 from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
 from sports_lightning.frozen import FrozenPart, FrozenStages, find_frozen_part
-from sports_lightning.inference import evaluation_pictures, run_over
+from sports_lightning.inference import compute_logits, evaluation_pictures, run_over
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ def logits_from_features(
     part: FrozenPart, classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
     """As `compute_logits`, (n, classes) float32, but what the frozen part gives is stored, or taken from there."""
+    if inference.mirror and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
+        return compute_logits(classifier, index.root, index.splits[split], inference)
     dataset = evaluation_pictures(classifier, index.root, index.splits[split])
     features = _Store(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
     classifier.eval()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sports_lightning.classifier import Classifier
+from sports_lightning.folding import folded
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class FrozenStages:
 
     def size(self, classifier: Classifier) -> int:
         """Bytes that a picture's maps take, as float32."""
-        with torch.inference_mode():
-            return 4 * self.run(classifier, _noise(classifier)).numel()
+        with torch.inference_mode():  # of a copy in eval mode: noise must not reach the statistics of a BatchNorm
+            return 4 * self.run(folded(classifier), _noise(classifier)).numel()
 
     @contextmanager
     def _passed_over(self, net: nn.Module) -> Iterator[None]:
@@ -117,7 +118,7 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
             image = _noise(classifier)
             part = _candidate(classifier, image)
             whole = classifier(image)
-            parts = part.rest(classifier, part.run(classifier, image))
+            parts = part.rest(classifier, part.run(folded(classifier), image))
         return part if torch.allclose(parts, whole, rtol=1e-4, atol=1e-5) else None
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):  # the model is built in another way
         return None
@@ -134,10 +135,10 @@ def _candidate(classifier: Classifier, image: Tensor) -> FrozenPart:
         if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
             raise ValueError("the model drops out within its head, at a place of its own")
         return FrozenBackbone()
-    return FrozenStages(tuple(_first_modules(net, lambda: classifier(image))))
+    return FrozenStages(tuple(first_modules(net, lambda: classifier(image))))
 
 
-def _first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
+def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
     """Names of the outermost modules that are done before the first one that learns begins."""
     done: list[str] = []
     has_learning_begun = False
@@ -160,7 +161,11 @@ def _first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [name for name in done if not any(name.startswith(f"{other}.") for other in done)]
+    outermost = [name for name in done if not any(name.startswith(f"{other}.") for other in done)]
+    # The batch normalisation after a convolution, which may learn, would be folded into it.
+    while outermost and isinstance(net.get_submodule(outermost[-1]), nn.Conv2d):
+        outermost.pop()
+    return outermost
 
 
 def _noise(classifier: Classifier) -> Tensor:
