@@ -209,6 +209,14 @@ def test_no_stage_ends_between_a_convolution_and_its_normalisation() -> None:
     assert first_modules(net, lambda: net(torch.zeros(1, 3, 2, 2))) == ["0", "1"]
 
 
+def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample: Path, tmp_path: Path) -> None:
+    cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_vit", "finetune=last_stages")
+    classifier, data = small(cfg)
+    nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
+    nn.init.zeros_(classifier.net.get_classifier().bias)  # type: ignore[operator]
+    assert use_features(classifier, data, cfg) is None
+
+
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:
     cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
     classifier, data = small(cfg)

@@ -3,6 +3,7 @@
 The whole backbone with `finetune=head`, its first stages with `finetune=last_stages`.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,22 +110,23 @@ def _hand_on(inputs: Tensor) -> Tensor:
 def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
     """What of the classifier can run apart, given which of its parameters learn; None where that is nothing.
 
-    A picture of noise shows whether both parts together are the model itself.
+    A picture of noise shows whether both parts together are the model itself, in a copy that has random numbers in
+    place of what learns: a head or a branch that begins at zero would hide a difference.
     """
-    was_training = [module for module in classifier.modules() if module.training]
-    classifier.eval()
+    probe = copy.deepcopy(classifier).eval()
+    draws = torch.Generator().manual_seed(0)
     try:
         with torch.inference_mode():
-            image = _noise(classifier)
-            part = _candidate(classifier, image)
-            whole = classifier(image)
-            parts = part.rest(classifier, part.run(folded(classifier), image))
-        return part if torch.allclose(parts, whole, rtol=1e-4, atol=1e-5) else None
+            for parameter in probe.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(0.05 * torch.randn(parameter.shape, generator=draws))
+            image = _noise(probe)
+            part = _candidate(probe, image)
+            whole = probe(image)
+            parts = part.rest(probe, part.run(folded(probe), image))
+        return part if torch.allclose(parts, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max())) else None
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):  # the model is built in another way
         return None
-    finally:
-        for module in was_training:
-            module.training = True
 
 
 def _candidate(classifier: Classifier, image: Tensor) -> FrozenPart:
