@@ -1,5 +1,6 @@
 """An interrupted run goes on as if nothing had been: the same weights, tables and figures, to the last bit."""
 
+import os
 import random
 import shutil
 import signal
@@ -15,7 +16,7 @@ from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import NotWritten
 from sports_lightning.resume import claim
-from sports_lightning.run_folder import write_bytes
+from sports_lightning.run_folder import make_lasting, write_bytes
 
 # Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
 SETTINGS = [
@@ -220,3 +221,24 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeyp
         write_bytes(tmp_path / "file", b"after")
     assert (tmp_path / "file").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-written"
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        done.append(("on the disk", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        sync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(("named", target.name))
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", note_sync)
+    monkeypatch.setattr("os.replace", note_replace)
+    write_bytes(tmp_path / "file", b"content")
+    assert done == [("on the disk", "file.partial"), ("named", "file"), ("on the disk", tmp_path.name)]
+    done.clear()
+    make_lasting(tmp_path)
+    assert {name for _, name in done} == {"file", tmp_path.name, tmp_path.parent.name}

@@ -30,6 +30,7 @@ from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
 from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
+from sports_lightning.run_folder import make_lasting
 from sports_lightning.sweep import BASIC_LAUNCHER, Sweep, SweepJob
 from sports_lightning.sweep_folder import ResumedSweep, check_sweep_dir, resumed_sweep
 from sports_lightning.targets import check_targets
@@ -136,8 +137,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     def run(cfg: DictConfig, folder: Path) -> None:
         os.environ[RUN_FOLDER] = str(folder)
         try:
-            if is_of_torchrun() and is_rank_zero():
-                send_job(folder)
+            if is_rank_zero():
+                make_lasting(folder / ".hydra")  # without it no checkpoint could be gone on with
+                if is_of_torchrun():
+                    send_job(folder)
             task(cfg, folder)
         except Pruned as pruned:
             if is_rank_zero():

@@ -34,12 +34,22 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise NotWritten(f"can't write {path}: {error.strerror}; what was there before still is") from error
-    with suppress(OSError):  # the new name; some network drives can't
-        folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)  # the new name
+
+
+def make_lasting(path: Path) -> None:
+    """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on."""
+    for each in (*path.rglob("*"), path, path.parent):
+        _sync(each)
+
+
+def _sync(path: Path) -> None:
+    with suppress(OSError):  # some network drives can't
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

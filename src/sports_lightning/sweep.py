@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from sports_lightning.command_lines import command_line
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
-from sports_lightning.run_folder import is_over, write_bytes
-from sports_lightning.sweep_folder import SWEEP
+from sports_lightning.run_folder import is_over, make_lasting, write_bytes
+from sports_lightning.sweep_folder import MULTIRUN, SWEEP
 from sports_lightning.sweep_results import job_folders, write_table
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -116,6 +116,7 @@ class Sweep:
         self.folder = sweep_folder
         for file in [file for file in self.kept if file.is_relative_to(folder) or file.parent == sweep_folder]:
             write_bytes(file, self.kept.pop(file))
+        make_lasting(sweep_folder / MULTIRUN)
         parallel = settings.get("parallel", 1)
         job = SweepJob(folder, overrides)
         while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sports_lightning.data.scenes import SPORTS, draw_scene
+from sports_lightning.run_folder import make_lasting
 
 COUNTS = {"train": 120, "valid": 20, "test": 20}  # pictures a class
 
@@ -37,6 +38,7 @@ def draw_sample(root: Path) -> None:
             folder / f"{i + 1:03d}.jpg", quality=90
         )
     partial.chmod(0o755)
+    make_lasting(partial)
     try:
         os.rename(partial, root)
     except OSError:  # another process was first; its pictures are the same

@@ -11,6 +11,7 @@ from sports_lightning.data.ledger import examine, printable
 from sports_lightning.data.sample import draw_sample
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
+from sports_lightning.run_folder import make_lasting
 
 log = logging.getLogger(__name__)
 
@@ -91,4 +92,5 @@ def _download(handle: str, root: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     for name in SPLIT_FOLDERS.values():
         shutil.copytree(fetched / name, partial / name)
+    make_lasting(partial)
     partial.rename(root)
