@@ -1,17 +1,19 @@
 """The same picture twice: re-encoded, scaled, mirrored, slightly cropped or brightened.
 
 Each picture is described by the low frequencies of its small grey version, as perceptual hashes do (Zauner 2010); a
-cropped copy is found by comparing it with crops of every picture. Random-hyperplane hashing (Charikar 2002) finds what
-may be alike without comparing all with all: time and memory grow with the number of pictures, not with its square. What
-it finds is then compared pixel by pixel. No torch in here.
+cropped copy is found by comparing it with crops of every picture. What may be alike (see neighbours) is then compared
+pixel by pixel. No torch in here.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import dctn
 
 from sports_lightning.looks import SIDE
+from sports_lightning.neighbours import find_alike
 
 VERSION = 1  # of what is found: raise it with any change below
 
@@ -20,8 +22,8 @@ _TABLES = 24
 _ALIKE = 0.9  # correlation of the low frequencies above which pixels are compared
 _CLOSE = 0.95  # correlation of the pixels above which they are aligned more closely
 _SAME = 0.977  # correlation of the pixels above which two pictures are the same, chosen by eye on 100 Sports
+_AT_ONCE = 2**14  # pictures
 _LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it a picture is blank, and like every other blank one
-_MOST_IN_BUCKET = 64  # candidates taken from a table for a picture, so that a thousand of a kind stay affordable
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]
@@ -68,9 +70,8 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
         if digest and first_with.setdefault(digest, i) != i:
             pairs.append(Pair(first_with[digest], i, 1.0, False))
     distinct = np.array(sorted(first_with.values()), dtype=np.int64)
-    pixels = small[distinct].astype(np.float32)
-    contrast = pixels.std(axis=(1, 2)) >= _LEAST_CONTRAST
-    distinct, pixels = distinct[contrast], pixels[contrast]
+    distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
+    pixels = small[distinct]
     if len(distinct) > 1:
         candidates, mirrored = _candidates(pixels, np.random.default_rng(seed))
         for closeness, spans in ((_CLOSE, _SPANS), (_SAME, _CLOSE_SPANS)):
@@ -87,27 +88,12 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
 def _candidates(pixels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(m, 2) positions of pictures whose low frequencies are alike, the first the cropped one, and (m,) mirrored."""
     count = len(pixels)
-    described = np.concatenate([_describe(_cut(pixels, window)) for window in _WINDOWS])  # (windows · n, 63)
+    # (windows · n, 63)
+    described = np.concatenate([_in_parts(partial(_describe, window=window), pixels) for window in _WINDOWS])
     wholes = described[:count]
     odd = np.tile(np.arange(_FREQUENCIES) % 2, _FREQUENCIES)[1:]
     queries = np.concatenate([wholes, wholes * (1 - 2 * odd).astype(np.float32)])  # and their mirror images
-    bits = int(np.log2(len(described))) + 3
-    found = np.empty(0, dtype=np.int64)
-    for _ in range(_TABLES):
-        planes = draws.standard_normal((described.shape[1], bits)).astype(np.float32)
-        weights = 1 << np.arange(bits, dtype=np.int64)
-        keys, wanted = (((x @ planes) > 0) @ weights for x in (described, queries))
-        order = keys.argsort(kind="stable")
-        start = np.searchsorted(keys[order], wanted)
-        length = np.minimum(np.searchsorted(keys[order], wanted, side="right") - start, _MOST_IN_BUCKET)
-        query = np.repeat(np.arange(len(queries)), length)
-        offset = np.arange(len(query)) - np.repeat(length.cumsum() - length, length)
-        view = order[np.repeat(start, length) + offset]
-        differ = query % count != view % count
-        query, view = query[differ], view[differ]
-        alike = np.einsum("ij,ij->i", queries[query], described[view]) >= _ALIKE
-        found = np.union1d(found, query[alike] * count + view[alike] % count)
-    query, other = np.divmod(found, count)
+    query, other = find_alike(queries, described, count, _ALIKE, _TABLES, draws)
     return np.stack([query % count, other], axis=1), query >= count
 
 
@@ -118,7 +104,7 @@ def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans:
     whole = _sampling(_WHOLE, side)
     best = np.zeros(len(pairs), dtype=np.float32)
     for part in np.array_split(np.arange(len(pairs)), len(pairs) * len(spans) ** 2 // 2**16 + 1):
-        first, second = pixels[pairs[part, 0]], pixels[pairs[part, 1]]
+        first, second = (pixels[pairs[part, member]].astype(np.float32) for member in (0, 1))
         first = np.where(mirrored[part, None, None], first[:, :, ::-1], first)
         first = _normalise(whole @ first @ whole.T).reshape(-1, side, side)
         windows = (sampling @ second @ sampling.T).reshape(-1, len(spans), side, len(spans), side)
@@ -128,6 +114,12 @@ def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans:
         variances = np.maximum(squares - sums**2 / side**2, 1e-6)
         best[part] = (products / np.sqrt(variances)).max(axis=(1, 2))
     return best
+
+
+def _in_parts(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """What `function` makes of pixels as float32, which need four times the room, some thousands at a time."""
+    parts = np.array_split(pixels, len(pixels) // _AT_ONCE + 1)
+    return np.concatenate([function(part.astype(np.float32)) for part in parts])
 
 
 def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
@@ -147,9 +139,9 @@ def _sampling(span: Span, side: int) -> np.ndarray:
     return weights.reshape(side, SIDE // side, SIDE).mean(axis=1).astype(np.float32)
 
 
-def _describe(pixels: np.ndarray) -> np.ndarray:
-    """Low frequencies but for the mean, of length 1; (n, 63)."""
-    spectrum = dctn(pixels, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
+def _describe(pixels: np.ndarray, window: Window) -> np.ndarray:
+    """Low frequencies of that part but for the mean, of length 1; (n, 63)."""
+    spectrum = dctn(_cut(pixels, window), axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     return _unit(spectrum.reshape(len(pixels), -1)[:, 1:])
 
 
