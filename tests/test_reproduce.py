@@ -43,6 +43,14 @@ def test_a_run_comes_out_the_same_or_says_why_not(run: Path) -> None:
     assert changed.stderr.strip().count("\n") == 0, "one line"
 
 
+def test_a_run_of_two_processes_comes_out_the_same(sample: Path, tmp_path: Path) -> None:
+    short = ["trainer.max_epochs=2", "trainer.limit_train_batches=4", "trainer.devices=2", "trainer.accelerator=cpu"]
+    command("train", *FAST, f"data.root={sample}", *short, "logger=csv", "hydra.run.dir=a/run", cwd=tmp_path)
+    again = reproduce(tmp_path / "a/run")
+    assert again.returncode == 0, again.stderr
+    assert "identical to the last digit" in again.stdout
+
+
 def test_run_json_holds_what_a_run_depends_on(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     assert facts["seed"] == 0
