@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image, ImageEnhance, ImageOps
+from safetensors.torch import save_file
 
 from conftest import command
 from sports_lightning.duplicates import find_pairs
@@ -111,6 +114,24 @@ def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "2 of test also in an earlier split" in run.stdout
+
+
+def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
+    network = ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
+    run = command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out", cwd=tmp_path)
+    found = json.loads((tmp_path / "out/audit.json").read_text())
+    listed = {(row["first"], row["second"]): row for row in found["look_alikes"]}
+    assert listed["train/a/2.png", "test/a/cut.png"]["kind"] == "alike"
+    assert len(listed) < 40, "of 325 pairs"
+    assert not listed.keys() & {(row["first"], row["second"]) for row in found["pairs"]}
+    across = [row["first_split"] != row["second_split"] for row in found["look_alikes"]]
+    assert across == sorted(across, reverse=True), "leaks would be among the first"
+    assert {row["second"] for row in found["leaks"]} == {"test/a/copy.png", "test/b/mirrored.png"}
+    assert "Look-alikes" in (tmp_path / "out/audit.html").read_text()
+    assert "to be judged by eye" in run.stdout
 
 
 def test_what_was_found_is_kept_until_a_picture_changes(flawed: Path, tmp_path: Path) -> None:

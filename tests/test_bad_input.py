@@ -217,6 +217,20 @@ def test_input_that_matches_nothing(in_process: InProcess, trained: tuple[Path, 
     assert_one_line(in_process("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not a picture")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["model=resnet50", "model.pretrained=false"], ["trained network", "model.weights=FILE"]),
+        (["model=timm", "model.name=resnet5"], ["model.name=resnet5", "not known to timm"]),
+        (["data.batch_size=auto"], ["inference.batch_size=auto", "whole number"]),
+        (["data.root=nowhere"], ["data.root=nowhere"]),
+    ],
+)
+def test_audit(in_process: InProcess, tree: Path, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    result = in_process("audit", "data=folder", f"data.root={tree}", *arguments)
+    assert_one_line(result, tmp_path, *parts)
+
+
 def test_split_that_does_not_exist(in_process: InProcess, trained: tuple[Path, str], tmp_path: Path) -> None:
     result = in_process("evaluate", f"ckpt_path={trained[0] / 'checkpoints/best.ckpt'}", "split=valid")
     assert_one_line(result, tmp_path, "split=valid", "train, val, test")

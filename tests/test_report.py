@@ -48,7 +48,7 @@ def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
         "near_duplicates": 0, "label_conflicts": [], "unreadable": {'"><img src=x onerror=alert(1)>.jpg': "<b>why</b>"},
         "pairs": [], "classes_missing": {}, "classes": 1, "imbalance": {"split": "train", "least": 1, "most": 1},
         "splits_missing": [], "usual_size": [1, 1],
-        "odd_sized": {}, "tiny": [], "grey": [], "class_counts": {"<i>a</i>": {"train": 1}},
+        "odd_sized": {}, "tiny": [], "grey": [], "look_alikes": None, "class_counts": {"<i>a</i>": {"train": 1}},
     }  # fmt: skip
     write_page(tmp_path / "audit.html", "audit.html", found=found, pairs=[], tiny=64)
     page = (tmp_path / "audit.html").read_text()

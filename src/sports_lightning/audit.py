@@ -16,8 +16,16 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.findings import find_all, print_findings, write_findings
     from sports_lightning.survey import survey
 
-    seen = survey(provide_data(cfg.data), cache_dir_of(cfg.data))
-    found = find_all(seen)
+    root, network, look_alikes = provide_data(cfg.data), None, None
+    if "model" in cfg:  # first, for a mistake in it should not take a look at all pictures to be known
+        from sports_lightning.classifier import build_classifier
+        from sports_lightning.look_alikes import find_look_alikes
+
+        network = build_classifier(cfg.model, ["its head", "is not used"], root)
+    seen = survey(root, cache_dir_of(cfg.data))
+    if network:
+        look_alikes = find_look_alikes(seen, network, cfg.inference, cache_dir_of(cfg.data))
+    found = find_all(seen, look_alikes)
     write_findings(seen, found, folder)
     print_findings(found)
 

@@ -82,6 +82,9 @@ def check_predict(cfg: DictConfig) -> None:
 def check_audit(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/audit.yaml`."""
     _check_root(cfg)
+    _check_inference(cfg)
+    if "model" in cfg and not (cfg.model.pretrained or cfg.model.weights):
+        raise UserError("audit needs a trained network: leave out model.pretrained=false, or set model.weights=FILE")
 
 
 def check_compare(cfg: DictConfig) -> None:
@@ -106,7 +109,7 @@ def _check_root(cfg: DictConfig) -> None:
 
 
 def _check_inference(cfg: DictConfig) -> None:
-    if OmegaConf.select(cfg, "data.batch_size") != "auto":
+    if "trainer" not in cfg or cfg.data.batch_size != "auto":  # which a training replaces by what it finds
         _whole(cfg, "inference.batch_size", 1)
     _whole(cfg, "inference.num_workers", 0)
     _choice(cfg, "inference.accelerator", ["auto", "cpu", "gpu", "cuda", "mps", "tpu"])

@@ -92,7 +92,7 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
             log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
             return None
     inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
-    store = _Store(part, classifier, inference, cache_dir_of(cfg.data))
+    store = FeatureStore(part, classifier, inference, cache_dir_of(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
     of_view = []
@@ -112,14 +112,14 @@ def logits_from_features(
     if inference.mirror and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
         return compute_logits(classifier, index.root, index.splits[split], inference)
     dataset = evaluation_pictures(classifier, index.root, index.splits[split])
-    features = _Store(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
+    features = FeatureStore(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
     classifier.eval()
     with torch.inference_mode():
         return torch.cat([part.rest(classifier, batch) for batch in features.split(inference.batch_size)])
 
 
-class _Store:
-    """What one frozen part gives, run in one way.
+class FeatureStore:
+    """What one frozen part of a classifier gives, run in one way, kept on disk.
 
     Args:
         part: which part.

@@ -1,6 +1,7 @@
 """What a survey of the data comes to: `audit.json`, `leaks.csv`, `audit.html` and a few lines. No torch in here."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ TINY = 64  # pixels on the shorter side; less is little for any model
 _SHOWN_PAIRS = 300  # with pictures, in audit.html
 
 
-def find_all(survey: Survey) -> dict[str, Any]:
+def find_all(survey: Survey, look_alikes: Sequence[Pair] | None = None) -> dict[str, Any]:
     """Everything that is worth telling, as JSON can say it; pictures by their paths.
 
     `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
+
+    Args:
+        survey: the data set.
+        look_alikes: pairs that may be worth a look (see look_alikes), if any were looked for; they are not leaks.
     """
     splits = list(dict.fromkeys(survey.splits))
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
@@ -33,6 +38,7 @@ def find_all(survey: Survey) -> dict[str, Any]:
     usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
     first = splits[0]  # train, where that is there
     pairs = [_row(survey, pair) for pair in survey.pairs]
+    alike = None if look_alikes is None else [_row(survey, pair) | {"kind": "alike"} for pair in look_alikes]
     return {
         "root": str(survey.root.absolute()),
         "pictures": {split: sum(count.values()) for split, count in counts.items()},
@@ -54,6 +60,7 @@ def find_all(survey: Survey) -> dict[str, Any]:
         "label_conflicts": [row for row in pairs if not row["same_label"]],
         "leaks": [_row(survey, pair) for pair in survey.leaking],
         "leaking_pictures": {split: len(survey.leaks(split)) for split in splits},
+        "look_alikes": alike,
     }
 
 
@@ -78,11 +85,16 @@ def write_findings(survey: Survey, found: dict[str, Any], folder: Path) -> None:
     write_csv(folder / "leaks.csv", header, ([row[column] for column in columns] for row in found["leaks"]))
     # The worst first: leaks, then pictures with two labels, then the rest.
     ranked = sorted(found["pairs"], key=lambda row: (row["first_split"] == row["second_split"], row["same_label"]))
-    shown = [
+    sections = {"pairs": _pictured(survey, ranked), "look_alikes": _pictured(survey, found["look_alikes"] or [])}
+    write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, **sections)
+
+
+def _pictured(survey: Survey, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of some rows of pairs, with their pictures."""
+    return [
         row | {"pictures": [thumbnail_uri(survey.root / row["first"]), thumbnail_uri(survey.root / row["second"])]}
-        for row in ranked[:_SHOWN_PAIRS]
+        for row in rows[:_SHOWN_PAIRS]
     ]
-    write_page(folder / "audit.html", "audit.html", found=found, pairs=shown, tiny=TINY)
 
 
 def print_findings(found: dict[str, Any]) -> None:
@@ -98,7 +110,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
     missing = [f"no {split}" for split in found["splits_missing"]]
     missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
     leaks = [f"{count} of {split}" for split, count in found["leaking_pictures"].items() if count]
-    imbalance, (width, height) = found["imbalance"], found["usual_size"]
+    imbalance, (width, height), alike = found["imbalance"], found["usual_size"], found["look_alikes"]
     spread = f"{imbalance['least']} to {imbalance['most']} pictures each in {imbalance['split']}"
     return {
         "pictures": " + ".join(f"{count:,} {split}" for split, count in found["pictures"].items()),
@@ -108,6 +120,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         "near-duplicate pairs": str(found["near_duplicates"]),
         "pairs under two labels": str(len(found["label_conflicts"])),
         "leaks": f"{', '.join(leaks)} also in an earlier split" if leaks else "none",
+        **({} if alike is None else {"look-alikes": f"{len(alike)} pairs, to be judged by eye"}),
         "unreadable": str(len(found["unreadable"])),
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
