@@ -70,6 +70,22 @@ def test_wilson_equals_statsmodels(count: int, data: st.DataObject) -> None:
     assert wilson(successes, count) == pytest.approx(proportion_confint(successes, count, method="wilson"), abs=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(evaluations())
+def test_intervals_of_classes_equal_statsmodels(evaluation: Evaluation) -> None:
+    labels, predicted = np.array(evaluation.split.labels), evaluation.predicted.numpy()
+    for label, row in enumerate(evaluation.per_class()):
+        correct = int(((labels == label) & (predicted == label)).sum())
+        involved = int(((labels == label) | (predicted == label)).sum())
+        if involved:
+            share = np.array(proportion_confint(correct, involved, method="wilson"))
+            assert (row.f1_low, row.f1_high) == pytest.approx(2 * share / (1 + share), abs=1e-9)
+            assert row.f1 == pytest.approx(2 * (correct / involved) / (1 + correct / involved))
+        if row.count:
+            recall = proportion_confint(correct, row.count, method="wilson")
+            assert (row.recall_low, row.recall_high) == pytest.approx(recall, abs=1e-9)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
 def test_paired_difference_equals_mcnemar(pairs: list[tuple[bool, bool]]) -> None:
     first, second = zip(*pairs, strict=True)

@@ -19,14 +19,14 @@ from sports_lightning.data.index import Index, Split
 from sports_lightning.features import logits_from_features
 from sports_lightning.frozen import FrozenPart
 from sports_lightning.inference import compute_logits
-from sports_lightning.intervals import METHODS, bootstrap_mean, shown, wilson
+from sports_lightning.intervals import METHODS, bootstrap_mean, shown, wilson, wilson_f1
 from sports_lightning.metrics import class_scores, compute_figures, confusion_matrix, macro_intervals
 from sports_lightning.run_folder import write_csv
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class's figures: how many pictures, precision, recall with its 95 % interval, F1, and what it is taken for."""
+    """A class's figures: how many pictures, precision, recall and F1 with 95 % intervals, and what it is taken for."""
 
     label: str
     count: int
@@ -35,6 +35,8 @@ class ClassRow:
     recall_low: float
     recall_high: float
     f1: float
+    f1_low: float
+    f1_high: float
     most_confused_with: str
 
 
@@ -123,9 +125,11 @@ class Evaluation:
         rows = []
         for label, (name, (precision, recall, f1)) in enumerate(zip(self.classes, scores, strict=True)):
             count, correct = int(self.confusion[label].sum()), int(self.confusion[label, label])
-            low, high = wilson(correct, count) if count else (0.0, 1.0)
+            involved = count + int(self.confusion[:, label].sum()) - correct
+            of_recall = wilson(correct, count) if count else (0.0, 1.0)
+            of_f1 = wilson_f1(correct, involved) if involved else (0.0, 1.0)
             other = self.classes[int(mistaken[label].argmax())] if mistaken[label].any() else ""
-            rows.append(ClassRow(name, count, precision, recall, low, high, f1, other))
+            rows.append(ClassRow(name, count, precision, recall, *of_recall, f1, *of_f1, other))
         return rows
 
     def most_confident_mistakes(self, most: int) -> list[int]:

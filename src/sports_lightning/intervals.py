@@ -12,7 +12,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-METHODS = "95 % intervals: Wilson for accuracies and the recall of a class, bootstrap for the rest"
+METHODS = "95 % intervals: Wilson for accuracies and for recall and F1 of a class, bootstrap for the rest"
 RESAMPLES = 2000
 
 Interval = tuple[float, float]
@@ -22,6 +22,20 @@ def wilson(successes: int, count: int) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927), by scipy."""
     found = stats.binomtest(successes, count).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
+
+
+def wilson_f1(correct: int, involved: int) -> Interval:
+    """Interval of a class's F1, by the indirect Wilson method (Lam, Gopal and Qian 2023).
+
+    F1 grows with the share of pictures that are right among those which are of the class or were taken for it, and that
+    share is a proportion.
+
+    Args:
+        correct: pictures of the class that were taken for it.
+        involved: pictures that are of the class, or were taken for it.
+    """
+    low, high = wilson(correct, involved)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
 def bootstrap_mean(values: np.ndarray) -> Interval:
