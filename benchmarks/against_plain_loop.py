@@ -84,16 +84,12 @@ def main() -> None:
     for model in options.models:
         settings = root, model, options.batch_size, options.steps
         rounds = [(ours(*settings), plain(*settings)) for _ in range(options.rounds)]
-        for unit, pairs in zip(
-            ("img/s", "peak, GiB"), zip(*(zip(*r, strict=True) for r in rounds), strict=True), strict=True
-        ):
-            ratios = [a / b for a, b in pairs]
-            our_median, plain_median = (statistics.median(column) for column in zip(*pairs, strict=True))
+        for column, unit in enumerate(("img/s", "peak, GiB")):
+            of_ours, of_plain = ([run[column] for run in runs] for runs in zip(*rounds, strict=True))
+            ratios = [a / b for a, b in zip(of_ours, of_plain, strict=True)]
+            medians = f"{statistics.median(of_ours):8.2f} {statistics.median(of_plain):8.2f}"
             each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            print(
-                f"{model:20} {unit:10} {our_median:8.2f} {plain_median:8.2f}  {statistics.median(ratios):.2f} ({each})",
-                flush=True,
-            )
+            print(f"{model:20} {unit:10} {medians}  {statistics.median(ratios):.2f} ({each})", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from sports_lightning import CONF_DIR
 from sports_lightning.classifier import build_classifier
-from sports_lightning.cli import reuse_freed_memory
+from sports_lightning.cli import tune_malloc
 from sports_lightning.data.index import Split
 from sports_lightning.folding import folded
 from sports_lightning.inference import compute_logits
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    reuse_freed_memory()
+    tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     files = sorted(str(path.relative_to(options.root)) for path in options.root.rglob("*.jpg"))
     files = random.Random(0).sample(files, options.pictures)
@@ -41,10 +41,8 @@ def main() -> None:
             cfg = compose("evaluate", ["ckpt_path=none"])
             of_model = compose("train", [f"model={model}", "model.pretrained=false", "model.image_size=224"]).model
         classifier = build_classifier(of_model, [f"class {i}" for i in range(100)], options.root).eval()
-        network, batch = (
-            folded(classifier),
-            torch.randint(256, (cfg.inference.batch_size, 3, 224, 224), dtype=torch.uint8),
-        )
+        network = folded(classifier)
+        batch = torch.randint(256, (cfg.inference.batch_size, 3, 224, 224), dtype=torch.uint8)
         rounds = []
         for _ in range(options.rounds):
             started = time.perf_counter()
@@ -55,7 +53,7 @@ def main() -> None:
                 for _ in range(len(files) // len(batch)):
                     network(batch)
             alone = time.perf_counter() - started
-            rounds.append((len(files) / whole, len(files) / alone))
+            rounds.append((len(files) / whole, len(files) // len(batch) * len(batch) / alone))
         rates = [statistics.median(column) for column in zip(*rounds, strict=True)]
         ratios = [a / b for a, b in rounds]
         each = ", ".join(f"{ratio:.2f}" for ratio in ratios)

@@ -59,6 +59,10 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
         (["optimizer.name=adamm"], ["optimizer=adamm"]),
         (["scheduler.name=cosin"], ["scheduler=cosin"]),
         (["finetune=last_stages", "finetune.stages=50"], ["finetune.stages=50"]),
+        (
+            ["model=timm", "model.name=poolformer_s12", "model.pretrained=false", "finetune=last_stages"],
+            ["the stages of"],
+        ),
         (["callbacks=[]"], ["callbacks=[default,"]),
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),

@@ -8,9 +8,10 @@ import safetensors.torch
 import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
+from timm.layers import StdConv2d
 from torch import nn
 
-from sports_lightning.classifier import Classifier, build_classifier, load_classifier
+from sports_lightning.classifier import Classifier, Spec, build_classifier, load_classifier
 from sports_lightning.finetune import apply_finetune, count_parameters
 from sports_lightning.folding import folded
 from sports_lightning.losses import loss_function
@@ -62,6 +63,22 @@ def test_only_the_head_learns_and_the_rest_stands_still(name: str, tmp_path: Pat
     changed = {k for k, v in classifier.net.state_dict().items() if not torch.equal(v, before[k])}
     names = {name for name, p in classifier.net.named_parameters() if p in head}
     assert changed == names, "neither weights nor BatchNorm statistics of the frozen part moved"
+
+
+def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -> None:
+    arguments = {"pos_drop_rate": 0.5, "drop_rate": 0.5}
+    classifier = build_classifier(model("test_vit", arguments=arguments), CLASSES, tmp_path)
+    assert not module(classifier, mode="head").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
+    assert classifier.net.head_drop.training  # type: ignore[union-attr]
+    assert module(classifier, mode="full").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
+
+
+def test_every_model_learns_whole_or_by_its_head(tmp_path: Path) -> None:
+    net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # of whose stages timm says nothing
+    apply_finetune(net, OmegaConf.create({"mode": "head"}))
+    assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
+    apply_finetune(net, OmegaConf.create({"mode": "full"}))
+    assert all(p.requires_grad for p in net.parameters())
 
 
 def test_last_stages_and_gradual_free_the_end_first(tmp_path: Path) -> None:
@@ -138,3 +155,14 @@ def test_folded_batch_normalisation_gives_the_same_logits(name: str, left: int, 
         torch.testing.assert_close(fast(images), classifier(images), rtol=1e-6, atol=1e-6)
     assert sum(isinstance(part, nn.BatchNorm2d) for part in fast.modules()) == left, "those before a convolution stay"
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
+
+
+def test_convolutions_that_do_more_are_not_folded() -> None:
+    net = nn.Sequential(StdConv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2)).eval()
+    with torch.no_grad():
+        net[1].running_var.fill_(3)  # type: ignore[union-attr,operator]
+    preprocessing = build_classifier(model("test_resnet"), CLASSES, Path()).spec.preprocessing
+    classifier = Classifier(net, Spec("", {}, ["a", "b"], preprocessing, ""))
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(classifier)(images), classifier(images))

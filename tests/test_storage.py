@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -191,8 +192,9 @@ def test_features_give_the_logits_of_the_whole_model(
 
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
-def test_logits_from_features_are_those_from_pictures_mirrored_too(sample: Path, tmp_path: Path, mode: str) -> None:
-    settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", "inference.mirror=true"]
+@pytest.mark.parametrize("way", ["inference.mirror=true", "inference.precision=bf16-mixed"])
+def test_logits_from_features_are_those_from_pictures(sample: Path, tmp_path: Path, mode: str, way: str) -> None:
+    settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
     cfg = compose_frozen(sample, tmp_path, *settings)
     classifier, data = small(cfg)
     part = use_features(classifier, data, cfg)
@@ -215,6 +217,19 @@ def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample
     nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
     nn.init.zeros_(classifier.net.get_classifier().bias)  # type: ignore[operator]
     assert use_features(classifier, data, cfg) is None
+
+
+@pytest.mark.parametrize("mode", ["head", "last_stages"])
+def test_a_model_that_does_more_than_its_stages_is_not_cut(
+    sample: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = timm.models.EfficientNet.forward
+    monkeypatch.setattr(timm.models.EfficientNet, "forward", lambda self, x: forward(self, 1 - 3 * x))
+    cfg = compose_frozen(sample, tmp_path, "augment=none", f"finetune={mode}", "model.name=tf_efficientnet_lite0")
+    classifier, data = small(cfg)
+    with caplog.at_level("INFO"):
+        assert use_features(classifier, data, cfg) is None
+    assert "no part of it can run once" in caplog.text
 
 
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:
@@ -263,6 +278,9 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=standard", "augment.views=2") == 8, "two views more, validation as before"
     assert entries("augment=standard", "augment.views=3") == 9, "one view more"
     assert entries("augment=standard", "augment.views=3", "seed=1") == 12, "other draws"
+    assert entries("augment=none", "finetune=last_stages") == 14, "another part"
+    assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another one"
+    assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
 
 
 def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:

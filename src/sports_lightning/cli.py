@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from string import Template
 
@@ -78,7 +79,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     """
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
-    reuse_freed_memory()
+    tune_malloc()
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     listen()
@@ -195,7 +196,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             sweep.finish()
     except _EndOfSweep:
         pass
-    except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:  # Hydra's own are ValueErrors too
         report(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -242,10 +243,12 @@ def _gather(arguments: list[str], key: str) -> list[str]:
     return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
 
 
-def reuse_freed_memory() -> None:
+@cache
+def tune_malloc() -> None:
     """Let glibc keep large blocks that are freed, instead of asking the system for zeroed pages at every step.
 
-    What it brings is in docs/RESULTS.md. Other C libraries have no such switch, and do without.
+    It hands them back before a fork. What it brings is in docs/RESULTS.md. Other C libraries have no such switches, and
+    do without.
     """
     mmap_max, trim_threshold = -4, -1  # malloc.h
     try:

@@ -81,12 +81,16 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
         The part that need not run in training any more; None where it must.
     """
     views = count_views(cfg.augment)
-    part = find_frozen_part(classifier) if cfg.finetune.mode in ("head", "last_stages") and views is not None else None
-    if part is None or views is None:
+    if views is None or cfg.finetune.mode not in ("head", "last_stages"):
+        return None
+    part = find_frozen_part(classifier)
+    if part is None:
         return None
     train, val = data.index.splits["train"], data.index.splits["val"]
     if isinstance(part, FrozenStages):
-        size = part.size(classifier) * (views * len(train) + len(val)) / 1e9
+        # At most: the evaluation at the end takes up val's, unless it has another precision.
+        pictures = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
+        size = part.size(classifier) * pictures / 1e9
         if size > cfg.finetune.keep_gb:
             asked_for = f"finetune.keep_gb={cfg.finetune.keep_gb}"
             log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
@@ -113,9 +117,10 @@ def logits_from_features(
         return compute_logits(classifier, index.root, index.splits[split], inference)
     dataset = evaluation_pictures(classifier, index.root, index.splits[split])
     features = FeatureStore(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
-    classifier.eval()
-    with torch.inference_mode():
-        return torch.cat([part.rest(classifier, batch) for batch in features.split(inference.batch_size)])
+    way: Any = OmegaConf.merge(inference, {"mirror": False, "compile": False, "num_workers": 0})
+    logits: list[Tensor] = []
+    run_over(part.rest, classifier, TensorDataset(features), way, logits.append)
+    return torch.cat(logits)
 
 
 class FeatureStore:

@@ -10,38 +10,59 @@ from sports_lightning.errors import UserError
 def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None:
     """Freeze the part of `net` that `conf/finetune/*.yaml` leaves out in `epoch` and free the rest.
 
-    The layers are those of the model's own `group_matcher(coarse=True)` (timm): stem, stages, head.
-
     Raises:
-        UserError: more stages than the model has.
+        UserError: more stages than the model has, or none that timm knows.
     """
-    layers = group_parameters(net, net.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+    if finetune.mode == "full":
+        net.requires_grad_(True)
+        return
     classifier = net.get_classifier()  # type: ignore[operator]
     heads = classifier if isinstance(classifier, tuple) else (classifier,)  # distilled models have two
-    head = {id(p) for module in heads for p in module.parameters()}
-    backbone = sorted({layers[name] for name, p in net.named_parameters() if id(p) not in head})
-    stages = len(backbone)
-    if finetune.mode == "head":
-        stages = 0
-    elif finetune.mode == "last_stages":
-        stages = finetune.stages
+    learning = {id(p) for module in heads for p in module.parameters()}
+    if finetune.mode == "last_stages":
+        learning |= _last_stages(net, learning, finetune.stages)
     elif finetune.mode == "gradual":
-        stages = min(len(backbone), epoch // finetune.epochs_per_stage)
-    if not 0 <= stages <= len(backbone):
+        learning |= _last_stages(net, learning, epoch // finetune.epochs_per_stage, or_all=True)
+    for parameter in net.parameters():
+        parameter.requires_grad_(id(parameter) in learning)
+
+
+def _last_stages(net: nn.Module, head: set[int], stages: int, or_all: bool = False) -> set[int]:
+    """The ids of the parameters of so many stages before the head.
+
+    They are those of the model's own `group_matcher(coarse=True)` (timm): stem, stages, head.
+    """
+    try:
+        layers = group_parameters(net, net.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise UserError(
+            f"timm does not say what the stages of {type(net).__name__} are: set finetune=full or head"
+        ) from error
+    of_parameters = {id(p): layers[name] for name, p in net.named_parameters() if id(p) not in head}
+    backbone = sorted(set(of_parameters.values()))
+    if not or_all and not 0 <= stages <= len(backbone):
         raise UserError(f"finetune.stages={stages}: this model's backbone has {len(backbone)} stages")
-    learning = set(backbone[len(backbone) - stages :])
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(id(parameter) in head or layers[name] in learning)
+    last = set(backbone[max(0, len(backbone) - stages) :])
+    return {parameter for parameter, layer in of_parameters.items() if layer in last}
 
 
 def set_frozen_parts_to_eval(module: nn.Module) -> None:
-    """Put every part whose parameters are all frozen into eval mode: BatchNorm statistics and dropout stand still."""
+    """Put every part whose parameters are all frozen into eval mode: BatchNorm statistics and dropout stand still.
+
+    A part without parameters, such as a dropout, goes with what comes after it.
+    """
     parameters = list(module.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         module.eval()
         return
-    for child in module.children():
-        set_frozen_parts_to_eval(child)
+    learns = True
+    for child in reversed(list(module.children())):
+        first = next(child.parameters(), None)
+        if first is not None:
+            set_frozen_parts_to_eval(child)
+            learns = first.requires_grad
+        elif not learns:
+            child.eval()
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

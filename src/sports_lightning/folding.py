@@ -6,7 +6,7 @@ The same function but for rounding, with one pass less over every map: what pays
 import copy
 from typing import Any
 
-from timm.layers import BatchNormAct2d
+from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -47,7 +47,8 @@ def _pairs(net: nn.Module) -> list[tuple[str, str]]:
         if not isinstance(before, fx.Node) or before not in nodes or len(before.users) > 1:
             continue
         conv, norm = net.get_submodule(str(before.target)), net.get_submodule(str(node.target))
-        known = isinstance(conv, nn.Conv2d) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
+        # Of just these kinds: others may do more with their weights, as weight-standardised convolutions do.
+        known = type(conv) in (nn.Conv2d, Conv2dSame) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
         if known and norm.running_mean is not None and used.count(node.target) == used.count(before.target) == 1:
             pairs.append((str(before.target), str(node.target)))
     return pairs

@@ -4,6 +4,7 @@ The whole backbone with `finetune=head`, its first stages with `finetune=last_st
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.folding import folded
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class FrozenStages:
     def size(self, classifier: Classifier) -> int:
         """Bytes that a picture's maps take, as float32."""
         with torch.inference_mode():  # of a copy in eval mode: noise must not reach the statistics of a BatchNorm
-            return 4 * self.run(folded(classifier), _noise(classifier)).numel()
+            return 4 * self.run(folded(classifier), _pictures(classifier)[:1]).numel()
 
     @contextmanager
     def _passed_over(self, net: nn.Module) -> Iterator[None]:
@@ -110,26 +114,33 @@ def _hand_on(inputs: Tensor) -> Tensor:
 def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
     """What of the classifier can run apart, given which of its parameters learn; None where that is nothing.
 
-    A picture of noise shows whether both parts together are the model itself, in a copy that has random numbers in
-    place of what learns: a head or a branch that begins at zero would hide a difference.
+    Two pictures show whether both parts together are the model itself, in a copy whose learning parameters are drawn
+    anew about what they are: a head or a branch that begins at zero would hide a difference.
     """
     probe = copy.deepcopy(classifier).eval()
     draws = torch.Generator().manual_seed(0)
     try:
         with torch.inference_mode():
             for parameter in probe.parameters():
-                if parameter.requires_grad:
+                if parameter.requires_grad and parameter.abs().max() < 1e-3:
                     parameter.copy_(0.05 * torch.randn(parameter.shape, generator=draws))
-            image = _noise(probe)
-            part = _candidate(probe, image)
-            whole = probe(image)
-            parts = part.rest(probe, part.run(folded(probe), image))
-        return part if torch.allclose(parts, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max())) else None
-    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):  # the model is built in another way
-        return None
+                elif parameter.requires_grad:
+                    parameter.mul_(0.5 + torch.rand(parameter.shape, generator=draws))
+            images = _pictures(probe)
+            whole = probe(images)
+            part = _candidate(probe, images)
+            fast = folded(probe)
+            difference = (part.rest(fast, part.run(fast, images)) - whole).abs().max()
+        # The logits of two pictures that hardly differ would hide a difference, too.
+        if difference < min(1e-4 * whole.abs().max(), 1e-2 * (whole[0] - whole[1]).abs().max()):
+            return part
+    except Exception:  # whatever a model's code does when it is taken apart
+        log.debug("", exc_info=True)
+    log.info("%s is built in a way that no part of it can run once for all epochs", classifier.spec.architecture)
+    return None
 
 
-def _candidate(classifier: Classifier, image: Tensor) -> FrozenPart:
+def _candidate(classifier: Classifier, images: Tensor) -> FrozenPart:
     net = classifier.net
     last: nn.Module = net.get_classifier()  # type: ignore[operator]
     head = set(last.parameters())
@@ -137,26 +148,35 @@ def _candidate(classifier: Classifier, image: Tensor) -> FrozenPart:
         if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
             raise ValueError("the model drops out within its head, at a place of its own")
         return FrozenBackbone()
-    return FrozenStages(tuple(first_modules(net, lambda: classifier(image))))
+    modules = tuple(first_modules(net, lambda: classifier(images)))
+    if not modules:
+        raise ValueError("its first part learns")
+    return FrozenStages(modules)
 
 
 def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
-    """Names of the outermost modules that are done before the first one that learns begins."""
-    done: list[str] = []
+    """Names of the outermost modules that are done before the first one that learns begins.
+
+    Raises:
+        ValueError: one of them runs once more, after that.
+    """
+    done: dict[str, None] = {}  # in order
     has_learning_begun = False
 
-    def begin(module: nn.Module, _: Any) -> None:
+    def begin(name: str, module: nn.Module) -> None:
         nonlocal has_learning_begun
         learns = [p.requires_grad for p in module.parameters()]
         has_learning_begun |= bool(learns) and all(learns)  # a stage, before what has no parameters in it
+        if has_learning_begun and name in done:
+            raise ValueError(f"{name} is used again after what learns")
 
     def end(name: str) -> None:
         if not has_learning_begun:
-            done.append(name)
+            done[name] = None
 
     hooks = []
     for name, module in net.named_modules():
-        hooks.append(module.register_forward_pre_hook(begin))
+        hooks.append(module.register_forward_pre_hook(lambda module, _, name=name: begin(name, module)))
         hooks.append(module.register_forward_hook(lambda *_, name=name: end(name)))
     try:
         forward()
@@ -170,8 +190,9 @@ def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
     return outermost
 
 
-def _noise(classifier: Classifier) -> Tensor:
-    """uint8 (1, 3, height, width), the same every time."""
+def _pictures(classifier: Classifier) -> Tensor:
+    """uint8 (2, 3, height, width), the same every time: fine noise, and coarse."""
     height, width = classifier.spec.preprocessing["size"]
     draws = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=draws)
+    fine, coarse = (torch.rand(1, 3, side, side, generator=draws) for side in (height, 4))
+    return (255 * torch.cat([F.interpolate(noise, (height, width)) for noise in (fine, coarse)])).byte()

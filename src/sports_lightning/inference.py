@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from sports_lightning.preprocessing import Preprocessing
 
 _TIMED = 20  # forward passes
 
-Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 pictures (n, 3, height, width)
+Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 pictures (n, 3, height, width), or kept features
 Receive = Callable[[Tensor], Any]  # is given what it makes of a batch, float32 on the CPU
 
 
@@ -37,13 +37,13 @@ class _Forward(pl.LightningModule):
         self.batch_size, self.mirror = inference.batch_size, inference.mirror
         self.compiled = _compile(function) if inference.compile else function
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images = batch[0]
+    def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        inputs = batch[0]
         # The last, smaller batch is not worth another compilation.
-        function = self.compiled if len(images) == self.batch_size else self.function
-        outputs = function(self.classifier, images)
+        function = self.compiled if len(inputs) == self.batch_size else self.function
+        outputs = function(self.classifier, inputs)
         if self.mirror:
-            outputs = (outputs + function(self.classifier, images.flip(-1))) / 2
+            outputs = (outputs + function(self.classifier, inputs.flip(-1))) / 2
         return outputs.float().cpu()
 
 
@@ -77,7 +77,7 @@ def evaluation_pictures(classifier: Classifier, root: Path, split: Split) -> Eva
 def run_over(
     function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig, receive: Receive
 ) -> None:
-    """Hand what `function` makes of the pictures of `dataset` to `receive`, batch by batch, in order."""
+    """Hand what `function` makes of the pictures or features of `dataset` to `receive`, batch by batch, in order."""
     # Not by what `predict` returns, for that is in memory all at once.
     trainer = build_inference_trainer(
         inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
