@@ -3,8 +3,9 @@
     python benchmarks/million_pictures.py ROOT [--pictures 1000000] [--copies 1000] [--seed 1]
 
 Reading that many files is linear and left out. What is compared are the small grey versions that the audit makes of
-files: here of random blends of the pictures below ROOT, and as planted copies some of them again, in turn mirrored,
-10 % darker and cropped by 3 % at each side.
+files: here those of the pictures below ROOT with random signs to their frequencies, which look like nothing but have
+the spectra of photographs; and as planted copies some of them again, in turn mirrored, 10 % darker and cropped by 3 %
+at each side.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn, idctn
 
 from sports_lightning.data.index import list_pictures
 from sports_lightning.duplicates import find_pairs
@@ -38,10 +40,12 @@ def main() -> None:
     own = look_at(options.root, list_pictures(options.root)).small
     draws = np.random.default_rng(options.seed)
     small = np.empty((options.pictures + options.copies, SIDE, SIDE), np.uint8)
-    for i in range(options.pictures):
-        first, second = draws.integers(len(own), size=2)
-        share = draws.uniform(0.3, 0.7)
-        small[i] = share * own[first] + (1 - share) * own[second]
+    spectra = dctn(own.astype(np.float32), axes=(1, 2), norm="ortho")
+    for first in range(0, options.pictures, len(own)):
+        signs = draws.choice(np.float32([-1, 1]), size=spectra.shape)
+        signs[:, 0, 0] = 1  # the mean
+        scrambled = idctn(spectra * signs, axes=(1, 2), norm="ortho").clip(0, 255)
+        small[first : min(first + len(own), options.pictures)] = scrambled[: options.pictures - first]
     originals = draws.choice(options.pictures, options.copies, replace=False)
     for place, original in enumerate(originals):
         small[options.pictures + place] = CHANGES[place % len(CHANGES)](small[original])

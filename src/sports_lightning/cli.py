@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -284,4 +285,5 @@ def _remove_if_nothing_was_written(folder: Path) -> None:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         for file in (log, folder / LOCK):
             file.unlink(missing_ok=True)
-        folder.rmdir()
+        with suppress(OSError):  # a network drive keeps a file that is open under another name
+            folder.rmdir()

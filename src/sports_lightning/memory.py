@@ -90,11 +90,11 @@ def check_room(module: ClassifierModule, folder: Path, averages: bool) -> None:
     moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
     there = sum(file.stat().st_size for file in folder.glob("*.ckpt"))
     needed = 3 * ((1 + averages) * weights + moments) - there  # best, last, the one being written
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
+    disk = shutil.disk_usage(folder.parent)
+    if disk.free < needed and disk.total:  # 0: a network drive or the like that does not say
         raise UserError(
             f"not enough room in {folder.parent}: checkpoints take up to {needed / 1e6:,.0f} MB more and "
-            f"{free / 1e6:,.0f} MB are free; free some, or choose another place with hydra.run.dir=FOLDER"
+            f"{disk.free / 1e6:,.0f} MB are free; free some, or choose another place with hydra.run.dir=FOLDER"
         )
 
 
