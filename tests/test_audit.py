@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from conftest import command
 from sports_lightning.duplicates import find_pairs
 from sports_lightning.looks import look_at
+from sports_lightning.neighbours import find_alike
 from sports_lightning.survey import survey
 
 
@@ -132,6 +133,30 @@ def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, tmp_
     assert {row["second"] for row in found["leaks"]} == {"test/a/copy.png", "test/b/mirrored.png"}
     assert "Look-alikes" in (tmp_path / "out/audit.html").read_text()
     assert "to be judged by eye" in run.stdout
+
+
+def test_two_pictures_have_no_look_alikes(tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"data/train/{i}").mkdir(parents=True)
+        picture(i).save(tmp_path / f"data/train/{i}/only.png")
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    network = ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
+    command("audit", "data=folder", "data.root=data", *network, "hydra.run.dir=out", cwd=tmp_path)
+    assert json.loads((tmp_path / "out/audit.json").read_text())["look_alikes"] == []
+
+
+def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
+    draws = np.random.default_rng(0)
+    vectors = draws.standard_normal((2000, 64)).astype(np.float32)
+    vectors[1000:] = vectors[:1000] + 0.3 * vectors[1000:]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows, pictures = find_alike(vectors, vectors, 2000, 0.9, 24, np.random.default_rng(1))
+    found = set(zip(rows.tolist(), pictures.tolist(), strict=True))
+    everything = {(int(a), int(b)) for a, b in np.argwhere(vectors @ vectors.T >= 0.9) if a != b}
+    assert found <= everything
+    assert len(found) == len(rows)
+    assert len(found) > 0.95 * len(everything) > 1500
 
 
 def test_what_was_found_is_kept_until_a_picture_changes(flawed: Path, tmp_path: Path) -> None:

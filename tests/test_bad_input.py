@@ -224,9 +224,10 @@ def test_input_that_matches_nothing(in_process: InProcess, trained: tuple[Path, 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["model=resnet50", "model.pretrained=false"], ["trained network", "model.weights=FILE"]),
+        (["model=resnet50", "model.pretrained=false"], ["trained weights", "resnet50", "model.weights=FILE"]),
+        (["model=simple_cnn"], ["trained weights", "simple_cnn", "model.weights=FILE"]),
         (["model=timm", "model.name=resnet5"], ["model.name=resnet5", "not known to timm"]),
-        (["data.batch_size=auto"], ["inference.batch_size=auto", "whole number"]),
+        (["model=resnet50", "data.batch_size=auto"], ["inference.batch_size=auto", "whole number"]),
         (["data.root=nowhere"], ["data.root=nowhere"]),
     ],
 )

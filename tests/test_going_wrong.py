@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from conftest import FAST, InProcess, assert_error_line, command
 from sports_lightning.errors import UserError
-from sports_lightning.memory import enough_memory
+from sports_lightning.memory import check_room, enough_memory
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 
@@ -141,3 +142,11 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("nothing lost") >= 2
+
+
+def test_a_disk_that_does_not_say_how_large_it_is_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
+    check_room(torch.nn.Linear(2, 2), tmp_path / "run", False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=9, used=9, free=0))
+    with pytest.raises(UserError, match="not enough room"):
+        check_room(torch.nn.Linear(2, 2), tmp_path / "run", False)

@@ -241,5 +241,7 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     write_bytes(tmp_path / "file", b"content")
     assert done == [("on the disk", "file.partial"), ("named", "file"), ("on the disk", tmp_path.name)]
     done.clear()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/inner").write_text("content")
     make_lasting(tmp_path)
-    assert {name for _, name in done} == {"file", tmp_path.name, tmp_path.parent.name}
+    assert {name for _, name in done} == {"file", "folder", "inner", tmp_path.name, tmp_path.parent.name}

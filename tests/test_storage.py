@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
 from conftest import FAST, command, composed
-from sports_lightning.classifier import Classifier, build_classifier
+from sports_lightning.classifier import Classifier, Spec, build_classifier
 from sports_lightning.data import ledger
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Split, read_index
@@ -27,7 +27,7 @@ from sports_lightning.data.source import open_dataset
 from sports_lightning.data.store import stored
 from sports_lightning.features import logits_from_features, use_features
 from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
-from sports_lightning.frozen import first_modules
+from sports_lightning.frozen import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
 from sports_lightning.inference import compute_logits
 from sports_lightning.preprocessing import Preprocessing
 
@@ -211,6 +211,33 @@ def test_no_stage_ends_between_a_convolution_and_its_normalisation() -> None:
     assert first_modules(net, lambda: net(torch.zeros(1, 3, 2, 2))) == ["0", "1"]
 
 
+def test_no_cut_goes_between_a_convolution_and_a_normalisation_that_learns() -> None:
+    class Net(nn.Sequential):
+        def get_classifier(self) -> nn.Module:
+            return self[-1]
+
+    stem, norm = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8)), nn.BatchNorm2d(4)
+    nn.init.constant_(norm.running_var, 3)  # type: ignore[arg-type]
+    net = Net(stem, norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 2)).eval()
+    stem.requires_grad_(False)
+    preprocessing = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 1.0,
+                     "crop_mode": "center"}  # fmt: skip
+    classifier = Classifier(net, Spec("", {}, ["a", "b"], preprocessing, ""))
+    assert find_frozen_part(classifier) is None
+    norm.requires_grad_(False)
+    part = find_frozen_part(classifier)
+    assert isinstance(part, FrozenStages)
+    assert part.modules == ("0", "1", "2", "3")
+
+
+def test_a_distilled_model_has_features_too(tmp_path: Path) -> None:
+    settings = {"name": "deit_tiny_distilled_patch16_224", "pretrained": False, "weights": None, "image_size": None}
+    classifier = build_classifier(OmegaConf.create({**settings, "arguments": {}}), ["a", "b"], tmp_path)
+    assert {name.split(".")[0] for name in classifier.net.state_dict()} == {
+        *(name.split(".")[0] for name in FrozenBackbone().weights(classifier)), "head", "head_dist",
+    }  # fmt: skip
+
+
 def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample: Path, tmp_path: Path) -> None:
     cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_vit", "finetune=last_stages")
     classifier, data = small(cfg)
@@ -229,7 +256,7 @@ def test_a_model_that_does_more_than_its_stages_is_not_cut(
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
         assert use_features(classifier, data, cfg) is None
-    assert "no part of it can run once" in caplog.text
+    assert "no part of tf_efficientnet_lite0 can run once" in caplog.text
 
 
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def audit(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.look_alikes import find_look_alikes
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
+        cache_dir_of(cfg.data).mkdir(parents=True, exist_ok=True)  # the features have to go there
     seen = survey(root, cache_dir_of(cfg.data))
     if network:
         look_alikes = find_look_alikes(seen, network, cfg.inference, cache_dir_of(cfg.data))

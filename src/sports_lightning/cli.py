@@ -244,7 +244,7 @@ def _gather(arguments: list[str], key: str) -> list[str]:
     return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
 
 
-@cache
+@cache  # what is to be done at a fork can't be taken back, and would pile up
 def tune_malloc() -> None:
     """Let glibc keep large blocks that are freed, instead of asking the system for zeroed pages at every step.
 

@@ -82,9 +82,13 @@ def check_predict(cfg: DictConfig) -> None:
 def check_audit(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/audit.yaml`."""
     _check_root(cfg)
-    _check_inference(cfg)
-    if "model" in cfg and not (cfg.model.pretrained or cfg.model.weights):
-        raise UserError("audit needs a trained network: leave out model.pretrained=false, or set model.weights=FILE")
+    if "model" in cfg:
+        _check_inference(cfg)
+        if not (cfg.model.pretrained or cfg.model.weights):
+            raise UserError(
+                f"audit needs trained weights, and model.name={cfg.model.name} is without: set model.weights=FILE, or "
+                f"choose a model that has them and leave model.pretrained as it is"
+            )
 
 
 def check_compare(cfg: DictConfig) -> None:

@@ -81,7 +81,8 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
         The part that need not run in training any more; None where it must.
     """
     views = count_views(cfg.augment)
-    if views is None or cfg.finetune.mode not in ("head", "last_stages"):
+    is_kept = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.keep_gb > 0)
+    if views is None or not is_kept:
         return None
     part = find_frozen_part(classifier)
     if part is None:

@@ -16,9 +16,7 @@ def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None
     if finetune.mode == "full":
         net.requires_grad_(True)
         return
-    classifier = net.get_classifier()  # type: ignore[operator]
-    heads = classifier if isinstance(classifier, tuple) else (classifier,)  # distilled models have two
-    learning = {id(p) for module in heads for p in module.parameters()}
+    learning = {id(p) for head in heads(net) for p in head.parameters()}
     if finetune.mode == "last_stages":
         learning |= _last_stages(net, learning, finetune.stages)
     elif finetune.mode == "gradual":
@@ -27,17 +25,24 @@ def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None
         parameter.requires_grad_(id(parameter) in learning)
 
 
+def heads(net: nn.Module) -> tuple[nn.Module, ...]:
+    """The last layer, or both of them of a distilled model."""
+    found = net.get_classifier()  # type: ignore[operator]
+    return found if isinstance(found, tuple) else (found,)
+
+
 def _last_stages(net: nn.Module, head: set[int], stages: int, or_all: bool = False) -> set[int]:
     """The ids of the parameters of so many stages before the head.
 
     They are those of the model's own `group_matcher(coarse=True)` (timm): stem, stages, head.
     """
     try:
-        layers = group_parameters(net, net.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+        matcher = net.group_matcher(coarse=True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
         raise UserError(
             f"timm does not say what the stages of {type(net).__name__} are: set finetune=full or head"
         ) from error
+    layers = group_parameters(net, matcher, reverse=True)
     of_parameters = {id(p): layers[name] for name, p in net.named_parameters() if id(p) not in head}
     backbone = sorted(set(of_parameters.values()))
     if not or_all and not 0 <= stages <= len(backbone):

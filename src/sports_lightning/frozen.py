@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sports_lightning.classifier import Classifier
+from sports_lightning.finetune import heads
 from sports_lightning.folding import folded
+from sports_lightning.weights import first_line
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,7 @@ class FrozenBackbone:
 
     def weights(self, classifier: Classifier) -> dict[str, Tensor]:
         """What `run` depends on, by name."""
-        last: nn.Module = classifier.net.get_classifier()  # type: ignore[operator]
-        head = {id(tensor) for tensor in last.state_dict(keep_vars=True).values()}
+        head = {id(tensor) for head in heads(classifier.net) for tensor in head.state_dict(keep_vars=True).values()}
         state = classifier.net.state_dict(keep_vars=True)
         return {name: tensor for name, tensor in state.items() if id(tensor) not in head}
 
@@ -130,21 +131,21 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
             whole = probe(images)
             part = _candidate(probe, images)
             fast = folded(probe)
-            difference = (part.rest(fast, part.run(fast, images)) - whole).abs().max()
+            outputs = part.run(fast, images)  # as they are kept, for training the rest and for evaluating it
+            difference = max(float((part.rest(rest, outputs) - whole).abs().max()) for rest in (probe, fast))
         # The logits of two pictures that hardly differ would hide a difference, too.
         if difference < min(1e-4 * whole.abs().max(), 1e-2 * (whole[0] - whole[1]).abs().max()):
             return part
-    except Exception:  # whatever a model's code does when it is taken apart
-        log.debug("", exc_info=True)
-    log.info("%s is built in a way that no part of it can run once for all epochs", classifier.spec.architecture)
+        reason = f"taken apart, its logits differ by {difference:.1g}"
+    except Exception as error:  # whatever a model's code does when it is taken apart
+        reason = first_line(error)
+    log.info("no part of %s can run once for all epochs: %s", classifier.spec.architecture, reason)
     return None
 
 
 def _candidate(classifier: Classifier, images: Tensor) -> FrozenPart:
     net = classifier.net
-    last: nn.Module = net.get_classifier()  # type: ignore[operator]
-    head = set(last.parameters())
-    if {p for p in net.parameters() if p.requires_grad} <= head:
+    if {p for p in net.parameters() if p.requires_grad} <= {p for head in heads(net) for p in head.parameters()}:
         if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
             raise ValueError("the model drops out within its head, at a place of its own")
         return FrozenBackbone()

@@ -24,7 +24,8 @@ _TABLES = 64
 def find_look_alikes(survey: Survey, network: Classifier, inference: DictConfig, cache_dir: Path) -> list[Pair]:
     """Pairs of distinct pictures that the network finds alike and that are not known to be the same.
 
-    Those in two splits come first, the closest of them before the others.
+    Those in two splits come first, the closest of them before the others. Of a group of hundreds that are all alike not
+    every pair is found.
 
     Args:
         survey: the pictures.
@@ -34,6 +35,8 @@ def find_look_alikes(survey: Survey, network: Classifier, inference: DictConfig,
     """
     first_with = {digest: i for i, digest in reversed(list(enumerate(survey.digests))) if not survey.problems[i]}
     distinct = sorted(first_with.values())
+    if len(distinct) < 3:  # two would be opposites, seen from their mean
+        return []
     split = Split((survey.paths[i] for i in distinct), np.zeros(len(distinct)))
     store = FeatureStore(FrozenBackbone(), network, inference, cache_dir)
     pictures = evaluation_pictures(network, survey.root, split)

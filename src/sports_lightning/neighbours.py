@@ -13,7 +13,10 @@ _AT_ONCE = 2**16  # vectors
 def find_alike(
     wanted: np.ndarray, given: np.ndarray, pictures: int, least: float, tables: int, draws: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of vectors of different pictures whose scalar product is `least` or more, each once; most of them.
+    """Pairs of vectors of different pictures whose scalar product is `least` or more; most of them.
+
+    A pair among vectors that are both wanted and given is found from either side. Of hundreds that are all alike only
+    some are compared.
 
     Args:
         wanted: (m, d) float32 of length 1; row i is of picture i modulo `pictures`.
@@ -24,7 +27,7 @@ def find_alike(
         draws: of the planes.
 
     Returns:
-        (k,) rows of `wanted`, and (k,) pictures.
+        (k,) rows of `wanted`, and (k,) pictures that they are like; none twice.
     """
     bits = int(np.log2(len(given))) + 3
     weights = 1 << np.arange(bits, dtype=np.int64)

@@ -34,22 +34,33 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise NotWritten(f"can't write {path}: {error.strerror}; what was there before still is") from error
-    _sync(path.parent)  # the new name
+    with suppress(OSError):  # some network drives can't
+        _sync(path.parent)  # the new name
 
 
 def make_lasting(path: Path) -> None:
-    """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on."""
+    """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on.
+
+    Raises:
+        NotWritten: a file does not get there.
+    """
     for each in (*path.rglob("*"), path, path.parent):
-        _sync(each)
+        if each.is_file():
+            try:
+                _sync(each)
+            except OSError as error:
+                raise NotWritten(f"can't write {each}: {error.strerror}") from error
+        elif each.is_dir():
+            with suppress(OSError):  # some network drives can't
+                _sync(each)
 
 
 def _sync(path: Path) -> None:
-    with suppress(OSError):  # some network drives can't
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
