@@ -49,7 +49,7 @@ class _Forward(pl.LightningModule):
 
 @cache
 def _compile(function: Forward) -> Forward:
-    # With the weights as constants, batch normalisation becomes part of the convolutions.
+    # Weights that may not change can be laid out for the kernels once.
     return torch.compile(function, options={"freezing": True})
 
 
