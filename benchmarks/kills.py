@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -54,64 +55,79 @@ def where(folder: Path) -> str:
     return "between epochs" if epoch["processed"] == epoch["started"] else "within an epoch"
 
 
+def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subprocess.Popen[str], int], None]) -> int:
+    """Interrupt and resume runs below `cwd` so many times, and print what came of it; the exit status.
+
+    Args:
+        cwd: where the runs, their data and their cache lie.
+        most: how many times.
+        devices: processes of a run.
+        interrupt: ends a run's processes at once; is told how many times it was called, from 1.
+    """
+    os.environ["SPORTS_LIGHTNING_CACHE"] = str(cwd / "cache")
+    draws = random.Random(0)
+    moments: Counter[str] = Counter()
+    times = runs = bad = 0
+    for name in ("warm", "alone"):  # the first one draws the sample
+        started = time.monotonic()
+        process = start(cwd / name, devices, cwd)
+        _, errors = process.communicate()
+        if process.returncode:
+            sys.exit(errors)
+        seconds = time.monotonic() - started
+    expected = outcome(cwd / "alone")
+    print(f"a run left alone takes {seconds:.1f} s", flush=True)
+    while times < most:
+        folder = cwd / f"run{runs}"
+        runs += 1
+        status = None
+        while status is None:
+            process = start(folder, devices, cwd)
+            try:
+                # One in four at any time, the others once training may have begun.
+                moment = draws.uniform(0 if times % 4 == 3 else 0.45 * seconds, seconds)
+                _, errors = process.communicate(timeout=None if times == most else moment)
+                status = process.returncode
+            except subprocess.TimeoutExpired:
+                times += 1
+                interrupt(process, times)
+                process.wait()
+                process.stderr.close()  # type: ignore[union-attr]  # which a process that is left may keep open
+                try:
+                    moments[where(folder)] += 1
+                except Exception as error:  # torch's, of whatever kind, for a checkpoint that is torn
+                    bad += 1
+                    print(f"run {runs}: its checkpoint can't be read: {error}")
+                if (folder / "metrics.json").exists():
+                    status, errors = 0, ""
+        if status:
+            bad += 1
+            print(f"run {runs} ended with exit status {status}: {errors}")
+        elif outcome(folder) != expected:
+            bad += 1
+            print(f"run {runs} came out otherwise")
+        print(f"{times} times, {runs} runs, {bad} bad", flush=True)
+    for moment, count in moments.most_common():
+        print(f"{count:4d} {moment}")
+    return int(bad > 0)
+
+
 def main() -> int:
     """Run the experiment; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", type=int)
     parser.add_argument("--devices", type=int, default=1)
     arguments = parser.parse_args()
-    devices = arguments.devices
-    draws = random.Random(0)
-    moments: Counter[str] = Counter()
-    kills = runs = bad = 0
     with tempfile.TemporaryDirectory() as temporary:
-        cwd = Path(temporary)
-        os.environ["SPORTS_LIGHTNING_CACHE"] = str(cwd / "cache")
-        for name in ("warm", "alone"):  # the first one draws the sample
-            started = time.monotonic()
-            process = start(cwd / name, devices, cwd)
-            if process.wait():
-                sys.exit(process.stderr.read())  # type: ignore[union-attr]
-            seconds = time.monotonic() - started
-        expected = outcome(cwd / "alone")
-        print(f"a run left alone takes {seconds:.1f} s", flush=True)
-        while kills < arguments.kills:
-            folder = cwd / f"run{runs}"
-            runs += 1
-            status = None
-            while status is None:
-                process = start(folder, devices, cwd)
-                try:
-                    # One in four at any time, the others once training may have begun.
-                    moment = draws.uniform(0 if kills % 4 == 3 else 0.45 * seconds, seconds)
-                    _, errors = process.communicate(timeout=None if kills == arguments.kills else moment)
-                    status = process.returncode
-                except subprocess.TimeoutExpired:
-                    kills += 1
-                    kill(process, all_at_once=kills % 2 == 0)
-                    moments[where(folder)] += 1
-                    if (folder / "metrics.json").exists():
-                        status, errors = 0, ""
-            if status:
-                bad += 1
-                print(f"run {runs} ended with exit status {status}: {errors}")
-            elif outcome(folder) != expected:
-                bad += 1
-                print(f"run {runs} came out otherwise")
-            print(f"{kills} kills, {runs} runs, {bad} of them bad", flush=True)
-    for moment, count in moments.most_common():
-        print(f"{count:4d} killed {moment}")
-    return int(bad > 0)
+        return experiment(Path(temporary), arguments.kills, arguments.devices, kill)
 
 
-def kill(process: subprocess.Popen[str], all_at_once: bool) -> None:
-    """SIGKILL, to the main process alone or to its whole group."""
-    if all_at_once:
+def kill(process: subprocess.Popen[str], number: int) -> None:
+    """SIGKILL, in turn to the main process alone and to its whole group."""
+    if number % 2 == 0:
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.wait()
-    process.stderr.close()  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ read.
 
 import argparse
 import os
-import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
-from kills import start, where
-from outcome import outcome
+from kills import experiment
 
 CONFIG = """
 [faults]
@@ -72,59 +69,18 @@ def main() -> int:
     parser.add_argument("lazyfs", type=Path)
     parser.add_argument("--cuts", type=int, default=30)
     arguments = parser.parse_args()
-    draws = random.Random(0)
-    moments: Counter[str] = Counter()
-    cuts = runs = bad = 0
     with tempfile.TemporaryDirectory() as temporary:
         disk = Disk(arguments.lazyfs, Path(temporary))
-        os.environ["SPORTS_LIGHTNING_CACHE"] = str(disk.path / "cache")
+
+        def cut(process: subprocess.Popen[str], _: int) -> None:
+            os.killpg(process.pid, signal.SIGKILL)
+            disk.cut()
+            disk.mount()
+
         try:
-            for name in ("warm", "alone"):  # the first one draws the sample
-                started = time.monotonic()
-                process = start(disk.path / name, 1, disk.path)
-                _, errors = process.communicate()
-                if process.returncode:
-                    sys.exit(errors)
-                seconds = time.monotonic() - started
-            expected = outcome(disk.path / "alone")
-            print(f"a run left alone takes {seconds:.1f} s", flush=True)
-            while cuts < arguments.cuts:
-                folder = disk.path / f"run{runs}"
-                runs += 1
-                status, starts = None, 0
-                while status is None:
-                    process, starts, started = start(folder, 1, disk.path), starts + 1, time.monotonic()
-                    try:
-                        moment = draws.uniform(0.4 * seconds, seconds)
-                        _, errors = process.communicate(timeout=None if cuts == arguments.cuts else moment)
-                        status = process.returncode
-                        if starts == 1:  # other work on the machine may have slowed down those before
-                            seconds = time.monotonic() - started
-                    except subprocess.TimeoutExpired:
-                        cuts += 1
-                        os.killpg(process.pid, signal.SIGKILL)
-                        disk.cut()
-                        process.communicate()
-                        disk.mount()
-                        try:
-                            moments[where(folder)] += 1
-                        except Exception as error:  # torch's, of whatever kind, for a checkpoint that is torn
-                            bad += 1
-                            print(f"run {runs}: its checkpoint can't be read: {error}")
-                        if (folder / "metrics.json").exists():
-                            status, errors = 0, ""
-                if status:
-                    bad += 1
-                    print(f"run {runs} ended with exit status {status}: {errors}")
-                elif outcome(folder) != expected:
-                    bad += 1
-                    print(f"run {runs} came out otherwise")
-                print(f"{cuts} cuts, {runs} runs, {bad} of them bad", flush=True)
+            return experiment(disk.path, arguments.cuts, 1, cut)
         finally:
             disk.cut()
-    for moment, count in moments.most_common():
-        print(f"{count:4d} cut {moment}")
-    return int(bad > 0)
 
 
 if __name__ == "__main__":

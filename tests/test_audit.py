@@ -117,11 +117,16 @@ def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
     assert "2 of test also in an earlier split" in run.stdout
 
 
-def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def network(tmp_path: Path) -> list[str]:
+    """The arguments for a network with weights."""
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+    return ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
+
+
+def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, network: list[str], tmp_path: Path) -> None:
     Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
-    network = ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
     run = command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out", cwd=tmp_path)
     found = json.loads((tmp_path / "out/audit.json").read_text())
     listed = {(row["first"], row["second"]): row for row in found["look_alikes"]}
@@ -135,13 +140,10 @@ def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, tmp_
     assert "to be judged by eye" in run.stdout
 
 
-def test_two_pictures_have_no_look_alikes(tmp_path: Path) -> None:
+def test_two_pictures_have_no_look_alikes(network: list[str], tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"data/train/{i}").mkdir(parents=True)
         picture(i).save(tmp_path / f"data/train/{i}/only.png")
-    torch.manual_seed(0)
-    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
-    network = ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
     command("audit", "data=folder", "data.root=data", *network, "hydra.run.dir=out", cwd=tmp_path)
     assert json.loads((tmp_path / "out/audit.json").read_text())["look_alikes"] == []
 

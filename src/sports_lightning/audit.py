@@ -16,16 +16,17 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.findings import find_all, print_findings, write_findings
     from sports_lightning.survey import survey
 
-    root, network, look_alikes = provide_data(cfg.data), None, None
+    root, cache_dir = provide_data(cfg.data), cache_dir_of(cfg.data)
+    network, look_alikes = None, None
     if "model" in cfg:  # first, for a mistake in it should not take a look at all pictures to be known
         from sports_lightning.classifier import build_classifier
         from sports_lightning.look_alikes import find_look_alikes
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
-        cache_dir_of(cfg.data).mkdir(parents=True, exist_ok=True)  # the features have to go there
-    seen = survey(root, cache_dir_of(cfg.data))
+        cache_dir.mkdir(parents=True, exist_ok=True)  # the features have to go there
+    seen = survey(root, cache_dir)
     if network:
-        look_alikes = find_look_alikes(seen, network, cfg.inference, cache_dir_of(cfg.data))
+        look_alikes = find_look_alikes(seen, network, cfg.inference, cache_dir)
     found = find_all(seen, look_alikes)
     write_findings(seen, found, folder)
     print_findings(found)

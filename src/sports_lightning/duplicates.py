@@ -6,7 +6,7 @@ cropped copy is found by comparing it with crops of every picture. What may be a
 pixel by pixel. No torch in here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.fft import dctn
 
 from sports_lightning.looks import SIDE
-from sports_lightning.neighbours import find_alike
+from sports_lightning.neighbours import find_alike, unit
 
 VERSION = 2  # of what is found: raise it with any change below
 
@@ -65,12 +65,9 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
         digests: (n,) of the content; "" for a file that can't be read, which is not compared.
         seed: of the hyperplanes.
     """
-    first_with: dict[str, int] = {}
-    pairs = []
-    for i, digest in enumerate(digests):
-        if digest and first_with.setdefault(digest, i) != i:
-            pairs.append(Pair(first_with[digest], i, 1.0, False))
-    distinct = np.array(sorted(first_with.values()), dtype=np.int64)
+    first = first_of_each(digests)
+    pairs = [Pair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
+    distinct = np.array(list(first.values()), dtype=np.int64)
     distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
     pixels = small[distinct]
     if len(distinct) > 1:
@@ -80,10 +77,19 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
             enough = similarity >= closeness
             candidates, mirrored, similarity = candidates[enough], mirrored[enough], similarity[enough]
         for (a, b), value, flipped in zip(candidates, similarity, mirrored, strict=True):
-            first, second = sorted((int(distinct[a]), int(distinct[b])))
-            pairs.append(Pair(first, second, round(float(value), 4), bool(flipped)))
+            earlier, later = sorted((int(distinct[a]), int(distinct[b])))
+            pairs.append(Pair(earlier, later, round(float(value), 4), bool(flipped)))
     best = {(p.first, p.second): p for p in sorted(pairs, key=lambda p: p.similarity)}
     return sorted(best.values())
+
+
+def first_of_each(digests: Sequence[str]) -> dict[str, int]:
+    """{digest: where it is first}, in the order of their places; without "", of files that can't be read."""
+    first: dict[str, int] = {}
+    for i, digest in enumerate(digests):
+        if digest:
+            first.setdefault(digest, i)
+    return first
 
 
 def _candidates(pixels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -145,13 +151,9 @@ def _describe(pixels: np.ndarray, window: Window) -> np.ndarray:
     spectrum = dctn(_cut(pixels, window), axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     lines = np.arange(_FREQUENCIES, dtype=np.float32)
     weighted = spectrum * np.hypot(lines[:, None], lines)
-    return _unit(weighted.reshape(len(pixels), -1)[:, 1:])
+    return unit(weighted.reshape(len(pixels), -1)[:, 1:])
 
 
 def _normalise(pixels: np.ndarray) -> np.ndarray:
     flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
-    return _unit(flat - flat.mean(axis=1, keepdims=True))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return unit(flat - flat.mean(axis=1, keepdims=True))

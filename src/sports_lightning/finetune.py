@@ -16,13 +16,15 @@ def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None
     if finetune.mode == "full":
         net.requires_grad_(True)
         return
-    learning = {id(p) for head in heads(net) for p in head.parameters()}
-    if finetune.mode == "last_stages":
-        learning |= _last_stages(net, learning, finetune.stages)
-    elif finetune.mode == "gradual":
-        learning |= _last_stages(net, learning, epoch // finetune.epochs_per_stage, or_all=True)
+    learning = head_parameters(net)
+    if finetune.mode in ("last_stages", "gradual"):
+        stages = _stages(net)
+        count = min(len(stages), epoch // finetune.epochs_per_stage) if finetune.mode == "gradual" else finetune.stages
+        if not 0 <= count <= len(stages):
+            raise UserError(f"finetune.stages={count}: this model's backbone has {len(stages)} stages")
+        learning = learning.union(*stages[len(stages) - count :])
     for parameter in net.parameters():
-        parameter.requires_grad_(id(parameter) in learning)
+        parameter.requires_grad_(parameter in learning)
 
 
 def heads(net: nn.Module) -> tuple[nn.Module, ...]:
@@ -31,8 +33,13 @@ def heads(net: nn.Module) -> tuple[nn.Module, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def _last_stages(net: nn.Module, head: set[int], stages: int, or_all: bool = False) -> set[int]:
-    """The ids of the parameters of so many stages before the head.
+def head_parameters(net: nn.Module) -> set[nn.Parameter]:
+    """All of theirs."""
+    return {parameter for head in heads(net) for parameter in head.parameters()}
+
+
+def _stages(net: nn.Module) -> list[set[nn.Parameter]]:
+    """The parameters of each stage before the head, from the first to the last.
 
     They are those of the model's own `group_matcher(coarse=True)` (timm): stem, stages, head.
     """
@@ -43,12 +50,12 @@ def _last_stages(net: nn.Module, head: set[int], stages: int, or_all: bool = Fal
             f"timm does not say what the stages of {type(net).__name__} are: set finetune=full or head"
         ) from error
     layers = group_parameters(net, matcher, reverse=True)
-    of_parameters = {id(p): layers[name] for name, p in net.named_parameters() if id(p) not in head}
-    backbone = sorted(set(of_parameters.values()))
-    if not or_all and not 0 <= stages <= len(backbone):
-        raise UserError(f"finetune.stages={stages}: this model's backbone has {len(backbone)} stages")
-    last = set(backbone[max(0, len(backbone) - stages) :])
-    return {parameter for parameter, layer in of_parameters.items() if layer in last}
+    head = head_parameters(net)
+    stages: dict[int, set[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        if parameter not in head:
+            stages.setdefault(layers[name], set()).add(parameter)
+    return [stages[layer] for layer in sorted(stages)]
 
 
 def set_frozen_parts_to_eval(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sports_lightning.classifier import Classifier
-from sports_lightning.finetune import heads
+from sports_lightning.finetune import head_parameters, heads
 from sports_lightning.folding import folded
 from sports_lightning.weights import first_line
 
@@ -145,7 +145,7 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
 
 def _candidate(classifier: Classifier, images: Tensor) -> FrozenPart:
     net = classifier.net
-    if {p for p in net.parameters() if p.requires_grad} <= {p for head in heads(net) for p in head.parameters()}:
+    if {p for p in net.parameters() if p.requires_grad} <= head_parameters(net):
         if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
             raise ValueError("the model drops out within its head, at a place of its own")
         return FrozenBackbone()

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Split
-from sports_lightning.duplicates import Pair
+from sports_lightning.duplicates import Pair, first_of_each
 from sports_lightning.features import FeatureStore
 from sports_lightning.frozen import FrozenBackbone
 from sports_lightning.inference import evaluation_pictures
-from sports_lightning.neighbours import find_alike
+from sports_lightning.neighbours import find_alike, unit
 from sports_lightning.survey import Survey
 
 _ALIKE = 0.85  # cosine between two pictures' features, the mean of all taken off; chosen by eye on 100 Sports
@@ -33,16 +33,15 @@ def find_look_alikes(survey: Survey, network: Classifier, inference: DictConfig,
         inference: `conf/inference/*.yaml`, how it is run.
         cache_dir: where the features are kept.
     """
-    first_with = {digest: i for i, digest in reversed(list(enumerate(survey.digests))) if not survey.problems[i]}
-    distinct = sorted(first_with.values())
+    digests = ["" if why else digest for digest, why in zip(survey.digests, survey.problems, strict=True)]
+    distinct = list(first_of_each(digests).values())
     if len(distinct) < 3:  # two would be opposites, seen from their mean
         return []
     split = Split((survey.paths[i] for i in distinct), np.zeros(len(distinct)))
     store = FeatureStore(FrozenBackbone(), network, inference, cache_dir)
     pictures = evaluation_pictures(network, survey.root, split)
-    features = store.features(pictures, [survey.digests[i] for i in distinct]).numpy()
-    features = features - features.mean(axis=0)
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-6)
+    features = store.features(pictures, [digests[i] for i in distinct]).numpy()
+    features = unit(features - features.mean(axis=0))
     rows, others = find_alike(features, features, len(features), _ALIKE, _TABLES, np.random.default_rng(0))
     known = {(pair.first, pair.second) for pair in survey.pairs}
     found = {

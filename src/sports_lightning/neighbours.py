@@ -10,6 +10,12 @@ _MOST_IN_BUCKET = 64  # vectors of a table that one is compared with, so that a 
 _AT_ONCE = 2**16  # vectors
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, d), each divided by its length."""
+    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-6)
+
+
 def find_alike(
     wanted: np.ndarray, given: np.ndarray, pictures: int, least: float, tables: int, draws: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
