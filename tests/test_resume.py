@@ -104,8 +104,11 @@ def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, by
     assert outcome(tmp_path / "run") == undisturbed
 
 
-def test_two_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path) -> None:
-    settings = [*settings, "trainer.devices=2", "trainer.max_epochs=3"]
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, strategy: str) -> None:
+    settings = [*settings, "trainer.devices=2", "trainer.max_epochs=3", f"trainer.strategy={strategy}"]
+    if strategy == "fsdp":  # which does not go with an average of the weights
+        settings.remove("callbacks=[default,ema]")
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
     process = start(tmp_path, *settings, "hydra.run.dir=run")
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)

@@ -46,6 +46,7 @@ _NOT_FOR_USERS = (
     ".*dataloader is not resumable",  # ours is, in a way of its own
     ".*sync_dist=True",  # of figures that are every device's already
     ".*all_gather is deprecated",
+    ".*`srun` command is available",  # to others too that don't want it
 )
 
 # Hydra's options that take the argument after them.

@@ -31,9 +31,9 @@ def check_train(cfg: DictConfig) -> None:
     _whole(cfg, "trainer.max_epochs", 1)
     if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
         raise UserError("trainer.check_val_every_n_epoch is above trainer.max_epochs: no checkpoint would be written")
-    if any(start in str(cfg.trainer.strategy) for start in ("spawn", "fork", "notebook")):
-        raise UserError(f"trainer.strategy={cfg.trainer.strategy} is not supported: take ddp, which does the same")
     _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
+    if cfg.trainer.strategy == "fsdp" and cfg.finetune.mode != "full":
+        raise UserError("trainer.strategy=fsdp wants all of the network to learn: set finetune=full, or strategy=ddp")
     if cfg.finetune.mode == "gradual":
         _whole(cfg, "finetune.epochs_per_stage", 1)
     if cfg.finetune.mode == "last_stages":

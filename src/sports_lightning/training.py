@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import re
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.pruning import reports_to_search
 from sports_lightning.record import as_written
 from sports_lightning.resume import settings
+from sports_lightning.sharding import ShardedModule, sharding_strategy
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +71,25 @@ def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataMo
         require_compiler()
         classifier.net.compile()
     loss = loss_function(cfg.loss, index.class_counts("train"))
-    module = ClassifierModule(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
+    kind = ShardedModule if cfg.trainer.strategy == "fsdp" else ClassifierModule
+    module = kind(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
     return module, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
+
+
+def _strategy(cfg: DictConfig, averages: bool) -> Any:
+    """What Lightning is to take for `trainer.strategy`, for a run that averages its weights or does not."""
+    asked_for = str(cfg.trainer.strategy)
+    if asked_for == "fsdp":
+        if averages:
+            raise UserError("callbacks=[…,ema] needs the weights in one piece: set trainer.strategy=ddp")
+        return sharding_strategy()
+    # In a notebook there is no command line to start a second process with, and those processes are handed their work
+    # by pickle. Here there is one, and each of them runs the job that it finds in the run folder.
+    with_ddp = re.sub("_(spawn|fork|notebook)", "", asked_for)
+    if with_ddp != asked_for:
+        log.info("trainer.strategy=%s: its processes are started as for %s, for the same result", asked_for, with_ddp)
+        return with_ddp
+    return cfg.trainer.strategy
 
 
 def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path | None) -> FittedRun:
@@ -112,9 +131,11 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if reports:
         callbacks.append(reports)
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
+    averages = any(isinstance(c, WeightAveraging) for c in callbacks)
     plugins = [*(cfg.trainer.plugins or []), WholeCheckpoints()]
+    strategy = _strategy(cfg, averages)
     trainer: pl.Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all"
+        cfg.trainer, strategy=strategy, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all"
     )
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
@@ -130,7 +151,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
     if trainer.is_global_zero:  # which alone writes
-        check_room(module, last.path.parent, any(isinstance(c, WeightAveraging) for c in callbacks))
+        check_room(module, last.path.parent, averages)
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
 
     total, learning = count_parameters(module.classifier)
