@@ -49,6 +49,27 @@ def test_processes_give_the_same_run_whatever_starts_them(sample: Path, tmp_path
     assert outcome(folder) == outcome(tmp_path / "ours")
 
 
+def test_tasks_of_srun_are_one_run(sample: Path, tmp_path: Path) -> None:
+    """With the variables that SLURM gives its tasks; in a real SLURM: benchmarks/slurm.py."""
+    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
+    command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sports_lightning.train", *arguments], cwd=tmp_path,
+            env={**os.environ, **job, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    printed = [task.communicate(timeout=200)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], printed
+    (folder,) = (tmp_path / "outputs/train").iterdir()
+    assert printed[0].splitlines()[-1] == str(folder)
+    assert str(folder) not in printed[1], "the second task has nothing to say"
+    assert outcome(folder) == outcome(tmp_path / "ours")
+
+
 def test_a_network_that_is_spread_over_two_processes_learns_as_two_copies_do(sample: Path, tmp_path: Path) -> None:
     """With batch normalisation, and with layers that are gathered one by one: vit_small's blocks have 1.8 million."""
     vit = ["model=timm", "model.name=vit_small_patch16_224", "model.pretrained=false", "+model.arguments.depth=2"]

@@ -30,7 +30,7 @@ from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.job import RUN_FOLDER, is_of_torchrun, is_rank_zero, load_job, receive_job, send_job
+from sports_lightning.job import RUN_FOLDER, find_peers, has_peers, is_rank_zero, load_job, receive_job, send_job
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.run_folder import make_lasting
 from sports_lightning.sweep import BASIC_LAUNCHER, Sweep, SweepJob
@@ -85,6 +85,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     listen()
+    find_peers()
     logging.raiseExceptions = False  # what a full disk keeps out of the log file has been printed
     exit_status = 0
 
@@ -113,14 +114,17 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         is_job = hydra_cfg.mode == RunMode.MULTIRUN
         try:
             if is_job:
-                if is_of_torchrun():
-                    raise UserError("torchrun can't start a sweep: run the jobs one by one, or leave torchrun out")
+                if has_peers():
+                    raise UserError("torchrun and srun can't start a sweep: run its jobs one by one, or leave them out")
+                launcher = hydra_cfg.launcher
+                if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
+                    raise UserError("a launcher starts one task a job; for more, run the job by itself with srun")
                 if of_sweep and not of_sweep.is_trusted:
                     check_targets(OmegaConf.to_container(cfg), f"resume={of_sweep.folder}")
                 settings = cfg.get("sweep", {})
                 if settings:
                     check_sweep(cfg)
-                if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
+                if launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
                 return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
@@ -142,7 +146,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         try:
             if is_rank_zero():
                 make_lasting(folder / ".hydra")  # without it no checkpoint could be gone on with
-                if is_of_torchrun():
+                if has_peers():
                     send_job(folder)
             task(cfg, folder)
         except Pruned as pruned:
@@ -177,7 +181,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
             run(load_job(Path(arguments[1])), Path(arguments[1]))
-        elif is_of_torchrun() and not is_rank_zero():
+        elif has_peers() and not is_rank_zero():
             run(*receive_job())
         elif RUN_FOLDER in os.environ and not is_rank_zero():
             run(load_job(Path(os.environ[RUN_FOLDER])), Path(os.environ[RUN_FOLDER]))

@@ -1,7 +1,7 @@
 """The config of a job that another process has composed: of a sweep, or of a training on several devices or machines.
 
 Lightning starts the further processes of a machine itself, and they read what Hydra has written into the run folder.
-torchrun starts those of all machines, whose disks need not be shared: the first sends it to the others.
+torchrun and srun start those of all machines, whose disks need not be shared: the first sends it to the others.
 """
 
 import json
@@ -23,7 +23,9 @@ from sports_lightning.resume import RESUMES
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
 RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _KEY = "sports_lightning/job"
+_stores: list[Any] = []  # kept while the process lasts, for the first one's serves the others
 
 
 def is_rank_zero() -> bool:
@@ -31,9 +33,28 @@ def is_rank_zero() -> bool:
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
-def is_of_torchrun() -> bool:
-    """Whether torchrun has started this process, and with it all others of the run."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+def has_peers() -> bool:
+    """Whether torchrun or srun has started this process, and with it all others of the run."""
+    return _TORCHRUN in os.environ
+
+
+def find_peers() -> None:
+    """Let the tasks of `srun` find each other as the processes of torchrun do, by the same variables.
+
+    A command that is a SLURM step's only task starts its further processes itself.
+    """
+    step = os.environ
+    if has_peers() or step.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        return
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    first_host = SLURMEnvironment.resolve_root_node_address(step["SLURM_STEP_NODELIST"])
+    step["RANK"], step["LOCAL_RANK"], step["WORLD_SIZE"] = (
+        step[f"SLURM_{name}"] for name in ("PROCID", "LOCALID", "STEP_NUM_TASKS")
+    )
+    step.setdefault("MASTER_ADDR", first_host)
+    step.setdefault("MASTER_PORT", str(15000 + int(step["SLURM_JOB_ID"][-4:])))  # as Lightning has it
+    step[_TORCHRUN] = step["SLURM_JOB_ID"]
 
 
 def load_job(folder: Path) -> DictConfig:
@@ -42,7 +63,7 @@ def load_job(folder: Path) -> DictConfig:
 
 
 def send_job(folder: Path) -> None:
-    """Let the further processes that torchrun has started run the job of this one."""
+    """Let the other processes that torchrun or srun has started run the job of this one."""
     _store().set(_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_written(folder)]))
 
 
@@ -60,10 +81,11 @@ def _written(folder: Path) -> tuple[str, str]:
 
 
 def _store() -> Any:
-    """The key-value store by which the processes of torchrun find each other."""
+    """The key-value store by which the processes find each other."""
     from torch.distributed import rendezvous
 
-    return next(iter(rendezvous("env://")))[0]
+    _stores.append(next(iter(rendezvous("env://")))[0])
+    return _stores[-1]
 
 
 def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
