@@ -2,8 +2,8 @@
 
     python benchmarks/slurm.py PARTITION
 
-Needs a folder that the nodes see at the same path: the working folder. Both runs have to end with the weights and tables
-of the same command without SLURM, to the last bit (on processors of one kind). Exits with 1 where they don't.
+The nodes have to see the working folder. Both runs have to end with the weights and tables of the same command without
+SLURM, to the last bit (on processors of one kind). Exits with 1 where they don't.
 """
 
 import argparse

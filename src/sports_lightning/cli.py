@@ -33,7 +33,7 @@ from sports_lightning.interruption import Interrupted, listen
 from sports_lightning.job import RUN_FOLDER, find_peers, has_peers, is_rank_zero, load_job, receive_job, send_job
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.run_folder import make_lasting
-from sports_lightning.sweep import BASIC_LAUNCHER, Sweep, SweepJob
+from sports_lightning.sweep import BASIC_LAUNCHER, EndOfSweep, Sweep, SweepJob
 from sports_lightning.sweep_folder import ResumedSweep, check_sweep_dir, resumed_sweep
 from sports_lightning.targets import check_targets
 
@@ -56,10 +56,6 @@ _OPTIONS_WITH_VALUE = (
 )
 
 _STARTED = time.monotonic()
-
-
-class _EndOfSweep(BaseException):
-    """What has been reported stops all jobs; no Exception, about which Hydra would say more."""
 
 
 def seconds_since_start() -> float:
@@ -116,15 +112,12 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if is_job:
                 if has_peers():
                     raise UserError("torchrun and srun can't start a sweep: run its jobs one by one, or leave them out")
-                launcher = hydra_cfg.launcher
-                if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
-                    raise UserError("a launcher starts one task a job; for more, run the job by itself with srun")
                 if of_sweep and not of_sweep.is_trusted:
                     check_targets(OmegaConf.to_container(cfg), f"resume={of_sweep.folder}")
                 settings = cfg.get("sweep", {})
                 if settings:
                     check_sweep(cfg)
-                if launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
+                if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
                 return sweep.run(folder, Path(hydra_cfg.sweep.dir), list(hydra_cfg.overrides.task), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
@@ -134,9 +127,9 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             else:
                 run(cfg, folder)
         except UserError as error:
-            report(error)
             if is_job:  # it would be the next one's too
-                raise _EndOfSweep from error
+                raise EndOfSweep(error) from error
+            report(error)
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
         return None
@@ -200,8 +193,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 check_sweep_dir(arguments, config_name)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
             sweep.finish()
-    except _EndOfSweep:
-        pass
+    except EndOfSweep as end:
+        report(end.error)
     except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:  # Hydra's own are ValueErrors too
         report(error)
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough

@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from sports_lightning.command_lines import command_line
+from sports_lightning.errors import UserError
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.run_folder import is_over, make_lasting, write_bytes
@@ -75,6 +76,14 @@ class SweepJob:
         return {**vars(self), "process": None}
 
 
+class EndOfSweep(BaseException):
+    """An error of the user's that stops all jobs; no Exception, about which Hydra would say more."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Begun(Callback):
     """Hydra calls it at the start of a sweep.
 
@@ -85,8 +94,15 @@ class Begun(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Remember where the sweep is, of trainings that another launcher than Hydra's own starts elsewhere."""
-        if config.hydra.launcher._target_ != BASIC_LAUNCHER and config.hydra.job.config_name == "train":
+        """Remember where the sweep is, of trainings that another launcher than Hydra's own starts elsewhere.
+
+        Raises:
+            EndOfSweep: it would start several tasks a job.
+        """
+        launcher = config.hydra.launcher
+        if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
+            raise EndOfSweep(UserError("hydra.launcher starts one task a job: for more, run the job alone, with srun"))
+        if launcher._target_ != BASIC_LAUNCHER and config.hydra.job.config_name == "train":
             Begun.folder = Path(os.path.abspath(config.hydra.sweep.dir))
 
 
