@@ -1,14 +1,16 @@
 """What a dashboard gets of a run, read back from what its client has written; and sweeps that W&B runs."""
 
-import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from conftest import FAST, command
 from sports_lightning import CONF_DIR
@@ -58,16 +60,80 @@ def test_several_dashboards_at_once(sample: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run/tensorboard").glob("events.out.*"))
 
 
-def test_the_sweep_file_for_wandbs_agent_makes_commands_that_run(tmp_path: Path) -> None:
+class SweepServer(ThreadingHTTPServer):
+    """What of W&B's server `wandb sweep` and `wandb agent` talk to: it keeps the sweep, and hands out two runs."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), SweepRequest)
+        self.sweep = ""
+        self.rates = [0.0001, 0.003]
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """To a GraphQL operation."""
+        if "UpsertSweep" in query:
+            self.sweep = variables["config"]
+            project = {"id": "1", "name": "sports", "entity": {"id": "1", "name": "us"}}
+            return {"upsertSweep": {"sweep": {"name": "abcd1234", "project": project}, "configValidationWarnings": []}}
+        if "SweepWithRuns" in query:
+            return {"project": {"sweep": {"config": self.sweep, "runs": {"edges": []}}}}
+        if "CreateAgent" in query:
+            return {"createAgent": {"agent": {"id": "agent"}}}
+        if "Heartbeat" in query:
+            is_idle = json.loads(variables["runState"]) == {}
+            commands = [self.run(self.rates.pop())] if is_idle and self.rates else []
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
+        return {"viewer": {"id": "1", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}}
+
+    def run(self, rate: float) -> dict[str, Any]:
+        """What the agent is to run."""
+        sweep = yaml.safe_load(self.sweep)
+        drawn = {name: spec.get("value", spec.get("values", [rate])[-1]) for name, spec in sweep["parameters"].items()}
+        args = {name: {"value": value} for name, value in drawn.items()}
+        return {"type": "run", "run_id": f"run{len(self.rates)}", "program": sweep["program"], "args": args}
+
+
+class SweepRequest(BaseHTTPRequestHandler):
+    """Every one to a `SweepServer`."""
+
+    server: SweepServer
+
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        operation = json.loads(sent) if self.path == "/graphql" else {}
+        data = self.server.answer(operation["query"], operation.get("variables") or {}) if operation else {}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(sample: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load((CONF_DIR / "wandb/sweep.yaml").read_text())
-    drawn = {
-        name: {"value": spec.get("value", spec.get("min", spec.get("values", [None])[0]))}
-        for name, spec in sweep["parameters"].items()
+    more = [*FAST, *QUICK, f"data.root={sample}", "test=false"]
+    sweep["parameters"] |= {name: {"value": value} for name, _, value in (line.partition("=") for line in more)}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    server = SweepServer()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        **os.environ,
+        "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_MODE": "offline",  # of the runs
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts what `python` is
     }
-    values = create_sweep_command_args({"args": drawn})
-    values |= {"env": [], "interpreter": [sys.executable], "program": [sweep["program"]]}
-    parts = [values[part[2:-1]] if part.startswith("${") else [part] for part in sweep["command"]]  # as its agent does
-    result = subprocess.run(
-        [*itertools.chain(*parts), "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )  # fmt: skip
-    assert yaml.safe_load(result.stdout)["optimizer"]["lr"] == 0.0001
+    for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "2", "us/sports/abcd1234"]):
+        result = subprocess.run(["wandb", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+    server.shutdown()
+    rates = {}
+    for folder in (tmp_path / "outputs/train").iterdir():
+        assert (folder / "metrics.json").exists()
+        (tracked,) = (folder / "wandb").glob("offline-run-*")
+        run = read_offline_run(tracked)
+        rates[run.id] = run.config["optimizer"]["lr"]
+        assert run.config["loss"]["function"]["label_smoothing"] == 0.1
+    assert rates == {"run1": 0.003, "run0": 0.0001}, "under the names that the server gave them"
