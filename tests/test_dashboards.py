@@ -60,6 +60,17 @@ def test_several_dashboards_at_once(sample: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run/tensorboard").glob("events.out.*"))
 
 
+def test_mlflow_has_the_config_and_the_figures(sample: Path, tmp_path: Path) -> None:
+    client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    arguments = [*FAST, *QUICK, f"data.root={sample}", "test=false", "logger=mlflow", "hydra.run.dir=run"]
+    command("train", *arguments, cwd=tmp_path)
+    (run,) = client.search_runs([client.get_experiment_by_name("sports_lightning").experiment_id])
+    figures = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["val/acc"] == figures["val"]["acc"]
+    assert run.data.params["optimizer/lr"] == "0.001"
+
+
 class SweepServer(ThreadingHTTPServer):
     """What of W&B's server `wandb sweep` and `wandb agent` talk to: it keeps the sweep, and hands out two runs."""
 

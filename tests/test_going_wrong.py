@@ -134,6 +134,20 @@ def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk
     assert not (small_disk / "run").exists(), "nothing half-written"
 
 
+def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
+    sample: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    jobs = ["model=timm", "model.name=mobilenetv3_small_050,resnet18", "model.pretrained=false", "trainer.max_epochs=1"]
+    arguments = [*QUICK, f"data.root={sample}", *jobs, f"hydra.sweep.dir={small_disk}/sweep"]
+    result = command("train", "-m", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    (why,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "not enough room" in why
+    assert "1 of 2 jobs did not finish" in result.stderr
+    assert (small_disk / "sweep/0/metrics.json").exists()
+    assert not (small_disk / "sweep/1").exists(), "nothing half-written"
+
+
 def test_a_disk_that_fills_up_loses_nothing(small_disk: Path) -> None:
     """The short form of benchmarks/full_disk.py: `small_disk` shows that it may mount one."""
     script = Path(__file__).parents[1] / "benchmarks" / "full_disk.py"

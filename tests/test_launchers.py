@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import FAST, command, wait_for
+from conftest import FAST, InProcess, assert_error_line, command, wait_for
 from outcome import outcome
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "trainer.limit_train_batches=4"]
@@ -35,6 +35,12 @@ def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(samp
     assert "Requeued job" in log
     assert outcome(tmp_path / "sweep/0") == outcome(tmp_path / "alone")
     assert printed.splitlines()[-1] == str(tmp_path / "sweep"), "with the same summary as any sweep"
+
+
+def test_several_tasks_a_job_are_refused(in_process: InProcess) -> None:
+    pytest.importorskip("submitit")
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"]
+    assert_error_line(in_process("train", "-m", *QUICK, *launcher), "hydra.launcher starts one task a job", "srun")
 
 
 def test_processes_give_the_same_run_whatever_starts_them(sample: Path, tmp_path: Path) -> None:
