@@ -104,9 +104,12 @@ def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, by
     assert outcome(tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, strategy: str) -> None:
-    settings = [*settings, "trainer.devices=2", "trainer.max_epochs=3", f"trainer.strategy={strategy}"]
+@pytest.mark.parametrize(
+    ("devices", "strategy"), [(2, "ddp"), (2, "fsdp"), (3, "ddp_find_unused_parameters_true")]
+)  # fmt: skip
+def test_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, devices: int, strategy: str) -> None:
+    settings = [*settings, f"trainer.devices={devices}", "trainer.max_epochs=3", f"trainer.strategy={strategy}"]
+    settings.append(f"data.batch_size={16 * devices}")
     if strategy == "fsdp":  # which does not go with an average of the weights
         settings.remove("callbacks=[default,ema]")
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)

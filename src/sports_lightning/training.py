@@ -150,6 +150,11 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
+        if trainer.world_size > 2 and str(cfg.trainer.strategy) in ("auto", "ddp"):
+            log.warning(
+                "more than two devices: the last digit may differ from that of a run without an interruption, "
+                "except with trainer.strategy=ddp_find_unused_parameters_true or fsdp"
+            )
     if trainer.is_global_zero:  # which alone writes
         check_room(module, last.path.parent, averages)
     build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
