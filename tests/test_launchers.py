@@ -59,7 +59,12 @@ def test_tasks_of_srun_are_one_run(sample: Path, tmp_path: Path) -> None:
     """With the variables that SLURM gives its tasks; in a real SLURM: benchmarks/slurm.py."""
     arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
     command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
-    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NODEID": "0",
+        "SLURM_NTASKS": "2",
+    }
     tasks = [
         subprocess.Popen(
             [sys.executable, "-m", "sports_lightning.train", *arguments], cwd=tmp_path,

@@ -127,9 +127,12 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             else:
                 run(cfg, folder)
         except UserError as error:
-            if is_job:  # it would be the next one's too
+            if not is_job:
+                report(error)
+            elif hydra_cfg.launcher._target_ == BASIC_LAUNCHER:  # it would be the next job's too
                 raise EndOfSweep(error) from error
-            report(error)
+            else:  # the launcher brings it back
+                raise
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
         return None

@@ -49,9 +49,8 @@ def find_peers() -> None:
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
     first_host = SLURMEnvironment.resolve_root_node_address(step["SLURM_STEP_NODELIST"])
-    step["RANK"], step["LOCAL_RANK"], step["WORLD_SIZE"] = (
-        step[f"SLURM_{name}"] for name in ("PROCID", "LOCALID", "STEP_NUM_TASKS")
-    )
+    names = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "GROUP_RANK": "NODEID", "WORLD_SIZE": "STEP_NUM_TASKS"}
+    step.update({name: step[f"SLURM_{of_slurm}"] for name, of_slurm in names.items()})
     step.setdefault("MASTER_ADDR", first_host)
     step.setdefault("MASTER_PORT", str(15000 + int(step["SLURM_JOB_ID"][-4:])))  # as Lightning has it
     step[_TORCHRUN] = step["SLURM_JOB_ID"]
