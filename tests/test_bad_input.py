@@ -67,6 +67,8 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),
         (["trainer.strategy=fsdp", "finetune=head"], ["trainer.strategy=fsdp", "finetune=full"]),
+        (["trainer.strategy=fsdp", "data.batch_size=auto"], ["trainer.strategy=fsdp", "set a number"]),
+        (["trainer.strategy=fsdp", "trainer.sync_batchnorm=true"], ["sync_batchnorm", "trainer.strategy=ddp"]),
         (["trainer.strategy=fsdp", "callbacks=[default,ema]"], ["ema", "trainer.strategy=ddp"]),
         (["inference.accelerator=gpuu"], ["inference.accelerator=gpuu"]),
         (["finetune.mode=heads"], ["finetune.mode=heads", "full, head"]),

@@ -137,7 +137,9 @@ def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(sample: Pat
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts what `python` is
     }
     for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "2", "us/sports/abcd1234"]):
-        result = subprocess.run(["wandb", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        result = subprocess.run(
+            ["wandb", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+        )
         assert result.returncode == 0, result.stdout + result.stderr
     server.shutdown()
     rates = {}

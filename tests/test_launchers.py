@@ -55,44 +55,78 @@ def test_processes_give_the_same_run_whatever_starts_them(sample: Path, tmp_path
     assert outcome(folder) == outcome(tmp_path / "ours")
 
 
-def test_tasks_of_srun_are_one_run(sample: Path, tmp_path: Path) -> None:
-    """With the variables that SLURM gives its tasks; in a real SLURM: benchmarks/slurm.py."""
-    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
-    command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
-    job = {
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_STEP_NODELIST": "127.0.0.1",
-        "SLURM_NODEID": "0",
-        "SLURM_NTASKS": "2",
-    }
-    tasks = [
+def start_tasks(command: str, arguments: list[str], cwd: Path) -> list[subprocess.Popen[str]]:
+    """Two tasks, with the variables that SLURM gives those of srun; in a real SLURM: benchmarks/slurm.py."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "2"}
+    job |= {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_NUM_TASKS": "2"}
+    return [
         subprocess.Popen(
-            [sys.executable, "-m", "sports_lightning.train", *arguments], cwd=tmp_path,
-            env={**os.environ, **job, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            [sys.executable, "-m", f"sports_lightning.{command}", *arguments], cwd=cwd,
+            env={**os.environ, **job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in "01"
     ]  # fmt: skip
+
+
+def test_tasks_of_srun_are_one_run_and_so_are_the_processes_that_one_task_starts(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
+    command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
+    tasks = start_tasks("train", arguments, tmp_path)
     printed = [task.communicate(timeout=200)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], printed
     (folder,) = (tmp_path / "outputs/train").iterdir()
     assert printed[0].splitlines()[-1] == str(folder)
     assert str(folder) not in printed[1], "the second task has nothing to say"
     assert outcome(folder) == outcome(tmp_path / "ours")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    command("train", *arguments, "hydra.run.dir=one_task", cwd=tmp_path)
+    assert outcome(tmp_path / "one_task") == outcome(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["train", "model=nope"], 1, ["error: In 'train': Could not find 'model/nope'", ""]),
+        (["train", "--cfg", "job"], 0, ["data:", ""]),
+        (["evaluate", "ckpt_path=none"], 1, ["error: evaluate is one process's work"] * 2),
+    ],
+)
+def test_no_task_waits_for_a_run_that_does_not_begin(
+    arguments: list[str], status: int, said: list[str], tmp_path: Path
+) -> None:
+    tasks = start_tasks(arguments[0], arguments[1:], tmp_path)
+    for task, beginning in zip(tasks, said, strict=True):
+        printed, _ = task.communicate(timeout=60)
+        assert task.returncode == status
+        assert printed.startswith(beginning) if beginning else not printed
 
 
 def test_a_network_that_is_spread_over_two_processes_learns_as_two_copies_do(sample: Path, tmp_path: Path) -> None:
-    """With batch normalisation, and with layers that are gathered one by one: vit_small's blocks have 1.8 million."""
-    vit = ["model=timm", "model.name=vit_small_patch16_224", "model.pretrained=false", "+model.arguments.depth=2"]
-    for name, model in (("scratch_cnn", ["model=scratch_cnn"]), ("vit", vit)):
-        arguments = [*QUICK, f"data.root={sample}", *model, "test=false", "trainer.devices=2", "trainer.max_epochs=1"]
-        arguments += ["trainer.gradient_clip_val=1.0", "optimizer=sgd", "data.batch_size=16"]
-        for strategy in ("ddp", "fsdp"):
-            folder = f"{name}_{strategy}"
-            command("train", *arguments, f"trainer.strategy={strategy}", f"hydra.run.dir={folder}", cwd=tmp_path)
-        copies, spread = (
-            torch.load(tmp_path / f"{name}_{strategy}/checkpoints/best.ckpt", weights_only=True)["state_dict"]
-            for strategy in ("ddp", "fsdp")
-        )
-        assert copies.keys() == spread.keys(), "a checkpoint says nothing of how many devices there were"
-        torch.testing.assert_close(spread, copies, rtol=1e-3, atol=1e-5)
+    """ResNet-18 has batch normalisation, and layers that are gathered one by one."""
+    model = ["model=timm", "model.name=resnet18", "model.pretrained=false", "optimizer=sgd"]
+    arguments = [*QUICK, f"data.root={sample}", *model, "test=false", "trainer.max_epochs=1"]
+    runs = {
+        "before": ["optimizer.lr=1e-30", "scheduler=constant"],
+        "copies": ["trainer.devices=2", "trainer.strategy=ddp"],
+        "spread": ["trainer.devices=2", "trainer.strategy=fsdp"],
+    }
+    for run, more in runs.items():
+        command("train", *arguments, *more, f"hydra.run.dir={run}", cwd=tmp_path)
+    before, copies, spread = (
+        torch.load(tmp_path / run / "checkpoints/best.ckpt", weights_only=True)["state_dict"] for run in runs
+    )
+    assert copies.keys() == spread.keys(), "a checkpoint says nothing of how many devices there were"
+    for key in [key for key, value in copies.items() if value.ndim > 1]:
+        learned, apart = (copies[key] - before[key]).norm(), (spread[key] - copies[key]).norm()
+        assert learned > 0
+        assert apart < 0.01 * learned, key
+
+
+def test_a_network_of_nested_lists_is_spread_too(sample: Path, tmp_path: Path) -> None:
+    twins = ["model=timm", "model.name=twins_svt_small", "model.pretrained=false", "data.batch_size=8", "test=false"]
+    arguments = [*QUICK, f"data.root={sample}", *twins, "trainer.devices=2", "trainer.strategy=fsdp"]
+    command("train", *arguments, "trainer.max_epochs=1", "trainer.limit_train_batches=1", cwd=tmp_path)

@@ -30,7 +30,16 @@ from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
 from sports_lightning.interruption import Interrupted, listen
-from sports_lightning.job import RUN_FOLDER, find_peers, has_peers, is_rank_zero, load_job, receive_job, send_job
+from sports_lightning.job import (
+    RUN_FOLDER,
+    find_peers,
+    has_peers,
+    is_rank_zero,
+    load_job,
+    receive_job,
+    send_job,
+    send_no_job,
+)
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.run_folder import make_lasting
 from sports_lightning.sweep import BASIC_LAUNCHER, EndOfSweep, Sweep, SweepJob
@@ -46,7 +55,7 @@ _NOT_FOR_USERS = (
     ".*dataloader is not resumable",  # ours is, in a way of its own
     ".*sync_dist=True",  # of figures that are every device's already
     ".*all_gather is deprecated",
-    ".*`srun` command is available",  # to others too that don't want it
+    ".*`srun` command is available",  # processes are started without it, too
 )
 
 # Hydra's options that take the argument after them.
@@ -54,6 +63,9 @@ _OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--info", "-i", "--experimental-rerun"),
 )
+
+# Options of Hydra's that print something and run nothing.
+_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
 
 _STARTED = time.monotonic()
 
@@ -173,7 +185,12 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
 
     # In the midst of overrides Hydra's parser does not take it.
     sys.argv[1:] = arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    asks = any(argument in _QUESTIONS for argument in arguments)
     try:
+        if has_peers() and not is_rank_zero() and asks:
+            sys.exit()  # the first process answers
+        if config_name != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UserError(f"{config_name} is one process's work: start one task, not {os.environ['WORLD_SIZE']}")
         of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
             run(load_job(Path(arguments[1])), Path(arguments[1]))
@@ -211,6 +228,9 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         sweep.interrupt(interrupted)
     finally:
         sweep.stop(signal.SIGTERM)  # what still runs after an error
+        if config_name == "train" and has_peers() and is_rank_zero() and not asks:
+            with suppress(UserError):
+                send_no_job()
     if sweep.jobs or of_sweep:
         try:
             lacking = sweep.print_summary()

@@ -32,8 +32,8 @@ def check_train(cfg: DictConfig) -> None:
     if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
         raise UserError("trainer.check_val_every_n_epoch is above trainer.max_epochs: no checkpoint would be written")
     _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
-    if cfg.trainer.strategy == "fsdp" and cfg.finetune.mode != "full":
-        raise UserError("trainer.strategy=fsdp wants all of the network to learn: set finetune=full, or strategy=ddp")
+    if cfg.trainer.strategy == "fsdp":
+        _check_sharding(cfg)
     if cfg.finetune.mode == "gradual":
         _whole(cfg, "finetune.epochs_per_stage", 1)
     if cfg.finetune.mode == "last_stages":
@@ -48,6 +48,18 @@ def check_train(cfg: DictConfig) -> None:
     if "steps" in cfg:  # benchmark's
         _whole(cfg, "steps", 1)
     _check_root(cfg)
+
+
+def _check_sharding(cfg: DictConfig) -> None:
+    """Raise UserError for what does not go with `trainer.strategy=fsdp`."""
+    if cfg.finetune.mode != "full":
+        raise UserError("trainer.strategy=fsdp wants all of the network to learn: set finetune=full, or strategy=ddp")
+    if cfg.data.batch_size == "auto":
+        raise UserError("trainer.strategy=fsdp and data.batch_size=auto, which tries the whole network: set a number")
+    if cfg.trainer.sync_batchnorm:
+        raise UserError("trainer.strategy=fsdp has no sync_batchnorm: set trainer.strategy=ddp")
+    if "steps" in cfg:
+        raise UserError("benchmark measures one device: leave trainer.strategy=fsdp out")
 
 
 def check_sweep(cfg: DictConfig) -> None:

@@ -7,6 +7,7 @@ torchrun and srun start those of all machines, whose disks need not be shared: t
 import json
 import logging
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import CONF_DIR
+from sports_lightning.errors import UserError
 from sports_lightning.resume import RESUMES
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
@@ -25,6 +27,7 @@ RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
 _KEY = "sports_lightning/job"
+_PATIENCE = timedelta(minutes=5)
 _stores: list[Any] = []  # kept while the process lasts, for the first one's serves the others
 
 
@@ -39,21 +42,25 @@ def has_peers() -> bool:
 
 
 def find_peers() -> None:
-    """Let the tasks of `srun` find each other as the processes of torchrun do, by the same variables.
+    """Let the tasks of `srun` find each other as the processes of torchrun do, by the same environment variables.
 
-    A command that is a SLURM step's only task starts its further processes itself.
+    A command that is the only task, or stands in a batch script without srun, starts its further processes itself.
     """
-    step = os.environ
-    if has_peers() or step.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+    slurm = os.environ
+    if has_peers():
+        return
+    if slurm.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        slurm.pop("SLURM_NTASKS", None)  # by which Lightning would leave it to SLURM to start a process a device
         return
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
-    first_host = SLURMEnvironment.resolve_root_node_address(step["SLURM_STEP_NODELIST"])
+    first_host = SLURMEnvironment.resolve_root_node_address(slurm["SLURM_STEP_NODELIST"])
     names = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "GROUP_RANK": "NODEID", "WORLD_SIZE": "STEP_NUM_TASKS"}
-    step.update({name: step[f"SLURM_{of_slurm}"] for name, of_slurm in names.items()})
-    step.setdefault("MASTER_ADDR", first_host)
-    step.setdefault("MASTER_PORT", str(15000 + int(step["SLURM_JOB_ID"][-4:])))  # as Lightning has it
-    step[_TORCHRUN] = step["SLURM_JOB_ID"]
+    os.environ.update({name: slurm[f"SLURM_{of_slurm}"] for name, of_slurm in names.items()})
+    os.environ.setdefault("MASTER_ADDR", first_host)
+    step = 100 * int(slurm["SLURM_JOB_ID"]) + int(slurm["SLURM_STEP_ID"])  # two steps of a job may run at once
+    os.environ.setdefault("MASTER_PORT", str(15000 + step % 15000))
+    os.environ[_TORCHRUN] = slurm["SLURM_JOB_ID"]  # from here on Lightning, too, takes it for torchrun's
 
 
 def load_job(folder: Path) -> DictConfig:
@@ -66,9 +73,17 @@ def send_job(folder: Path) -> None:
     _store().set(_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_written(folder)]))
 
 
+def send_no_job() -> None:
+    """Let the other processes end, where this one has not come as far as to send them anything."""
+    if not _stores:
+        _store().set(_KEY, json.dumps(["", "", "", ""]))
+
+
 def receive_job() -> tuple[DictConfig, Path]:
     """The config and the run folder that the first process sends. Nothing is written into that folder here."""
     folder, resumes, *written = json.loads(_store().get(_KEY))
+    if not folder:
+        raise SystemExit(1)  # the first process has said why
     if resumes:
         os.environ[RESUMES] = resumes
     return _set_up(Path(folder), *written), Path(folder)
@@ -80,11 +95,23 @@ def _written(folder: Path) -> tuple[str, str]:
 
 
 def _store() -> Any:
-    """The key-value store by which the processes find each other."""
-    from torch.distributed import rendezvous
+    """The key-value store by which the processes find each other.
 
-    _stores.append(next(iter(rendezvous("env://")))[0])
-    return _stores[-1]
+    Raises:
+        UserError: they don't.
+    """
+    from torch.distributed import DistError, rendezvous
+
+    try:
+        store = next(iter(rendezvous("env://", timeout=_PATIENCE)))[0]
+    except DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"the processes of this run don't find each other at {where}: {str(error).splitlines()[0]}; did all start? "
+            "MASTER_PORT=NUMBER in the environment is another port"
+        ) from error
+    _stores.append(store)
+    return store
 
 
 def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:

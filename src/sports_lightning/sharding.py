@@ -27,17 +27,22 @@ class ShardedModule(ClassifierModule):
         net = self.classifier.net
         if any(isinstance(parameter, DTensor) for parameter in net.parameters()):
             return
-        mesh = init_device_mesh(self.trainer.strategy.root_device.type, (self.trainer.world_size,))
+        device = self.trainer.strategy.root_device
+        for tensor in net.state_dict().values():  # the first one's, as with DDP: each will keep a part of its own
+            shared = tensor.to(device)
+            torch.distributed.broadcast(shared, src=0)
+            tensor.copy_(shared)
+        mesh = init_device_mesh(device.type, (self.trainer.world_size,))
         net.to(memory_format=torch.contiguous_format)  # the one that fully_shard takes
         for module in reversed(list(net.modules())):  # inner layers first
             if isinstance(module, nn.Sequential | nn.ModuleList):  # what those hold is called as a whole
                 for layer in module:
-                    if _unsharded(layer) >= _GATHERED_AT_ONCE:
+                    if not isinstance(layer, nn.ModuleList) and _unsharded(layer) >= _GATHERED_AT_ONCE:
                         fully_shard(layer, mesh=mesh)
         fully_shard(net, mesh=mesh)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """As everywhere, and with one device's batch statistics, as DDP has it."""
+        """As everywhere, and with the first device's batch statistics, which DDP shares too."""
         super().on_train_batch_start(batch, batch_idx)
         self._share_buffers()
 

@@ -51,8 +51,6 @@ class SweepJob:
     def start(self, command: str, sweep_folder: Path, slot: int, parallel: int) -> None:
         """Start its process, or one that goes on where an earlier one was interrupted, on its share of the machine."""
         environment = {**os.environ, SWEEP: str(sweep_folder.absolute())}
-        if environment.get("SLURM_NTASKS") == "1":  # Lightning would wait for SLURM to start a process a device
-            del environment["SLURM_NTASKS"]
         if has_checkpoint(self.folder):
             environment[RESUMES] = "1"
         self.slot = slot

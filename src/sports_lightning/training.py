@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
 
 from sports_lightning.checkpoint_files import WholeCheckpoints
 from sports_lightning.classifier import build_classifier
@@ -26,6 +27,7 @@ from sports_lightning.finetune import count_parameters
 from sports_lightning.frozen import FrozenPart
 from sports_lightning.inference import build_inference_trainer
 from sports_lightning.interruption import deferred
+from sports_lightning.job import has_peers
 from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
 from sports_lightning.loggers import log_settings
 from sports_lightning.losses import loss_function
@@ -119,6 +121,8 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         numerics = replace(numerics, why="as before the interruption")
     cfg.trainer.precision = numerics.precision
     if cfg.data.batch_size == "auto":
+        if has_peers():
+            raise UserError("data.batch_size=auto is one machine's choice: with torchrun or srun set a number")
         cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
@@ -150,7 +154,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
-        if trainer.world_size > 2 and str(cfg.trainer.strategy) in ("auto", "ddp"):
+        if trainer.world_size > 2 and isinstance(trainer.strategy, DDPStrategy) and not str(strategy).endswith("_true"):
             log.warning(
                 "more than two devices: the last digit may differ from that of a run without an interruption, "
                 "except with trainer.strategy=ddp_find_unused_parameters_true or fsdp"
