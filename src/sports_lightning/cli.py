@@ -189,7 +189,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     try:
         if has_peers() and not is_rank_zero() and asks:
             sys.exit()  # the first process answers
-        if config_name != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+        if config_name != "train" and has_peers() and os.environ["WORLD_SIZE"] != "1":
             raise UserError(f"{config_name} is one process's work: start one task, not {os.environ['WORLD_SIZE']}")
         of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
