@@ -35,7 +35,7 @@ def child(number: int) -> None:
         nonlocal count
         count += path.name.endswith(".partial")
         if path.name.endswith(".partial") and count == number:
-            print(f"full before {path.name.removesuffix('.partial')}", flush=True)
+            print(f"full before {path.name.rsplit('.', 2)[0]}", flush=True)
             with opened(Path("disk/ballast"), "wb", buffering=0) as ballast:
                 try:
                     while ballast.write(b"\0" * 4096):

@@ -230,6 +230,15 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-written"
 
 
+def test_processes_that_write_one_file_at_once_leave_one_of_their_contents(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from sports_lightning.run_folder import write_bytes\n"
+    script += "for _ in range(300): write_bytes(Path('file'), sys.argv[1].encode() * 5000)"
+    writers = [subprocess.Popen([sys.executable, "-c", script, letter], cwd=tmp_path) for letter in "ab"]
+    assert [writer.wait(timeout=100) for writer in writers] == [0, 0]
+    assert (tmp_path / "file").read_bytes() in (b"a" * 5000, b"b" * 5000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     sync, replace = os.fsync, os.replace
@@ -245,7 +254,7 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.fsync", note_sync)
     monkeypatch.setattr("os.replace", note_replace)
     write_bytes(tmp_path / "file", b"content")
-    assert done == [("on the disk", "file.partial"), ("named", "file"), ("on the disk", tmp_path.name)]
+    assert done == [("on the disk", f"file.{os.getpid()}.partial"), ("named", "file"), ("on the disk", tmp_path.name)]
     done.clear()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/inner").write_text("content")

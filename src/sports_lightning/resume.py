@@ -28,6 +28,8 @@ def claim(folder: Path) -> None:
     """
     check_unfinished(folder)
     _held.append(_lock(folder))
+    for left in folder.rglob("*.partial"):  # by a process that was killed as it wrote
+        left.unlink()
 
 
 def check_unfinished(folder: Path) -> None:

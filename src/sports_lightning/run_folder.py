@@ -21,10 +21,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write `path` so that what is there is the old content or the new, never half of it, whenever the power goes.
 
+    Several processes may do so at once, as those that take part in a search do with its table: the last one's stays.
+
     Raises:
         NotWritten: no room, or no right to; the old content is still there.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
