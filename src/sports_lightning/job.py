@@ -46,21 +46,20 @@ def find_peers() -> None:
 
     A command that is the only task, or stands in a batch script without srun, starts its further processes itself.
     """
-    slurm = os.environ
     if has_peers():
         return
-    if slurm.get("SLURM_STEP_NUM_TASKS", "1") == "1":
-        slurm.pop("SLURM_NTASKS", None)  # by which Lightning would leave it to SLURM to start a process a device
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
+        os.environ.pop("SLURM_NTASKS", None)  # by which Lightning would leave it to SLURM to start a process a device
         return
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
-    first_host = SLURMEnvironment.resolve_root_node_address(slurm["SLURM_STEP_NODELIST"])
+    slurm = {name.removeprefix("SLURM_"): value for name, value in os.environ.items() if name.startswith("SLURM_")}
     names = {"RANK": "PROCID", "LOCAL_RANK": "LOCALID", "GROUP_RANK": "NODEID", "WORLD_SIZE": "STEP_NUM_TASKS"}
-    os.environ.update({name: slurm[f"SLURM_{of_slurm}"] for name, of_slurm in names.items()})
-    os.environ.setdefault("MASTER_ADDR", first_host)
-    step = 100 * int(slurm["SLURM_JOB_ID"]) + int(slurm["SLURM_STEP_ID"])  # two steps of a job may run at once
+    os.environ.update({name: slurm[of_slurm] for name, of_slurm in names.items()})
+    os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(slurm["STEP_NODELIST"]))
+    step = 100 * int(slurm["JOB_ID"]) + int(slurm["STEP_ID"])  # two steps of a job may run at once
     os.environ.setdefault("MASTER_PORT", str(15000 + step % 15000))
-    os.environ[_TORCHRUN] = slurm["SLURM_JOB_ID"]  # from here on Lightning, too, takes it for torchrun's
+    os.environ[_TORCHRUN] = slurm["JOB_ID"]  # from here on Lightning, too, takes it for torchrun's
 
 
 def load_job(folder: Path) -> DictConfig:

@@ -10,7 +10,7 @@ from sports_lightning.command_lines import command_line, given
 from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import FolderTaken, UserError
 from sports_lightning.locks import lock
-from sports_lightning.run_folder import is_finished, is_over, write_bytes
+from sports_lightning.run_folder import is_finished, is_over, remove_half_written, write_bytes
 from sports_lightning.targets import check_targets, distrust_working_folder
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -28,8 +28,8 @@ def claim(folder: Path) -> None:
     """
     check_unfinished(folder)
     _held.append(_lock(folder))
-    for left in folder.rglob("*.partial"):  # by a process that was killed as it wrote
-        left.unlink()
+    for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
+        remove_half_written(place)
 
 
 def check_unfinished(folder: Path) -> None:

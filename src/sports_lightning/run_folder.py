@@ -40,6 +40,13 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         _sync(path.parent)  # the new name
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what `write_bytes` left in a folder that no other process writes into, where it was killed."""
+    for partial in folder.glob("*.partial"):
+        if len(partial.suffixes) > 1 and partial.suffixes[-2][1:].isdecimal():  # others' files may end so, too
+            partial.unlink()
+
+
 def make_lasting(path: Path) -> None:
     """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on.
 

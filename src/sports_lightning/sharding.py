@@ -4,8 +4,6 @@ Fully sharded data parallel training (ZeRO's third stage; Rajbhandari et al. 202
 Lightning's strategy for it. Lightning's older `fsdp` refuses a machine without GPUs, where this one can be tried.
 """
 
-from typing import Any
-
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
@@ -41,16 +39,8 @@ class ShardedModule(ClassifierModule):
                         fully_shard(layer, mesh=mesh)
         fully_shard(net, mesh=mesh)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """As everywhere, and with the first device's batch statistics, which DDP shares too."""
-        super().on_train_batch_start(batch, batch_idx)
-        self._share_buffers()
-
     def on_validation_epoch_start(self) -> None:
-        """With the statistics that a checkpoint holds."""
-        self._share_buffers()
-
-    def _share_buffers(self) -> None:
+        """Validate with the first device's batch statistics, which are those that a checkpoint holds."""
         for buffer in self.classifier.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
