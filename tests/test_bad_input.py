@@ -9,6 +9,7 @@ import safetensors.torch
 import timm
 import torch
 
+from commands import command
 from conftest import FAST, InProcess, assert_error_line
 
 TRAIN = [*FAST, "logger=csv"]
@@ -28,6 +29,14 @@ def tree(sample: Path, tmp_path: Path) -> Path:
 def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> None:
     assert_error_line(result, *parts)
     assert not list(tmp_path.rglob("outputs/*/*")), "nothing half-written"
+
+
+def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    failed = command("train", "data=folder", "data.root=nowhere", "debug=true", cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "data.root=nowhere is not a folder" in failed.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("outputs/*/*"))
 
 
 @pytest.mark.parametrize(

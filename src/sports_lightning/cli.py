@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
-from sports_lightning.command_lines import quoted
+from sports_lightning.command_lines import gather
 from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
@@ -58,12 +58,6 @@ _NOT_FOR_USERS = (
     ".*`srun` command is available",  # processes are started without it, too
 )
 
-# Hydra's options that take the argument after them.
-_OPTIONS_WITH_VALUE = (
-    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
-    *("--info", "-i", "--experimental-rerun"),
-)
-
 # Options of Hydra's that print something and run nothing.
 _QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
 
@@ -81,13 +75,15 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     Arguments that are neither options nor `KEY=VALUE`, or that are paths that exist, make up the list `positional`.
 
     The run folder's path is the last line on stdout. An error that a user can cause is one line on stderr and exit
-    status 1; anything else is a bug of ours and keeps its traceback, as does everything under HYDRA_FULL_ERROR=1. A
-    signal that ends the command (see interruption) is one line too, and exit status 128 + its number.
+    status 1; anything else is a bug of ours and keeps its traceback, as does everything with `debug=true` on the
+    command line or under HYDRA_FULL_ERROR=1. A signal that ends the command (see interruption) is one line too, and
+    exit status 128 + its number.
 
     The further processes of a distributed run, and each job of a sweep (`--job RUN_FOLDER`; see sweep), do not compose
     again: they take the config that Hydra has written into the run folder (see job).
     """
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    wants_traceback = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "debug=true"]  # no choice of the group
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
     tune_malloc()
     for advice in _NOT_FOR_USERS:
@@ -187,15 +183,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     sys.argv[1:] = arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     asks = any(argument in _QUESTIONS for argument in arguments)
     try:
-        if has_peers() and not is_rank_zero() and asks:
-            sys.exit()  # the first process answers
-        if config_name != "train" and has_peers() and os.environ["WORLD_SIZE"] != "1":
+        if config_name != "train" and has_peers() and not asks and os.environ["WORLD_SIZE"] != "1":
             raise UserError(f"{config_name} is one process's work: start one task, not {os.environ['WORLD_SIZE']}")
         of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
             run(load_job(Path(arguments[1])), Path(arguments[1]))
         elif has_peers() and not is_rank_zero():
-            run(*receive_job())
+            if not asks:  # the first process answers
+                run(*receive_job())
         elif RUN_FOLDER in os.environ and not is_rank_zero():
             run(load_job(Path(os.environ[RUN_FOLDER])), Path(os.environ[RUN_FOLDER]))
         elif config_name == "train" and not of_sweep and (folder := resumed_folder(arguments)):
@@ -204,7 +199,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
             if positional:
-                sys.argv[1:] = _gather(arguments, positional)
+                sys.argv[1:] = gather(arguments, positional)
             before |= check_run_dir(arguments)
             if of_sweep:
                 sys.argv[1:] = of_sweep.arguments
@@ -243,26 +238,6 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
 def _way_on(folder: Path) -> str:
     command = resume_command(folder)
     return f"; to go on: {command}" if command else ""
-
-
-def _gather(arguments: list[str], key: str) -> list[str]:
-    """The command line with its bare arguments put together as `key=[…]`.
-
-    Raises:
-        UserError: `key` is given by name as well.
-    """
-    bare = [
-        argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
-        if before not in _OPTIONS_WITH_VALUE
-        and not argument.startswith("-")
-        and ("=" not in argument or os.path.exists(argument))
-    ]
-    if not bare:
-        return arguments
-    if any(argument.startswith(f"{key}=") for argument in arguments):
-        raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
-    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
 
 
 @cache  # what is to be done at a fork can't be taken back, and would pile up

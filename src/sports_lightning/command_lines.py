@@ -1,7 +1,16 @@
 """Values and command lines as a user would type them. No torch in here."""
 
+import os
 import re
 import shlex
+
+from sports_lightning.errors import UserError
+
+# Hydra's options that take the argument after them.
+_OPTIONS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "-i", "--experimental-rerun"),
+)
 
 
 def quoted(text: str) -> str:
@@ -19,3 +28,23 @@ def given(arguments: list[str], key: str) -> str | None:
     """The last value that a command line gives for a key, without quotes."""
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return values[-1].strip("'\"") if values else None
+
+
+def gather(arguments: list[str], key: str) -> list[str]:
+    """The command line with its bare arguments put together as `key=[…]`.
+
+    Raises:
+        UserError: `key` is given by name as well.
+    """
+    bare = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before not in _OPTIONS_WITH_VALUE
+        and not argument.startswith("-")
+        and ("=" not in argument or os.path.exists(argument))
+    ]
+    if not bare:
+        return arguments
+    if any(argument.startswith(f"{key}=") for argument in arguments):
+        raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
+    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
