@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from commands import Command, kill_all
 from sports_lightning import CONF_DIR, cli
 from sports_lightning.data.sample import draw_sample
 
@@ -34,22 +35,7 @@ for name in ("WANDB_MODE", "WANDB_API_KEY"):
     os.environ.pop(name, None)
 
 
-def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `python -m sports_lightning.<module>` as a user would."""
-    os.environ.pop("WANDB_SERVICE", None)  # of another test in this process: it would write after the command's end
-    result = subprocess.run(
-        [sys.executable, "-m", f"sports_lightning.{module}".removesuffix("."), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert not check or result.returncode == 0, result.stdout + result.stderr
-    return result
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Command) -> None:
     """Wait until a process has written a file; it must not end before."""
     deadline = time.monotonic() + 200
     while not path.exists():
@@ -92,7 +78,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run folder of a short training by command line, and what the command printed."""
     cwd = tmp_path_factory.mktemp("train")
-    result = command("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3", cwd=cwd)
+    arguments = ["sports_lightning.train", *FAST, f"data.root={sample}", "trainer.max_epochs=3"]
+    result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
     return Path(result.stdout.strip().splitlines()[-1]), result.stdout
 
 
@@ -113,3 +101,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         return int(exit_status.value.code or 0), capsys.readouterr().err
 
     return run
+
+
+def pytest_sessionfinish() -> None:
+    kill_all()

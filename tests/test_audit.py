@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
-from conftest import command
+from commands import command
 from sports_lightning.duplicates import find_pairs
 from sports_lightning.looks import look_at
 from sports_lightning.neighbours import find_alike

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
-from conftest import FAST, command
+from commands import command
+from conftest import FAST
 
 FIGURES = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FAST, command
+from commands import command
+from conftest import FAST
 from sports_lightning.intervals import holm
 
 

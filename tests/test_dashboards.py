@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import FAST, command
+from commands import command
+from conftest import FAST
 from sports_lightning import CONF_DIR
 from wandb_file import read_offline_run
 

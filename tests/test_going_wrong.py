@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conftest import FAST, InProcess, assert_error_line, command
+from commands import command
+from conftest import FAST, InProcess, assert_error_line
 from sports_lightning.errors import UserError
 from sports_lightning.memory import check_room, enough_memory
 

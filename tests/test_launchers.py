@@ -9,10 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import FAST, InProcess, assert_error_line, command, wait_for
+from commands import Command, command
+from conftest import FAST, InProcess, assert_error_line, wait_for
 from outcome import outcome
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "trainer.limit_train_batches=4"]
+
+
+@pytest.fixture(scope="module")
+def two_processes(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes]]:
+    """The arguments of a run of two processes that Lightning starts, and what comes out of it."""
+    cwd = tmp_path_factory.mktemp("two_processes")
+    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
+    command("train", *arguments, "hydra.run.dir=run", cwd=cwd)
+    return arguments, outcome(cwd / "run")
 
 
 def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(sample: Path, tmp_path: Path) -> None:
@@ -20,10 +30,7 @@ def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(samp
     arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=4"]
     command("train", *arguments, "hydra.run.dir=alone", cwd=tmp_path)
     sweep = ["-m", *arguments, "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", *sweep],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = Command("train", *sweep, cwd=tmp_path)
     wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
     found = subprocess.run(["pgrep", "-f", f"submitit.core._submit .*{tmp_path}"], capture_output=True, text=True)
     (number,) = found.stdout.split()
@@ -43,16 +50,17 @@ def test_several_tasks_a_job_are_refused(in_process: InProcess) -> None:
     assert_error_line(in_process("train", "-m", *QUICK, *launcher), "hydra.launcher starts one task a job", "srun")
 
 
-def test_processes_give_the_same_run_whatever_starts_them(sample: Path, tmp_path: Path) -> None:
-    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
-    command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
+def test_processes_give_the_same_run_whatever_starts_them(
+    two_processes: tuple[list[str], dict[str, bytes]], tmp_path: Path
+) -> None:
+    arguments, expected = two_processes
     spawned = command("train", *arguments, "trainer.strategy=ddp_spawn", "hydra.run.dir=spawned", cwd=tmp_path)
     assert "trainer.strategy=ddp_spawn: its processes are started as for ddp" in spawned.stdout
-    assert outcome(tmp_path / "spawned") == outcome(tmp_path / "ours")
+    assert outcome(tmp_path / "spawned") == expected
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     subprocess.run([*torchrun, "sports_lightning.train", *arguments], cwd=tmp_path, check=True, capture_output=True)
     (folder,) = (tmp_path / "outputs/train").iterdir()
-    assert outcome(folder) == outcome(tmp_path / "ours")
+    assert outcome(folder) == expected
 
 
 def start_tasks(command: str, arguments: list[str], cwd: Path) -> list[subprocess.Popen[str]]:
@@ -70,21 +78,20 @@ def start_tasks(command: str, arguments: list[str], cwd: Path) -> list[subproces
 
 
 def test_tasks_of_srun_are_one_run_and_so_are_the_processes_that_one_task_starts(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_processes: tuple[list[str], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
-    command("train", *arguments, "hydra.run.dir=ours", cwd=tmp_path)
+    arguments, expected = two_processes
     tasks = start_tasks("train", arguments, tmp_path)
     printed = [task.communicate(timeout=200)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], printed
     (folder,) = (tmp_path / "outputs/train").iterdir()
     assert printed[0].splitlines()[-1] == str(folder)
     assert str(folder) not in printed[1], "the second task has nothing to say"
-    assert outcome(folder) == outcome(tmp_path / "ours")
+    assert outcome(folder) == expected
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     command("train", *arguments, "hydra.run.dir=one_task", cwd=tmp_path)
-    assert outcome(tmp_path / "one_task") == outcome(tmp_path / "ours")
+    assert outcome(tmp_path / "one_task") == expected
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import command
+from commands import command
 
 SHARED = Path(__file__).parents[2] / "shared"
 PICTURES = SHARED / "data" / "sports100-mini"

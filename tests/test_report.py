@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import command
+from commands import command
 from sports_lightning.classifier import Classifier, Spec
 from sports_lightning.evaluation import shown
 from sports_lightning.heatmaps import heatmaps

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from conftest import FAST, command
+from commands import command
+from conftest import FAST
 
 
 @pytest.fixture

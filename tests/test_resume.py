@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FAST, InProcess, assert_error_line, command, wait_for
+from commands import Command, command
+from conftest import FAST, InProcess, assert_error_line, wait_for
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import NotWritten
@@ -24,14 +25,6 @@ SETTINGS = [
     "callbacks.last.every_n_steps=2", "data.num_workers=2", "data.audit=false", "trainer.max_epochs=4",
     "trainer.limit_train_batches=7", "trainer.limit_val_batches=3",
 ]  # fmt: skip
-
-
-def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", *arguments],
-        cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +44,7 @@ def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -
 def test_a_signal_saves_and_the_run_goes_on(
     settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
@@ -82,7 +75,7 @@ def test_a_signal_saves_and_the_run_goes_on(
 def test_whatever_is_trained_goes_on(settings: list[str], tmp_path: Path, more: list[str]) -> None:
     settings = [*settings, "model=timm", "model.name=resnet10t", "model.pretrained=false", "test=false", *more]
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
-    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run/metrics.csv", process)  # in the midst of the second epoch
     process.terminate()
     process.communicate(timeout=120)
@@ -93,7 +86,7 @@ def test_whatever_is_trained_goes_on(settings: list[str], tmp_path: Path, more: 
 def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     draws = random.Random(1)
     for kill in range(4):
-        process = start(tmp_path, *settings, "hydra.run.dir=run", "resume=auto")
+        process = Command("train", *settings, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
         if kill:  # the first one before anything is saved, perhaps
             wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
         time.sleep(draws.uniform(0, 6))
@@ -113,7 +106,7 @@ def test_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, de
     if strategy == "fsdp":  # which does not go with an average of the weights
         settings.remove("callbacks=[default,ema]")
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
-    process = start(tmp_path, *settings, "hydra.run.dir=run")
+    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     process.terminate()  # the first process alone is told
     _, errors = process.communicate(timeout=120)
@@ -125,7 +118,11 @@ def test_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, de
 def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
     settings: list[str], tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run")
+    arguments = [*settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sports_lightning.train", *arguments],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     process.kill()
     process.communicate(timeout=120)  # until the last of them that could print is gone
@@ -133,7 +130,7 @@ def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
 
 
 def test_auto_finds_the_run_with_these_settings(settings: list[str], tmp_path: Path) -> None:
-    process = start(tmp_path, *settings, "hydra.run.dir=outputs/train/first")
+    process = Command("train", *settings, "hydra.run.dir=outputs/train/first", cwd=tmp_path)
     wait_for(tmp_path / "outputs/train/first/checkpoints/last.ckpt", process)
     process.send_signal(signal.SIGSTOP)  # it is there for as long as we need it
     busy = command("train", "resume=outputs/train/first", cwd=tmp_path, check=False)
@@ -151,7 +148,7 @@ def test_auto_finds_the_run_with_these_settings(settings: list[str], tmp_path: P
 def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: list[str], tmp_path: Path) -> None:
     shutil.copytree(settings[-1].removeprefix("data.root="), tmp_path / "data")
     own = [*settings[:-1], "data=folder", "data.root=data"]
-    process = start(tmp_path, *own, "hydra.run.dir=run")
+    process = Command("train", *own, "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     process.terminate()
     process.communicate(timeout=120)
@@ -200,8 +197,12 @@ with deferred():
     assert (result.returncode, result.stdout) == (-signal.SIGTERM, "15\n")
 
 
-def test_a_run_folder_has_one_writer(tmp_path: Path) -> None:
+def test_a_run_folder_has_one_writer_that_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for left in ("metrics.csv.123.partial", "checkpoints/last.ckpt.123.partial", "somebody's.partial"):
+        (tmp_path / left).touch()
     claim(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.partial")] == ["somebody's.partial"]
     script = f"from pathlib import Path; from sports_lightning.resume import claim; claim(Path({str(tmp_path)!r}))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "another process is writing" in result.stderr

@@ -2,15 +2,14 @@
 
 import json
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from conftest import FAST, InProcess, assert_error_line, command, wait_for
+from commands import Command, command
+from conftest import FAST, InProcess, assert_error_line, wait_for
 from sports_lightning.errors import UserError
 from sports_lightning.search import search_space
 from sweeps import states
@@ -37,10 +36,7 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sam
     sweep = tmp_path / "sweep"
     arguments = [*QUICK, f"data.root={sample}", "sweep=optuna", "sweep.parallel=2", f"hydra.sweep.dir={sweep}"]
     arguments += ["trainer.max_epochs=2", "hydra.sweeper.n_trials=4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", *arguments],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+    process = Command("train", *arguments, cwd=tmp_path)
     wait_for(sweep / "2/checkpoints/last.ckpt", process)
     process.kill()  # alone, as if memory had run out: its jobs go on
     process.wait()
@@ -48,10 +44,7 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(sam
     configs = {file: file.stat().st_mtime_ns for path in before for file in (path.parent / ".hydra").iterdir()}
     assert states(sweep)["RUNNING"] >= 1
     assert "holds a sweep" in command("train", *arguments, cwd=tmp_path, check=False).stderr
-    another = subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", f"resume={sweep}"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    another = Command("train", f"resume={sweep}", cwd=tmp_path)
     printed = command("train", f"resume={sweep}", cwd=tmp_path).stdout
     assert another.communicate()[1] == "", "two processes take part in one study"
     assert states(sweep) == {"COMPLETE": 4}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from conftest import FAST, command, composed
+from commands import command
+from conftest import FAST, composed
 from sports_lightning import numerics
 from sports_lightning.classifier import build_classifier
 from sports_lightning.data.index import Split, read_index

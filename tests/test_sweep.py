@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
-from conftest import FAST, command, wait_for
+from commands import Command, command
+from conftest import FAST, wait_for
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
@@ -66,11 +65,7 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sam
 
 def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(sample: Path, tmp_path: Path) -> None:
     overrides = [*FAST, f"data.root={sample}", "logger=csv", "trainer.max_epochs=500", "seed=0,1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", "-m", *overrides, "hydra.sweep.dir=sweep"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )  # fmt: skip
+    process = Command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path)
     wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=120)

@@ -13,7 +13,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from conftest import FAST, command
+from commands import command
+from conftest import FAST
 from sports_lightning.calibration import calibration_figures, fit_temperature, reliability
 from sports_lightning.classifier import load_classifier
 from sports_lightning.data.index import Split

@@ -16,7 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from conftest import FAST, InProcess, assert_error_line, command
+from commands import command
+from conftest import FAST, InProcess, assert_error_line
 from sports_lightning.data.images import decode
 from sports_lightning.data.ledger import examine, printable
 from sports_lightning.errors import UnreadablePicture, UserError
