@@ -1,6 +1,6 @@
 """Fill the disk just before each file that a run writes: is it said in a line, is anything lost, does the run go on?
 
-    python benchmarks/full_disk.py [--every 1] [--first 1]
+    python benchmarks/full_disk.py [--every 1] [--first 1] [--devices 1]
 
 Needs the right to mount a tmpfs. For the first, second, third … write of a run on the sample, in turn: the run has to
 end with exit status 1, one line and a readable checkpoint (or none yet); with room again, it has to end as one that was
@@ -27,7 +27,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def child(number: int) -> None:
+def child(number: int, devices: int) -> None:
     """`train`, in a process of its own, with the disk full from the write of that number on."""
     opened, count = Path.open, 0
 
@@ -48,15 +48,14 @@ def child(number: int) -> None:
     from sports_lightning.cli import run_command
     from sports_lightning.train import train
 
-    sys.argv[1:] = SETTINGS
+    sys.argv[1:] = [*SETTINGS, f"trainer.devices={devices}"]
     run_command(train, "train")
 
 
-def run(number: int, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(number: int, devices: int, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command, with the disk full at that write; 0: never."""
-    return subprocess.run(
-        [sys.executable, __file__, "--child", str(number)], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    arguments = [sys.executable, __file__, "--child", str(number), "--devices", str(devices)]
+    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
 
 
 def main() -> int:
@@ -64,10 +63,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=1, help="the write to begin with")
     parser.add_argument("--every", type=int, default=1, help="try every so many")
+    parser.add_argument("--devices", type=int, default=1, help="processes of a run, of which the first writes")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child is not None:
-        child(arguments.child)
+    arguments, _ = parser.parse_known_args()  # a second process of a run is started with the settings of `train`
+    if arguments.child is not None or "LOCAL_RANK" in os.environ:
+        child(arguments.child or 0, arguments.devices)
     bad, number, expected = 0, arguments.first, None
     with tempfile.TemporaryDirectory() as temporary:
         cwd, disk = Path(temporary), Path(temporary, "disk")
@@ -77,10 +77,10 @@ def main() -> int:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}m", "tmpfs", str(disk)], check=True)
             try:
                 if expected is None:
-                    assert run(0, cwd).returncode == 0
+                    assert run(0, arguments.devices, cwd).returncode == 0
                     expected = outcome(disk / "run")
                     continue
-                full = run(number, cwd)
+                full = run(number, arguments.devices, cwd)
                 if "full before" not in full.stdout:
                     break  # the run has not so many writes
                 where = full.stdout.partition("full before ")[2].splitlines()[0]
@@ -91,7 +91,7 @@ def main() -> int:
                 if list(disk.rglob("*.partial")):
                     problems.append("something half-written is left")
                 (disk / "ballast").unlink()
-                again = None if (disk / "run/metrics.json").exists() else run(0, cwd)
+                again = None if (disk / "run/metrics.json").exists() else run(0, arguments.devices, cwd)
                 if again and again.returncode:
                     problems.append(f"it does not go on: {again.stderr}")
                 elif outcome(disk / "run") != expected:

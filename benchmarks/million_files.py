@@ -13,7 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from sports_lightning.data.shelf import Shelf
 
 _MOST_LINKS = 60_000  # ext4 allows 65,000 to a file
 
@@ -36,17 +39,30 @@ def plant(root: Path, picture: Path, files: int, classes: int) -> None:
                 links += 1
 
 
-def measured(root: str, what: str) -> None:
+def measured(root: Path, cache_dir: Path, what: str) -> None:
     """In a process of its own: do it and print the seconds and the memory that it took."""
     from sports_lightning.data.index import read_index
+    from sports_lightning.data.ledger import examine
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    index = read_index(Path(root), ["train", "val", "test"])
+    index = read_index(root, ["train", "val", "test"], cache_dir=cache_dir)
+    done = f"{sum(map(len, index.splits.values())):,} files listed"
+    if what == "known":
+        found = [examine(root, split.paths, cache_dir) for split in index.splits.values()]
+        assert not any(entry.problem for entries in found for entry in entries)
+        done += " and checked"
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    files = sum(map(len, index.splits.values()))
-    print(f"{what}: {files:,} files listed in {seconds:.1f} s, {peak:.0f} MB at most ({before:.0f} MB before)")
+    print(f"{what}: {done} in {seconds:.1f} s, {peak:.0f} MB at most ({before:.0f} MB before)", flush=True)
+
+
+def make_known(root: Path, cache_dir: Path) -> None:
+    """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
+    with Shelf(cache_dir, "ledger") as ledger:
+        for folder in root.glob("*/*/"):
+            stats = {entry.name: entry.stat() for entry in os.scandir(folder)}
+            ledger.put(folder, {n: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, f"{0:032x}"] for n, s in stats.items()})
 
 
 def main() -> None:
@@ -55,17 +71,26 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measured(*arguments.measure)
+        measured(Path(arguments.measure[0]), Path(arguments.measure[1]), arguments.measure[2])
         return
     with tempfile.TemporaryDirectory() as folder:
+        root, cache_dir = Path(folder, "pictures"), Path(folder, "cache")
         started = time.perf_counter()
-        plant(Path(folder), arguments.picture, arguments.files, arguments.classes)
-        print(f"made in {time.perf_counter() - started:.0f} s")
-        for what in ("first", "again"):
-            subprocess.run([sys.executable, __file__, str(arguments.picture), "--measure", folder, what], check=True)
+        plant(root, arguments.picture, arguments.files, arguments.classes)
+        print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
+        time.sleep(3)  # what has just changed is not remembered
+        for what in ("new", "listed before", "known"):
+            if what == "new":
+                with suppress(OSError):  # the disk's caches, where this may empty them
+                    subprocess.run(["sync"], check=True)
+                    Path("/proc/sys/vm/drop_caches").write_text("3")
+            if what == "known":
+                make_known(root, cache_dir)
+            measure = ["--measure", str(root), str(cache_dir), what]
+            subprocess.run([sys.executable, __file__, str(arguments.picture), *measure], check=True)
 
 
 if __name__ == "__main__":

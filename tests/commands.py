@@ -14,13 +14,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
-_LIBRARIES = [
-    "torch", "torch.utils.flop_counter", "torchvision.transforms.v2", "torchvision.io", "pytorch_lightning", "timm",
-    "torchmetrics", "hydra", "wandb", "matplotlib.figure", "scipy.stats", "captum.attr", "jinja2", "rich.table",
-]  # fmt: skip
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(_LIBRARIES)
+_forks.set_forkserver_preload(["libraries"])
 
 
 class Command:
@@ -41,7 +38,8 @@ class Command:
         environment.pop("WANDB_SERVICE", None)  # of another test here: it would write after the command's end
         self.args = [f"sports_lightning.{module}".removesuffix("."), *arguments]
         self._process = _forks.Process(target=_run, args=(self.args, str(cwd), environment, files))
-        self._process.start()
+        with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # the server, which it may start, needs it
+            self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
 

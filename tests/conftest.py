@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -67,21 +68,38 @@ def assert_error_line(result: tuple[int, str], *parts: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample data set, drawn once."""
-    root = tmp_path_factory.mktemp("data") / "sample"
-    draw_sample(root)
-    return root
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder for what all of pytest-xdist's processes use."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
 
 
 @pytest.fixture(scope="session")
-def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def sample(shared: Path) -> Path:
+    """The sample data set, drawn once."""
+    with FileLock(shared / "sample.lock"):
+        draw_sample(shared / "data/sample")
+    return shared / "data/sample"
+
+
+@pytest.fixture(scope="session")
+def trained(sample: Path, shared: Path) -> tuple[Path, str]:
     """The run folder of a short training by command line, and what the command printed."""
-    cwd = tmp_path_factory.mktemp("train")
-    arguments = ["sports_lightning.train", *FAST, f"data.root={sample}", "trainer.max_epochs=3"]
-    result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return Path(result.stdout.strip().splitlines()[-1]), result.stdout
+    arguments = [
+        "sports_lightning.train",
+        *FAST,
+        f"data.root={sample}",
+        "trainer.max_epochs=3",
+        "hydra.run.dir=trained",
+    ]
+    with FileLock(shared / "trained.lock"):
+        if not (shared / "trained.log").exists():
+            python = [sys.executable, "-m", "sports_lightning.train"]
+            run = subprocess.run([*python, *arguments], cwd=shared, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stdout + run.stderr
+            (shared / "trained.log").write_text(run.stdout)
+    printed = (shared / "trained.log").read_text()
+    return Path(printed.strip().splitlines()[-1]), printed
 
 
 @pytest.fixture

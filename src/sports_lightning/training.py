@@ -138,9 +138,17 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     averages = any(isinstance(c, WeightAveraging) for c in callbacks)
     plugins = [*(cfg.trainer.plugins or []), WholeCheckpoints()]
     strategy = _strategy(cfg, averages)
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer, strategy=strategy, callbacks=callbacks, logger=loggers, plugins=plugins, _convert_="all"
-    )
+
+    def build_trainer(strategy: Any) -> pl.Trainer:
+        parts = {"strategy": strategy, "callbacks": callbacks, "logger": loggers, "plugins": plugins}
+        return instantiate(cfg.trainer, **parts, _convert_="all")
+
+    trainer = build_trainer(strategy)
+    if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy) and trainer.world_size > 2:
+        # Plain ddp sums gradients in an order that it settles in its first step, and a resumed run has another first
+        # step; of two numbers the order does not matter.
+        strategy = "ddp_find_unused_parameters_true"
+        trainer = build_trainer(strategy)
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
@@ -157,7 +165,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         if trainer.world_size > 2 and isinstance(trainer.strategy, DDPStrategy) and not str(strategy).endswith("_true"):
             log.warning(
                 "more than two devices: the last digit may differ from that of a run without an interruption, "
-                "except with trainer.strategy=ddp_find_unused_parameters_true or fsdp"
+                "except with trainer.strategy=auto or fsdp"
             )
     if trainer.is_global_zero:  # which alone writes
         check_room(module, last.path.parent, averages)
