@@ -60,14 +60,16 @@ def run(number: int, devices: int, cwd: Path) -> subprocess.CompletedProcess[str
 
 def main() -> int:
     """Run the experiment; the exit status."""
+    if "LOCAL_RANK" in os.environ:  # the second process of a run, whose command line is that of `train`
+        child(0, 2)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=1, help="the write to begin with")
     parser.add_argument("--every", type=int, default=1, help="try every so many")
     parser.add_argument("--devices", type=int, default=1, help="processes of a run, of which the first writes")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    arguments, _ = parser.parse_known_args()  # a second process of a run is started with the settings of `train`
-    if arguments.child is not None or "LOCAL_RANK" in os.environ:
-        child(arguments.child or 0, arguments.devices)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        child(arguments.child, arguments.devices)
     bad, number, expected = 0, arguments.first, None
     with tempfile.TemporaryDirectory() as temporary:
         cwd, disk = Path(temporary), Path(temporary, "disk")

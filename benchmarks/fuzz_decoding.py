@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from sports_lightning.data.images import decode
+from sports_lightning.data.index import list_pictures
 from sports_lightning.data.ledger import examine
-from sports_lightning.data.listing import list_pictures
 from sports_lightning.errors import UnreadablePicture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "progressive JPEG", "CMYK JPEG")

@@ -1,8 +1,9 @@
 """Index a data set of a million files in a thousand classes: how long, and how much memory?
 
-    python benchmarks/million_files.py PICTURE [--files 1000000] [--classes 1000]
+    python benchmarks/million_files.py PICTURE [--files 1000000] [--classes 1000] [--cold]
 
 The tree is made of hard links to copies of one picture, in a temporary folder. Each figure is of a process of its own.
+With --cold the disk's caches are emptied before the first, which needs the right to.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from sports_lightning.data.shelf import Shelf
+from sports_lightning.data import ledger
+from sports_lightning.data.index import read_index
 
 _MOST_LINKS = 60_000  # ext4 allows 65,000 to a file
 
@@ -41,15 +42,12 @@ def plant(root: Path, picture: Path, files: int, classes: int) -> None:
 
 def measured(root: Path, cache_dir: Path, what: str) -> None:
     """In a process of its own: do it and print the seconds and the memory that it took."""
-    from sports_lightning.data.index import read_index
-    from sports_lightning.data.ledger import examine
-
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    index = read_index(root, ["train", "val", "test"], cache_dir=cache_dir)
+    index = read_index(root, ["train", "val", "test"])
     done = f"{sum(map(len, index.splits.values())):,} files listed"
     if what == "known":
-        found = [examine(root, split.paths, cache_dir) for split in index.splits.values()]
+        found = [ledger.examine(root, split.paths, cache_dir) for split in index.splits.values()]
         assert not any(entry.problem for entries in found for entry in entries)
         done += " and checked"
     seconds = time.perf_counter() - started
@@ -59,10 +57,10 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
 
 def make_known(root: Path, cache_dir: Path) -> None:
     """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
-    with Shelf(cache_dir, "ledger") as ledger:
-        for folder in root.glob("*/*/"):
-            stats = {entry.name: entry.stat() for entry in os.scandir(folder)}
-            ledger.put(folder, {n: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, f"{0:032x}"] for n, s in stats.items()})
+    for split in read_index(root, ["train", "val", "test"]).splits.values():
+        ledger._remember(
+            root, cache_dir, {p: (str(ledger._stat(os.path.join(root, p))), "0" * 32) for p in split.paths}
+        )
 
 
 def main() -> None:
@@ -71,6 +69,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--cold", action="store_true")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -81,12 +80,10 @@ def main() -> None:
         started = time.perf_counter()
         plant(root, arguments.picture, arguments.files, arguments.classes)
         print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
-        time.sleep(3)  # what has just changed is not remembered
-        for what in ("new", "listed before", "known"):
-            if what == "new":
-                with suppress(OSError):  # the disk's caches, where this may empty them
-                    subprocess.run(["sync"], check=True)
-                    Path("/proc/sys/vm/drop_caches").write_text("3")
+        for what in ("first", "again", "known"):
+            if what == "first" and arguments.cold:
+                subprocess.run(["sync"], check=True)
+                Path("/proc/sys/vm/drop_caches").write_text("3")
             if what == "known":
                 make_known(root, cache_dir)
             measure = ["--measure", str(root), str(cache_dir), what]

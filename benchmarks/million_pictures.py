@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn, idctn
 
-from sports_lightning.data.listing import list_pictures
+from sports_lightning.data.index import list_pictures
 from sports_lightning.duplicates import find_pairs
 from sports_lightning.looks import SIDE, look_at
 

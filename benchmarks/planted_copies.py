@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from sports_lightning.data.listing import list_pictures
+from sports_lightning.data.index import list_pictures
 from sports_lightning.duplicates import find_pairs
 from sports_lightning.looks import look_at
 

@@ -2,12 +2,14 @@
 
 Each is forked from a server that has imported the libraries, and nothing of ours: multiprocessing's own forkserver. It
 has its own command line, environment, folder, output and exit status, and takes signals. What depends on how Python
-itself is started is started for real: `trained` in conftest, a wheel, torchrun and srun, what `pgrep` looks for.
+itself is started is started for real: `trained` in conftest, `undisturbed` in test_resume, a wheel, torchrun and srun.
+What it does not show: a crash as the interpreter shuts down, and what its own children print after its end.
 """
 
 import atexit
 import multiprocessing
 import os
+import random
 import runpy
 import signal
 import subprocess
@@ -56,6 +58,7 @@ class Command:
         """Wait for its end; the exit status."""
         self._process.join(timeout)
         if self._process.exitcode is None:
+            os.killpg(self.pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return self._process.exitcode
 
@@ -100,10 +103,14 @@ def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    here = Path(__file__).parents[1]
+    sys.path[:] = [place for place in sys.path if Path(place) not in (here / "tests", here / "benchmarks")]  # pytest's
     path = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [*([] if environment.get("PYTHONSAFEPATH") else [cwd]), *filter(None, path)]
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    random.seed()  # not the server's
+    sys.modules["numpy"].random.seed()
     module, *sys.argv[1:] = argv
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -85,13 +85,7 @@ def sample(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def trained(sample: Path, shared: Path) -> tuple[Path, str]:
     """The run folder of a short training by command line, and what the command printed."""
-    arguments = [
-        "sports_lightning.train",
-        *FAST,
-        f"data.root={sample}",
-        "trainer.max_epochs=3",
-        "hydra.run.dir=trained",
-    ]
+    arguments = [*FAST, f"data.root={sample}", "trainer.max_epochs=3", "hydra.run.dir=trained"]
     with FileLock(shared / "trained.lock"):
         if not (shared / "trained.log").exists():
             python = [sys.executable, "-m", "sports_lightning.train"]

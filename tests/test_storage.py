@@ -19,13 +19,11 @@ from torch import nn
 from commands import command
 from conftest import FAST, composed
 from sports_lightning.classifier import Classifier, Spec, build_classifier
-from sports_lightning.data import ledger, listing
+from sports_lightning.data import ledger
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Split, read_index
 from sports_lightning.data.ledger import examine
-from sports_lightning.data.listing import list_pictures
 from sports_lightning.data.pictures import PictureFiles, open_pictures
-from sports_lightning.data.shelf import Shelf
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.store import stored
 from sports_lightning.features import logits_from_features, use_features
@@ -78,14 +76,14 @@ def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: P
 def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "RACY_NS", 0)
+    monkeypatch.setattr(ledger, "_RACY_NS", 0)
     pictures, cache = tmp_path / "pictures", tmp_path / "cache"
     pictures.mkdir()
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (8, 8), colour).save(pictures / name)
     first = examine(pictures, ["a.png", "b.png"], cache)
     assert len({entry.digest for entry in first}) == 2
-    read: list[str] = []
+    read: list[Path] = []
     real = ledger._read
     monkeypatch.setattr(ledger, "_read", lambda path: (read.append(path), real(path))[1])
     assert examine(pictures, ["b.png", "a.png"], cache) == first[::-1]
@@ -96,7 +94,7 @@ def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
     (pictures / "a.png").write_bytes(torn)
     os.utime(pictures / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
     changed = examine(pictures, ["a.png", "b.png"], cache)
-    assert read == [str(pictures / "a.png")]
+    assert read == [pictures / "a.png"]
     assert changed[0].digest != first[0].digest
     assert changed[0].problem
     assert changed[1] == first[1]
@@ -105,44 +103,28 @@ def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
 
     (cache / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
     assert examine(pictures, ["a.png", "b.png"], cache) == changed
+    (cache / "ledger.sqlite").unlink()
+    (cache / "ledger.sqlite").mkdir()
+    assert examine(pictures, ["a.png", "b.png"], cache) == changed, "one that can't be opened costs time alone"
 
 
-def test_a_folder_is_listed_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "RACY_NS", 0)
-    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
-    (pictures / "deep/er").mkdir(parents=True)
-    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "deep/c.webp", "deep/er/d.gif"):
-        (pictures / name).touch()
-    (pictures / "link").symlink_to(pictures / "deep")
-    listed: list[Path] = []
-    real = os.scandir
-    monkeypatch.setattr("os.scandir", lambda path: (listed.append(path), real(path))[1])
-
-    def pictures_found() -> list[str]:
-        listed.clear()
-        with Shelf(cache, "listings") as listings:
-            return list_pictures(pictures, listings)
-
-    assert pictures_found() == ["a.JPG", "b.png", "deep/c.webp", "deep/er/d.gif"]
-    assert len(listed) == 3
-    assert pictures_found() == ["a.JPG", "b.png", "deep/c.webp", "deep/er/d.gif"]
-    assert not listed, "no folder has changed"
-    (pictures / "deep/er/d.gif").rename(pictures / "deep/er/e.gif")
-    assert pictures_found() == ["a.JPG", "b.png", "deep/c.webp", "deep/er/e.gif"]
-    assert listed == [pictures / "deep/er"]
-    (pictures / "deep/er/e.gif").unlink()
-    (pictures / "deep/er").rmdir()
-    assert pictures_found() == ["a.JPG", "b.png", "deep/c.webp"]
-    (cache / "listings.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
-    assert pictures_found() == ["a.JPG", "b.png", "deep/c.webp"]
-
-
-def test_a_folder_that_has_just_changed_is_not_remembered(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/a.png").touch()
-    with Shelf(tmp_path / "cache", "listings") as listings:
-        list_pictures(tmp_path / "pictures", listings)
-    assert not (tmp_path / "cache").exists(), "a file that comes in the same tick would never be seen"
+def test_the_ledger_knows_files_of_many_folders_whatever_their_names_and_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_RACY_NS", 0)
+    monkeypatch.setattr(ledger, "_AT_ONCE", 3)
+    names = ["a", "b", "Z", "é", "日本", "x y", "a\nb", "10", "9", os.fsdecode(b"\xff\xfe")]
+    paths = [f"{folder}/{name}.png" for folder in ("one", "two/deep") for name in names]
+    for number, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / path)
+    first = examine(tmp_path, paths, tmp_path / "cache")
+    assert len({entry.digest for entry in first}) == len(paths)
+    monkeypatch.setattr(ledger, "_read", None)
+    assert examine(tmp_path, paths, tmp_path / "cache") == first
+    assert examine(tmp_path, paths[::-1], tmp_path / "cache") == first[::-1]
+    mixed = sorted(range(len(paths)), key=lambda i: i % len(names))
+    assert examine(tmp_path, [paths[i] for i in mixed], tmp_path / "cache") == [first[i] for i in mixed]
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])

@@ -85,7 +85,8 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     wants_traceback = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "debug=true"]  # no choice of the group
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its C++ warns of what training asks it for on purpose
+    if not wants_traceback:  # torch's C++ warns of what training asks it for on purpose
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     tune_malloc()
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from sports_lightning import plots
 from sports_lightning.classifier import Classifier
-from sports_lightning.data.index import Split
+from sports_lightning.data.index import Split, list_pictures
 from sports_lightning.data.ledger import examine, printable
-from sports_lightning.data.listing import list_pictures
 from sports_lightning.errors import UserError
 from sports_lightning.evaluation import top_columns
 from sports_lightning.inference import compute_logits

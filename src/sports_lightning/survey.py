@@ -81,7 +81,7 @@ def survey(root: Path, cache_dir: Path) -> Survey:
     folders: dict[str, list[str]] = {}
     for split, split_folder in SPLIT_FOLDERS.items():
         if (root / split_folder).is_dir():
-            classes = list_classes(root / split_folder, cache_dir)
+            classes = list_classes(root / split_folder)
             folders[split] = list(classes)
             for name, files in classes.items():
                 splits += [split] * len(files)

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sports_lightning.data.listing import list_pictures
 from sports_lightning.data.packed import PackedStrings
-from sports_lightning.data.shelf import Shelf
 from sports_lightning.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
-LISTINGS = "listings"
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class Split:
@@ -66,16 +64,27 @@ def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
     return content.hexdigest()
 
 
-def read_index(
-    root: Path, splits: Iterable[str], classes: list[str] | None = None, cache_dir: Path | None = None
-) -> Index:
+def list_pictures(folder: Path) -> list[str]:
+    """Picture files below `folder`, by extension, as sorted paths relative to it. Hidden entries are left out."""
+    found = []
+    for directory, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        relative = os.path.relpath(directory, folder)
+        found += [
+            os.path.normpath(os.path.join(relative, name))
+            for name in files
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> Index:
     """List the data set under `root`.
 
     Args:
         root: folder that holds `train`, `valid`, `test`, each with one folder a class.
         splits: which of "train", "val", "test" to list.
         classes: the classes to expect; those of `train` where not given.
-        cache_dir: where listings are kept for the next time, in `listings.sqlite`; None keeps none.
 
     Raises:
         UserError: a missing folder, no pictures, an empty class, or a split whose classes differ.
@@ -84,14 +93,12 @@ def read_index(
     classes = classes or _class_folders(root, "train")
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
-    with Shelf(cache_dir, LISTINGS) as listings:
-        return Index(root, classes, {split: _read_split(root, split, classes, listings) for split in splits})
+    return Index(root, classes, {split: _read_split(root, split, classes) for split in splits})
 
 
-def list_classes(folder: Path, cache_dir: Path) -> dict[str, list[str]]:
+def list_classes(folder: Path) -> dict[str, list[str]]:
     """{class: picture files relative to its folder} of a split's folder, both in alphabetical order."""
-    with Shelf(cache_dir, LISTINGS) as listings:
-        return {name: list_pictures(folder / name, listings) for name in _folders(folder)}
+    return {name: list_pictures(folder / name) for name in _folders(folder)}
 
 
 def check_root(root: Path) -> None:
@@ -115,7 +122,7 @@ def _class_folders(root: Path, split: str) -> list[str]:
     return names
 
 
-def _read_split(root: Path, split: str, classes: list[str], listings: Shelf) -> Split:
+def _read_split(root: Path, split: str, classes: list[str]) -> Split:
     folder = root / SPLIT_FOLDERS[split]
     names = _class_folders(root, split)
     for wrong, problem in ((set(classes) - set(names), "lacks"), (set(names) - set(classes), "has the unknown")):
@@ -125,7 +132,7 @@ def _read_split(root: Path, split: str, classes: list[str], listings: Shelf) -> 
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = list_pictures(folder / name, listings)
+        files = list_pictures(folder / name)
         if not files:
             raise UserError(f"class {name!r} has no pictures in {folder / name}: add some or remove the folder")
         paths += [os.path.join(SPLIT_FOLDERS[split], name, file) for file in files]

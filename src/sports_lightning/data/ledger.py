@@ -7,22 +7,29 @@ by Pillow alone, without torch, so that a mistake in the data is reported at onc
 
 import hashlib
 import io
+import logging
 import os
+import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from contextlib import closing, suppress
+from functools import cache
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
-from sports_lightning.data.shelf import RACY_NS, Shelf
+log = logging.getLogger(__name__)
+
+# A file written within this time of being read could change again without its times telling: it is not remembered.
+_RACY_NS = 2_000_000_000
 
 _LARGEST = 2**30  # bytes
-_AT_ONCE = 500  # files given to the threads
+_AT_ONCE = 500  # files in a query, or given to the threads
 
 
 class Entry(NamedTuple):
@@ -40,42 +47,31 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
         paths: the files.
         cache_dir: where `ledger.sqlite` is kept; None remembers nothing.
     """
-    latest = time.time_ns() - RACY_NS
-    entries: list[Entry | None] = []
-    new: dict[int, list[int]] = {}  # position: size and times
-    with Shelf(cache_dir, "ledger") as ledger:
-        for folder, of_folder in groupby(paths, os.path.dirname):
-            known = ledger.get(root / folder) or {}
-            for path in of_folder:
-                found = _stat(os.path.join(root, path))
-                *then, digest = known.get(os.path.basename(path), [""])
-                if then == found:
-                    entries.append(Entry(digest, ""))
-                else:
-                    new[len(entries)] = found
-                    entries.append(None)
-        for i, entry in zip(new, _read_all([os.path.join(root, paths[i]) for i in new]), strict=True):
-            entries[i] = entry
-        # What could not be read may be readable next time: with another library, or when a network drive is back.
-        lasting: dict[str, dict[str, list[Any]]] = {}
-        for i, found in new.items():
-            digest, problem = entries[i] or Entry("", "not read")
-            if not problem and max(found[1:]) < latest:
-                folder, name = os.path.split(paths[i])
-                lasting.setdefault(folder, {})[name] = [*found, digest]
-        for folder, files in lasting.items():
-            ledger.put(root / folder, {**(ledger.get(root / folder) or {}), **files})
-    return entries  # type: ignore[return-value]  # none is None by now
+    latest = time.time_ns() - _RACY_NS
+    entries = _recall(root, paths, cache_dir) if cache_dir else [None] * len(paths)
+    new = [i for i, entry in enumerate(entries) if entry is None]
+    stats = [_stat(os.path.join(root, paths[i])) for i in new]
 
+    def read(i: int) -> Entry:
+        return _read(root / paths[i])
 
-def _read_all(files: list[str]) -> Iterator[Entry]:
-    """What each file holds, several at once."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # In parts, for a pool takes on all that it is given. Shown only where it takes longer than a second or two.
-        yield from tqdm(
-            (e for first in range(0, len(files), _AT_ONCE) for e in pool.map(_read, files[first : first + _AT_ONCE])),
-            "checking pictures", len(files), unit="img", delay=2, leave=False, disable=None,
+        found = tqdm(
+            (e for first in range(0, len(new), _AT_ONCE) for e in pool.map(read, new[first : first + _AT_ONCE])),
+            "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
         )  # fmt: skip
+        for i, entry in zip(new, found, strict=True):
+            entries[i] = entry
+    # What could not be read may be readable next time: with another library, or when a network drive is back.
+    lasting = {
+        paths[i]: (str(stat), entry.digest)
+        for i, stat in zip(new, stats, strict=True)
+        if (entry := entries[i]) and not entry.problem and max(stat[1:]) < latest
+    }
+    if cache_dir and lasting:
+        _remember(root, cache_dir, lasting)
+    return entries  # type: ignore[return-value]  # none is None by now
 
 
 def read_file(path: Path) -> bytes:
@@ -112,10 +108,10 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read(path: str) -> Entry:
+def _read(path: Path) -> Entry:
     """JPEGs are decoded at an eighth of their size, which reads every byte in a third of the time."""
     try:
-        content = read_file(Path(path))
+        content = read_file(path)
     except OSError as error:
         return Entry("", str(error.strerror))
     except ValueError as error:
@@ -135,10 +131,55 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # else opening a pipe would wait for its other end
 
 
-def _stat(path: str) -> list[int]:
+def _stat(path: str) -> tuple[int, int, int]:
     """Size in bytes, and the times of the last change of content and of anything, in nanoseconds."""
     try:
         found = os.stat(path)
     except OSError:
-        return [0, 0, 0]
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[Entry | None]:
+    """What the ledger knows of each file as it is now; nothing without a ledger, or with a damaged one."""
+    entries: list[Entry | None] = []
+    file = cache_dir / "ledger.sqlite"
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as ledger:
+            query = "SELECT name, stat, digest FROM entries WHERE folder = ? AND name BETWEEN ? AND ?"
+            for folder, of_folder in groupby(paths, os.path.dirname):
+                place, resolved = os.path.join(root, folder), _key(root / folder)
+                while names := [os.path.basename(path) for path in islice(of_folder, _AT_ONCE)]:
+                    encoded = [os.fsencode(name) for name in names]
+                    rows = ledger.execute(query, [resolved, min(encoded), max(encoded)])
+                    known = {name: (stat, digest) for name, stat, digest in rows}
+                    for name, key in zip(names, encoded, strict=True):
+                        stat, digest = known.get(key, ("", ""))
+                        is_known = stat == str(_stat(os.path.join(place, name)))
+                        entries.append(Entry(digest, "") if is_known else None)
+    except sqlite3.OperationalError:  # not there yet, not to be opened, or locked
+        return [None] * len(paths)
+    except sqlite3.DatabaseError:
+        with suppress(OSError):
+            file.unlink()
+        return [None] * len(paths)
+    return entries
+
+
+def _remember(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str]]) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(cache_dir / "ledger.sqlite", timeout=60)) as ledger, ledger:
+            ledger.execute(
+                "CREATE TABLE IF NOT EXISTS entries "
+                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
+            )
+            key = cache(_key)
+            rows = [(key(root / os.path.dirname(p)), os.fsencode(os.path.basename(p)), *e) for p, e in entries.items()]
+            ledger.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
+    except (OSError, sqlite3.Error) as error:  # costs the next run some seconds, and changes nothing
+        log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
+
+
+def _key(folder: Path) -> bytes:
+    return os.fsencode(folder.resolve())

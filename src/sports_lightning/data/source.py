@@ -47,7 +47,7 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
         UserError: folders that are missing, empty or do not agree, or a file that is not a picture.
     """
     root = provide_data(data)
-    index = read_index(root, splits, classes, cache_dir_of(data))
+    index = read_index(root, splits, classes)
     entries = {name: examine(root, split.paths, cache_dir_of(data)) for name, split in index.splits.items()}
     unreadable = {
         path: entry.problem
