@@ -55,7 +55,7 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
     print(f"{what}: {done} in {seconds:.1f} s, {peak:.0f} MB at most ({before:.0f} MB before)", flush=True)
 
 
-def make_known(root: Path, cache_dir: Path) -> None:
+def make_known(root: Path, cache_dir: Path, _: str) -> None:
     """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
     for split in read_index(root, ["train", "val", "test"]).splits.values():
         ledger._remember(
@@ -73,19 +73,18 @@ def main() -> None:
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measured(Path(arguments.measure[0]), Path(arguments.measure[1]), arguments.measure[2])
+        root, cache_dir, what = Path(arguments.measure[0]), Path(arguments.measure[1]), arguments.measure[2]
+        (make_known if what == "make known" else measured)(root, cache_dir, what)
         return
     with tempfile.TemporaryDirectory() as folder:
         root, cache_dir = Path(folder, "pictures"), Path(folder, "cache")
         started = time.perf_counter()
         plant(root, arguments.picture, arguments.files, arguments.classes)
         print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
-        for what in ("first", "again", "known"):
+        for what in ("first", "again", "make known", "known"):
             if what == "first" and arguments.cold:
                 subprocess.run(["sync"], check=True)
                 Path("/proc/sys/vm/drop_caches").write_text("3")
-            if what == "known":
-                make_known(root, cache_dir)
             measure = ["--measure", str(root), str(cache_dir), what]
             subprocess.run([sys.executable, __file__, str(arguments.picture), *measure], check=True)
 
