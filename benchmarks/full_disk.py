@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 
 from outcome import outcome
+from sports_lightning.cli import run_command
+from sports_lightning.train import train
 
 SIZE = 128  # MB
 SETTINGS = [
@@ -45,9 +47,6 @@ def child(number: int, devices: int) -> None:
         return opened(path, mode, *arguments, **keywords)
 
     Path.open = open_counted  # type: ignore[method-assign]
-    from sports_lightning.cli import run_command
-    from sports_lightning.train import train
-
     sys.argv[1:] = [*SETTINGS, f"trainer.devices={devices}"]
     run_command(train, "train")
 
@@ -60,8 +59,8 @@ def run(number: int, devices: int, cwd: Path) -> subprocess.CompletedProcess[str
 
 def main() -> int:
     """Run the experiment; the exit status."""
-    if "LOCAL_RANK" in os.environ:  # the second process of a run, whose command line is that of `train`
-        child(0, 2)
+    if "LOCAL_RANK" in os.environ:  # a further process of a run, whose command line is that of `train`
+        run_command(train, "train")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=1, help="the write to begin with")
     parser.add_argument("--every", type=int, default=1, help="try every so many")

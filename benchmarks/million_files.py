@@ -55,12 +55,11 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
     print(f"{what}: {done} in {seconds:.1f} s, {peak:.0f} MB at most ({before:.0f} MB before)", flush=True)
 
 
-def make_known(root: Path, cache_dir: Path, _: str) -> None:
+def make_known(root: Path, cache_dir: Path) -> None:
     """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
     for split in read_index(root, ["train", "val", "test"]).splits.values():
-        ledger._remember(
-            root, cache_dir, {p: (str(ledger._stat(os.path.join(root, p))), "0" * 32) for p in split.paths}
-        )
+        stats = {path: str(ledger._stat(os.path.join(root, path))) for path in split.paths}
+        ledger._remember(root, cache_dir, {path: (stat, "0" * 32) for path, stat in stats.items()})
 
 
 def main() -> None:
@@ -74,7 +73,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         root, cache_dir, what = Path(arguments.measure[0]), Path(arguments.measure[1]), arguments.measure[2]
-        (make_known if what == "make known" else measured)(root, cache_dir, what)
+        if what == "make known":
+            make_known(root, cache_dir)
+        else:
+            measured(root, cache_dir, what)
         return
     with tempfile.TemporaryDirectory() as folder:
         root, cache_dir = Path(folder, "pictures"), Path(folder, "cache")

@@ -10,11 +10,12 @@ difference. Exits with 1 where that is two or more.
 import argparse
 import json
 import math
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from sports_lightning.intervals import mean_and_error
 
 CHOICES = {  # the first one is what the others are compared with
     "float32": ["trainer.precision=32-true"],
@@ -34,11 +35,6 @@ def train(folder: Path, arguments: list[str]) -> dict[str, float]:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())["val"]
     return figures
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """Of the mean: itself and its standard error."""
-    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main() -> int:

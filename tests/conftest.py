@@ -36,7 +36,7 @@ for name in ("WANDB_MODE", "WANDB_API_KEY"):
     os.environ.pop(name, None)
 
 
-def wait_for(path: Path, process: Command) -> None:
+def wait_for(path: Path, process: "Command | subprocess.Popen[str]") -> None:
     """Wait until a process has written a file; it must not end before."""
     deadline = time.monotonic() + 200
     while not path.exists():

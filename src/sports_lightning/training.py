@@ -144,11 +144,12 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         return instantiate(cfg.trainer, **parts, _convert_="all")
 
     trainer = build_trainer(strategy)
-    if strategy == "auto" and isinstance(trainer.strategy, DDPStrategy) and trainer.world_size > 2:
-        # Plain ddp sums gradients in an order that it settles in its first step, and a resumed run has another first
-        # step; of two numbers the order does not matter.
-        strategy = "ddp_find_unused_parameters_true"
-        trainer = build_trainer(strategy)
+    # Plain ddp sums gradients in an order that it settles in its first step, and a resumed run has another first step;
+    # of two numbers the order does not matter.
+    is_ddp = isinstance(trainer.strategy, DDPStrategy) and not str(strategy).endswith("_true")
+    order_varies = is_ddp and trainer.world_size > 2
+    if order_varies and strategy == "auto":
+        trainer, order_varies = build_trainer("ddp_find_unused_parameters_true"), False
     if cfg.data.batch_size % trainer.world_size:
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
@@ -162,7 +163,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)
-        if trainer.world_size > 2 and isinstance(trainer.strategy, DDPStrategy) and not str(strategy).endswith("_true"):
+        if order_varies:
             log.warning(
                 "more than two devices: the last digit may differ from that of a run without an interruption, "
                 "except with trainer.strategy=auto or fsdp"

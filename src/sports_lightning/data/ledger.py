@@ -148,14 +148,14 @@ def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[Entry | N
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as ledger:
             query = "SELECT name, stat, digest FROM entries WHERE folder = ? AND name BETWEEN ? AND ?"
             for folder, of_folder in groupby(paths, os.path.dirname):
-                place, resolved = os.path.join(root, folder), _key(root / folder)
-                while names := [os.path.basename(path) for path in islice(of_folder, _AT_ONCE)]:
-                    encoded = [os.fsencode(name) for name in names]
-                    rows = ledger.execute(query, [resolved, min(encoded), max(encoded)])
+                key = _key(root / folder)
+                while part := list(islice(of_folder, _AT_ONCE)):  # sorted mostly, so that little else lies between
+                    names = [os.fsencode(os.path.basename(path)) for path in part]
+                    rows = ledger.execute(query, [key, min(names), max(names)])
                     known = {name: (stat, digest) for name, stat, digest in rows}
-                    for name, key in zip(names, encoded, strict=True):
-                        stat, digest = known.get(key, ("", ""))
-                        is_known = stat == str(_stat(os.path.join(place, name)))
+                    for path, name in zip(part, names, strict=True):
+                        stat, digest = known.get(name, ("", ""))
+                        is_known = stat == str(_stat(os.path.join(root, path)))
                         entries.append(Entry(digest, "") if is_known else None)
     except sqlite3.OperationalError:  # not there yet, not to be opened, or locked
         return [None] * len(paths)
