@@ -72,6 +72,8 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
             ["model=timm", "model.name=poolformer_s12", "model.pretrained=false", "finetune=last_stages"],
             ["the stages of"],
         ),
+        (["refit=0"], ["refit=0", "number above 0"]),
+        (["model=timm", "model.name=levit_128s", "model.pretrained=false", "refit=1"], ["refit", "levit_128s"]),
         (["callbacks=[]"], ["callbacks=[default,"]),
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),

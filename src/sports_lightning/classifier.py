@@ -4,7 +4,7 @@ What a checkpoint says of itself is plain data under the key "sports_lightning":
 looked up in timm. Loading one never imports or runs anything that it names.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.weights import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
 
 CHECKPOINT_KEY = "sports_lightning"
+_PREFIX = "classifier."  # of its weights in a state dict of the module that trains it
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
         spec = Spec(**checkpoint[CHECKPOINT_KEY])
         _check_arguments(spec, path)
         classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
-        prefix = "classifier."
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        state = {k.removeprefix(_PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(_PREFIX)}
         classifier.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds weights that do not fit its architecture; {REMEDY}") from error
@@ -137,10 +137,11 @@ def _check_arguments(spec: Spec, path: Path) -> None:
             raise UserError(f"{path} asks for {name}={value}, which no checkpoint of this project does; {REMEDY}")
 
 
-def save_temperature(ckpt_path: Path, temperature: float) -> None:
-    """Write the temperature into a checkpoint that `train` wrote, in one step."""
+def save_classifier(classifier: Classifier, ckpt_path: Path) -> None:
+    """Write weights and spec into a checkpoint that `train` wrote of the same classifier, in one step."""
     checkpoint = load_checkpoint(ckpt_path)
-    checkpoint[CHECKPOINT_KEY]["temperature"] = temperature
+    checkpoint[CHECKPOINT_KEY] = asdict(classifier.spec)
+    checkpoint["state_dict"].update({f"{_PREFIX}{name}": value for name, value in classifier.state_dict().items()})
     save_checkpoint(checkpoint, ckpt_path)
 
 

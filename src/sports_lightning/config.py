@@ -39,6 +39,8 @@ def check_train(cfg: DictConfig) -> None:
     if cfg.finetune.mode == "last_stages":
         _positive(cfg, "finetune.keep_gb", or_zero=True)
     _choice(cfg, "loss.class_weights", [None, "balanced"])
+    if cfg.refit is not None:
+        _positive(cfg, "refit")
     if cfg.scheduler.name == "plateau":
         raise UserError("scheduler.name=plateau follows no schedule by steps; choose cosine, linear, step or constant")
     if cfg.scheduler.name == "none" and cfg.optimizer.layer_decay is not None:

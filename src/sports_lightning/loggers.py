@@ -27,7 +27,8 @@ _PICTURES = 64  # in a table
 def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> WandbLogger:
     """A `WandbLogger` that never asks and never waits for a server that is not there.
 
-    `log_model` is not passed on: Lightning would log the checkpoint before it has its temperature (see log_results).
+    `log_model` is not passed on: Lightning would log the checkpoint before it holds what is fitted afterwards (see
+    log_results).
     WANDB_MODE, where set, decides. A run that goes on in its folder keeps its W&B run. `arguments` are those of
     WandbLogger and of `wandb.init`; without a `group` the jobs of a sweep are one, with the sweep folder's name.
     """

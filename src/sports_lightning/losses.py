@@ -3,12 +3,18 @@
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 
 def loss_function(loss: DictConfig, class_counts: list[int]) -> nn.Module:
-    """`conf/loss/*.yaml` as a module; "balanced" class weights are n / (classes · count), as scikit-learn has it."""
+    """`conf/loss/*.yaml` as a module."""
+    weights = class_weights(loss, class_counts)
+    return instantiate(loss.function) if weights is None else instantiate(loss.function, weight=weights)
+
+
+def class_weights(loss: DictConfig, class_counts: list[int]) -> Tensor | None:
+    """(classes,) float32; "balanced" ones are n / (classes · count), as scikit-learn has it."""
     if loss.class_weights is None:
-        return instantiate(loss.function)
+        return None
     counts = torch.tensor(class_counts, dtype=torch.float32)
-    return instantiate(loss.function, weight=counts.sum() / (len(counts) * counts))
+    return counts.sum() / (len(counts) * counts)

@@ -61,7 +61,7 @@ def write_report(
     root = f"data.root={quoted(facts['data']['root'])}"
     values = {
         "figures": figures, "facts": facts, "split": split, "methods": METHODS, "shown": shown,
-        "model": cfg.model.name, "finetune": cfg.finetune.mode, "classes": index.classes,
+        "model": cfg.model.name, "finetune": cfg.finetune.mode, "refit": cfg.refit, "classes": index.classes,
         "preprocessing": classifier.spec.preprocessing, "temperature": classifier.spec.temperature, "audit": audit,
     }  # fmt: skip
     write_page(

@@ -11,13 +11,14 @@ from omegaconf import DictConfig
 from sports_lightning import plots
 from sports_lightning.calibration import fit_temperature
 from sports_lightning.checkpoint_files import load_checkpoint
-from sports_lightning.classifier import Classifier, load_classifier, save_temperature
+from sports_lightning.classifier import Classifier, load_classifier, save_classifier
 from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
 from sports_lightning.inference import cost_of
 from sports_lightning.loggers import log_results
 from sports_lightning.record import write_record
+from sports_lightning.refit import refit_head
 from sports_lightning.report import write_report
 from sports_lightning.run_folder import FIGURES, read_csv, write_json
 from sports_lightning.survey import Survey, find_leaks
@@ -73,14 +74,19 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
 
 
 def _evaluate(cfg: DictConfig, run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
-    """The best checkpoint on val and on test, if there is one; its temperature is fitted in between."""
+    """The best checkpoint on val and on test, if there is one; what is fitted after training is saved in it before."""
+    # A run that is interrupted from here on fits both once more when it goes on: from the start, for the same outcome.
+    classifier.spec = replace(classifier.spec, temperature=1.0)
+    if cfg.refit:
+        refit_head(classifier, run.index, cfg)
     kept = (run.frozen, cache_dir_of(cfg.data)) if run.frozen else None
     val = evaluate_split(classifier, run.index, "val", cfg.inference, kept)
     if cfg.calibrate:
         temperature = fit_temperature(val.logits, val.labels)
-        save_temperature(run.best_checkpoint, temperature)
         classifier.spec = replace(classifier.spec, temperature=temperature)
         val = replace(val, logits=val.logits / temperature)
+    if cfg.refit or cfg.calibrate:
+        save_classifier(classifier, run.best_checkpoint)
     if "test" not in run.index.splits:
         return {"val": val}
     return {"val": val, "test": evaluate_split(classifier, run.index, "test", cfg.inference, kept)}

@@ -37,6 +37,7 @@ from sports_lightning.numerics import Numerics, choose_numerics, require_compile
 from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.pruning import reports_to_search
 from sports_lightning.record import as_written
+from sports_lightning.refit import check_head
 from sports_lightning.resume import settings
 from sports_lightning.sharding import ShardedModule, sharding_strategy
 
@@ -170,7 +171,10 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
             )
     if trainer.is_global_zero:  # which alone writes
         check_room(module, last.path.parent, averages)
-    build_inference_trainer(cfg.inference)  # what cannot work later is known before the training
+    # What cannot work later is known before the training.
+    build_inference_trainer(cfg.inference)
+    if cfg.refit:
+        check_head(module.classifier)
 
     total, learning = count_parameters(module.classifier)
     log.info(
