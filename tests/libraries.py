@@ -1,5 +1,6 @@
 """What a process has imported before it becomes a command (see commands). Nothing of ours."""
 
+import gc
 import logging
 import sys
 
@@ -21,3 +22,5 @@ logging.getLogger().removeHandler(_handler)
 
 for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
     del sys.modules[name]  # timm's; it makes a temporary folder that the first process to end would remove
+
+gc.freeze()  # as the commands do, see importing

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_train
+from sports_lightning.importing import quick_imports
 
 
 def benchmark(cfg: DictConfig, folder: Path) -> None:
@@ -14,7 +15,8 @@ def benchmark(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.data.source import open_dataset
 
     index = open_dataset(cfg.data, ["train", "val"])
-    from sports_lightning import speed
+    with quick_imports():
+        from sports_lightning import speed
 
     rows = speed.measure(cfg, index)
     speed.write(rows, folder / "benchmark.csv")

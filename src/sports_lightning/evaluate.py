@@ -6,18 +6,20 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_evaluate
+from sports_lightning.importing import quick_imports
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
     check_evaluate(cfg)
-    from sports_lightning.classifier import load_classifier
-    from sports_lightning.data.source import open_dataset
-    from sports_lightning.data.store import cache_dir_of
-    from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
-    from sports_lightning.record import record, write_record
-    from sports_lightning.run_folder import write_json
-    from sports_lightning.survey import find_leaks, survey
+    with quick_imports():
+        from sports_lightning.classifier import load_classifier
+        from sports_lightning.data.source import open_dataset
+        from sports_lightning.data.store import cache_dir_of
+        from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
+        from sports_lightning.record import record, write_record
+        from sports_lightning.run_folder import write_json
+        from sports_lightning.survey import find_leaks, survey
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root

@@ -17,6 +17,11 @@ from sports_lightning.run_folder import curve, write_bytes
 
 rcParams["text.parse_math"] = False  # a class may be called anything, $ too
 
+# Of a grid, in pixels.
+_GRID_DPI = 110
+_SIDE, _MARGIN, _TITLE = 220, 5, 50
+_CELL = (_SIDE + 2 * _MARGIN, _SIDE + 55)
+
 
 def curves(epochs: list[dict[str, str]], path: Path) -> None:
     """Draw loss and accuracy, train against val, from the rows of a run's `metrics.csv`."""
@@ -67,28 +72,35 @@ def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
 
 
 def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
-    """Draw pictures with a caption under each; without any, a sheet that says so."""
+    """Draw pictures with a caption of up to three lines under each; without any, a sheet that says so.
+
+    All pictures are one image, pixel for pixel: an axes for each would take several times as long.
+    """
     columns = min(columns, max(1, len(paths)))
-    rows = max(1, math.ceil(len(paths) / columns))
-    figure = Figure(figsize=(max(4.0, 2.1 * columns), 2.5 * rows + 0.4), layout="constrained")
-    figure.suptitle(title or "none")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, picture, caption in zip(figure.axes, paths, captions, strict=False):
+    rows = math.ceil(len(paths) / columns)
+    width, height = max(400, columns * _CELL[0]), _TITLE + rows * _CELL[1]
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    figure = Figure(figsize=(width / _GRID_DPI, height / _GRID_DPI))
+    figure.text(0.5, 1 - 0.5 * _TITLE / height, title or "none", ha="center", va="center", fontsize=11)
+    for place, (picture, caption) in enumerate(zip(paths, captions, strict=True)):
+        left, top = place % columns * _CELL[0], _TITLE + place // columns * _CELL[1]
+        middle = (left + _CELL[0] / 2) / width
         try:
-            axes.imshow(_thumbnail(decode(picture)).permute(1, 2, 0).numpy())
+            tile = _thumbnail(decode(picture, _SIDE)).permute(1, 2, 0).numpy()
+            sheet[top : top + _SIDE, left + _MARGIN : left + _MARGIN + _SIDE] = tile
         except UnreadablePicture:
-            axes.text(0.5, 0.5, "unreadable", ha="center")
-        # $ would begin a formula
-        axes.set_title(caption.replace("$", r"\$"), fontsize=9, y=-0.04, va="top")
-    _write(figure, path, 110)
+            figure.text(middle, 1 - (top + _SIDE / 2) / height, "unreadable", ha="center")
+        below = 1 - (top + _SIDE + _MARGIN) / height
+        figure.text(middle, below, caption, fontsize=9, ha="center", va="top")
+    figure.figimage(sheet, zorder=-1)
+    _write(figure, path, _GRID_DPI)
 
 
-def _thumbnail(image: Tensor, side: int = 256) -> Tensor:
+def _thumbnail(image: Tensor) -> Tensor:
     """uint8 (3, h, w) to uint8 (3, side, side), whole, on white."""
-    image = F.resize(image, None, max_size=side)
-    left, top = (side - image.shape[2]) // 2, (side - image.shape[1]) // 2
-    return F.pad(image, [left, top, side - image.shape[2] - left, side - image.shape[1] - top], fill=255)
+    image = F.resize(image, None, max_size=_SIDE)
+    left, top = (_SIDE - image.shape[2]) // 2, (_SIDE - image.shape[1]) // 2
+    return F.pad(image, [left, top, _SIDE - image.shape[2] - left, _SIDE - image.shape[1] - top], fill=255)
 
 
 def _write(figure: Figure, path: Path, dpi: int) -> None:

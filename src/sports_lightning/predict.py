@@ -6,13 +6,15 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_predict
+from sports_lightning.importing import quick_imports
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
     """Predict every picture that `input` names and write `predictions.csv` and `predictions.png`."""
     check_predict(cfg)
-    from sports_lightning.classifier import load_classifier
-    from sports_lightning.prediction import find_inputs, predict_pictures
+    with quick_imports():
+        from sports_lightning.classifier import load_classifier
+        from sports_lightning.prediction import find_inputs, predict_pictures
 
     paths = find_inputs(str(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))

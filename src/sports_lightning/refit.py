@@ -7,9 +7,10 @@ Besides, the few epochs that a backbone takes leave a linear layer far from the 
 
 import copy
 import logging
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,8 +51,9 @@ def refit_head(classifier: Classifier, index: Index, cfg: DictConfig) -> None:
     train = index.splits["train"]
     batches: list[Tensor] = []
     pictures = evaluation_pictures(classifier, index.root, train)
-    # With inference.mirror the mean of both images' features, which gives the mean of their logits.
-    run_over(Classifier.features, classifier, pictures, cfg.inference, batches.append)
+    # Mirror images besides bring nothing, even where evaluation averages over them.
+    inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
+    run_over(Classifier.features, classifier, pictures, inference, batches.append)
     counts = index.class_counts("train")
     weights = class_weights(cfg.loss, counts)
     weight, bias = fit_linear(torch.cat(batches), torch.tensor(train.labels), len(counts), cfg.refit, weights)

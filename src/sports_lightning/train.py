@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_train
+from sports_lightning.importing import quick_imports
 from sports_lightning.job import is_rank_zero
 from sports_lightning.resume import LAST_CHECKPOINT, claim
 
@@ -23,10 +24,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
     seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit and is_rank_zero() else None
-    # torch and all, only once the data is known to be good
-    from sports_lightning.record import record
-    from sports_lightning.results import write_results
-    from sports_lightning.training import fit
+    with quick_imports():  # torch and all, only once the data is known to be good
+        from sports_lightning.record import record
+        from sports_lightning.results import write_results
+        from sports_lightning.training import fit
 
     facts = record(cfg, index) if is_rank_zero() else {}  # now: the code may change while the run goes on
     run = fit(cfg, index, facts, resume_from)
