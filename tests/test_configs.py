@@ -12,6 +12,7 @@ from conftest import composed
 from sports_lightning import CONF_DIR
 from sports_lightning.augment import build_mix, build_transform
 from sports_lightning.classifier import build_classifier
+from sports_lightning.config import check_train
 from sports_lightning.losses import loss_function
 from sports_lightning.module import ClassifierModule
 from sports_lightning.preprocessing import Preprocessing
@@ -64,6 +65,14 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     logits = module.eval().classifier(torch.zeros(1, 3, *size, dtype=torch.uint8))
     assert logits.shape == (1, 3)
     assert module.loss(logits, torch.tensor([1])).isfinite()
+
+
+@pytest.mark.parametrize("debug", sorted(path.stem for path in CONF_DIR.glob("debug/*.yaml")))
+def test_every_recipe_can_be_looked_at_quickly(debug: str, tmp_path: Path) -> None:
+    for experiment in CONF_DIR.glob("experiment/*.yaml"):
+        cfg = composed(tmp_path, f"experiment={experiment.stem}", f"debug={debug}")
+        check_train(cfg)
+        assert cfg.refit is None, "which goes through all pictures"
 
 
 def test_every_key_of_the_trainer_is_lightnings_and_none_is_missing(tmp_path: Path) -> None:

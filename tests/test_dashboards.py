@@ -73,12 +73,12 @@ def test_mlflow_has_the_config_and_the_figures(sample: Path, tmp_path: Path) -> 
 
 
 class SweepServer(ThreadingHTTPServer):
-    """What of W&B's server `wandb sweep` and `wandb agent` talk to: it keeps the sweep, and hands out a run."""
+    """What of W&B's server `wandb sweep` and `wandb agent` talk to: it keeps the sweep, and hands out two runs."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), SweepRequest)
         self.sweep = ""
-        self.rates = [0.003]
+        self.rates = [0.0001, 0.003]
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """To a GraphQL operation."""
@@ -137,16 +137,17 @@ def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(sample: Pat
         "WANDB_MODE": "offline",  # of the runs
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts what `python` is
     }
-    for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "1", "us/sports/abcd1234"]):
+    for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "2", "us/sports/abcd1234"]):
         result = subprocess.run(
             ["wandb", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
         )
         assert result.returncode == 0, result.stdout + result.stderr
     server.shutdown()
-    (folder,) = (tmp_path / "outputs/train").iterdir()
-    assert (folder / "metrics.json").exists()
-    (tracked,) = (folder / "wandb").glob("offline-run-*")
-    run = read_offline_run(tracked)
-    assert run.id == "run0", "the name that the server gave it"
-    assert run.config["optimizer"]["lr"] == 0.003
-    assert run.config["loss"]["function"]["label_smoothing"] == 0.1
+    rates = {}
+    for folder in (tmp_path / "outputs/train").iterdir():
+        assert (folder / "metrics.json").exists()
+        (tracked,) = (folder / "wandb").glob("offline-run-*")
+        run = read_offline_run(tracked)
+        rates[run.id] = run.config["optimizer"]["lr"]
+        assert run.config["loss"]["function"]["label_smoothing"] == 0.1
+    assert rates == {"run1": 0.003, "run0": 0.0001}, "under the names that the server gave them"

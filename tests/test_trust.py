@@ -173,6 +173,9 @@ def test_what_is_fitted_after_training_is_what_every_later_command_uses(sample: 
     }
     command("evaluate", "ckpt_path=refitted/checkpoints/best.ckpt", "hydra.run.dir=again", cwd=tmp_path)
     assert json.loads((tmp_path / "again/metrics.json").read_text())["test"] == figures["refitted"]["test"]
+    (tmp_path / "refitted/metrics.json").unlink()  # as if killed after the checkpoint was written
+    command("train", "resume=refitted", cwd=tmp_path)
+    assert json.loads((tmp_path / "refitted/metrics.json").read_text()) == figures["refitted"]
 
 
 def test_a_head_is_fitted_as_scikit_learn_does() -> None:
@@ -181,7 +184,7 @@ def test_a_head_is_fitted_as_scikit_learn_does() -> None:
     features = 5 * (torch.randn(300, 8, generator=draws) + torch.randn(3, 8, generator=draws)[labels])
     scale = features.square().mean().sqrt()
     weights = torch.tensor([1.0, 2.0, 3.0])
-    weight, bias = fit_linear(features, labels, 3, 1e-3, weights)
+    weight, bias = fit_linear(features, labels, weights, 1e-3)
     # scikit-learn adds up what we average, and halves the penalty.
     strength = 1 / (2 * 1e-3 * float(weights[labels].sum()))
     theirs = LogisticRegression(C=strength, class_weight=dict(enumerate(weights.tolist())), tol=1e-8, max_iter=1000)

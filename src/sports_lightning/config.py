@@ -30,7 +30,9 @@ def check_train(cfg: DictConfig) -> None:
     _positive(cfg, "augment.cutmix", or_zero=True)
     _whole(cfg, "trainer.max_epochs", 1)
     if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
-        raise UserError("trainer.check_val_every_n_epoch is above trainer.max_epochs: no checkpoint would be written")
+        raise UserError(
+            "trainer.check_val_every_n_epoch is above trainer.max_epochs, so that no checkpoint would be written: set 1"
+        )
     _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
     if cfg.trainer.strategy == "fsdp":
         _check_sharding(cfg)

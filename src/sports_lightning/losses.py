@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 def loss_function(loss: DictConfig, class_counts: list[int]) -> nn.Module:
     """`conf/loss/*.yaml` as a module."""
-    weights = class_weights(loss, class_counts)
-    return instantiate(loss.function) if weights is None else instantiate(loss.function, weight=weights)
-
-
-def class_weights(loss: DictConfig, class_counts: list[int]) -> Tensor | None:
-    """(classes,) float32; "balanced" ones are n / (classes · count), as scikit-learn has it."""
     if loss.class_weights is None:
-        return None
+        return instantiate(loss.function)
+    return instantiate(loss.function, weight=balanced_weights(class_counts))
+
+
+def balanced_weights(class_counts: list[int]) -> Tensor:
+    """n / (classes · count) of each class, as scikit-learn has it; (classes,) float32."""
     counts = torch.tensor(class_counts, dtype=torch.float32)
     return counts.sum() / (len(counts) * counts)

@@ -15,16 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sports_lightning.classifier import Classifier
+from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Index
+from sports_lightning.data.pictures import open_pictures
+from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
+from sports_lightning.features import FeatureStore
 from sports_lightning.finetune import head_parameters, heads
 from sports_lightning.frozen import FrozenBackbone, find_frozen_part
-from sports_lightning.inference import evaluation_pictures, run_over
-from sports_lightning.losses import class_weights
+from sports_lightning.inference import run_over
+from sports_lightning.losses import balanced_weights
+from sports_lightning.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-_ITERATIONS = 100  # of L-BFGS
+_ITERATIONS = 100  # of L-BFGS, if it does not converge before; evaluations: a quarter more
 
 
 def check_head(classifier: Classifier) -> None:
@@ -33,54 +38,67 @@ def check_head(classifier: Classifier) -> None:
     learning = head_parameters(probe.net)
     for parameter in probe.parameters():
         parameter.requires_grad_(parameter in learning)
-    is_linear = [isinstance(head, nn.Linear) for head in heads(probe.net)]
-    if is_linear != [True] or not isinstance(find_frozen_part(probe), FrozenBackbone):
-        raise UserError(f"refit needs a model that ends in a linear layer, and {probe.spec.architecture} does not")
+    head, *more = heads(probe.net)
+    is_linear = isinstance(head, nn.Linear) and head.bias is not None and not more
+    if not is_linear or not isinstance(find_frozen_part(probe), FrozenBackbone):
+        raise UserError(
+            f"refit needs a model that can be taken apart before its last layer, and whose last layer is linear: "
+            f"{probe.spec.architecture} is not one, leave refit out"
+        )
 
 
-def refit_head(classifier: Classifier, index: Index, cfg: DictConfig) -> None:
+def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, is_frozen: bool) -> None:
     """Replace the head's weights by those that suit the pictures of `train`, preprocessed as in evaluation.
 
-    Features of all pictures are in memory at once: (pictures, features) float32.
+    Plain cross-entropy, with the weights that the run's sampling or loss has given the classes. Where the features are
+    not finite the head is left as it was, with a warning. All features are in memory: (pictures, features) float32.
 
     Args:
-        classifier: trained, see `check_head`; its temperature goes back to 1.
+        classifier: trained, see `check_head`.
         index: the pictures.
-        cfg: `conf/train.yaml`: `refit`, `inference` and the loss's class weights.
+        cfg: `conf/train.yaml`.
+        is_frozen: whether the backbone has not learned; its features are then kept on disk for other runs.
     """
-    train = index.splits["train"]
-    batches: list[Tensor] = []
-    pictures = evaluation_pictures(classifier, index.root, train)
+    train, cache_dir = index.splits["train"], cache_dir_of(cfg.data)
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    kept = open_pictures(index.root, train, preprocessing.least_side, cfg.data.cache, cache_dir)
+    pictures = EvaluationPictures(kept, train.labels, preprocessing.transform())
     # Mirror images besides bring nothing, even where evaluation averages over them.
     inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
-    run_over(Classifier.features, classifier, pictures, inference, batches.append)
+    if is_frozen:
+        features = FeatureStore(FrozenBackbone(), classifier, inference, cache_dir).features(pictures, train.digests)
+    else:
+        batches: list[Tensor] = []
+        run_over(Classifier.features, classifier, pictures, inference, batches.append)
+        features = torch.cat(batches)
     counts = index.class_counts("train")
-    weights = class_weights(cfg.loss, counts)
-    weight, bias = fit_linear(torch.cat(batches), torch.tensor(train.labels), len(counts), cfg.refit, weights)
+    weights = torch.ones(len(counts))
+    for is_balanced in (cfg.data.balanced_sampling, cfg.loss.class_weights == "balanced"):
+        weights *= balanced_weights(counts) if is_balanced else 1
+    weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        log.warning("refit: the features or their fit are not finite; the head is left as it was trained")
+        return
     (head,) = heads(classifier.net)
-    state = {"weight": weight} if head.bias is None else {"weight": weight, "bias": bias}
-    head.load_state_dict(state)
+    head.load_state_dict({"weight": weight, "bias": bias})
 
 
-def fit_linear(
-    features: Tensor, labels: Tensor, num_classes: int, penalty: float, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression: the weight (classes, features) and bias (classes,) of a linear layer.
 
     The mean cross-entropy, plus `penalty` times the squared norm of the weight for features of a mean square of one, by
-    L-BFGS (torch's, with line search) from zero.
+    at most 100 iterations of L-BFGS (torch's, with line search) from zero.
 
     Args:
         features: (n, features) float32.
         labels: (n,) int64.
-        num_classes: of the layer.
-        penalty: L2; larger than 0, else separable classes have no best weight.
         weights: (classes,) of the cross-entropy.
+        penalty: L2; larger than 0, else separable classes have no best weight.
     """
     scale = features.square().mean().sqrt()
     features = features / scale
-    weight = torch.zeros(num_classes, features.shape[1], requires_grad=True)
-    bias = torch.zeros(num_classes, requires_grad=True)
+    weight = torch.zeros(len(weights), features.shape[1], requires_grad=True)
+    bias = torch.zeros(len(weights), requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
