@@ -66,7 +66,7 @@ def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> 
 
 
 def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
         folders = pool.starmap(stored, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
     assert set(folders) == {tmp_path / "things" / "key"}
     assert (folders[0] / "who").read_text() == "anyone"
