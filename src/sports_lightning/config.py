@@ -13,6 +13,7 @@ def check_train(cfg: DictConfig) -> None:
     if cfg.data.batch_size != "auto" or "steps" in cfg:
         _whole(cfg, "data.batch_size", 1)
     _whole(cfg, "data.num_workers", 0)
+    _whole(cfg, "data.nice", 0)
     check_sweep(cfg)
     _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)

@@ -1,5 +1,7 @@
 """Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
 
+import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +71,7 @@ class SportsDataModule(pl.LightningDataModule):
             len(split), self.seed, weights, self.data.reshuffle, rank, world_size, epoch, batches_done * batch_size
         )
         drop_last = len(sampler) >= batch_size
-        return build_loader(self.train_set, batch_size, self.data.num_workers, sampler, drop_last)
+        return build_loader(self.train_set, batch_size, self.data.num_workers, sampler, drop_last, self.data.nice)
 
     def train_paths(self, batch_idx: int) -> list[str]:
         """The picture files of a batch of this epoch, without those that are mixed in."""
@@ -92,7 +94,12 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
 
 
 def build_loader(
-    dataset: Dataset, batch_size: int, num_workers: int, sampler: EpochSampler | None = None, drop_last: bool = False
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int,
+    sampler: EpochSampler | None = None,
+    drop_last: bool = False,
+    nice: int = 0,
 ) -> DataLoader:
     """A DataLoader with the settings that all of ours share."""
     return DataLoader(
@@ -103,5 +110,11 @@ def build_loader(
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=partial(_begin_worker, nice),
     )
+
+
+def _begin_worker(nice: int, worker: int) -> None:
+    leave_to_parent(worker)
+    if nice:  # which Windows has not got
+        os.nice(nice)

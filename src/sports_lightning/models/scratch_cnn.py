@@ -57,9 +57,6 @@ class ResidualBlock(nn.Module):
 class ScratchCNN(nn.Module):
     """A stem that quarters the size, then one residual stage a width, average pooling and a linear classifier.
 
-    What is pooled is normalised before the classifier, as in ConvNeXt (Liu et al. 2022): as small as it is, the
-    classifier would learn slowly, and weight decay would keep its weights too small.
-
     Args:
         num_classes: outputs.
         in_chans: channels of the picture.
@@ -114,8 +111,7 @@ class ScratchCNN(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(n, widths[-1], h, w) to logits (n, num_classes), or to (n, widths[-1])."""
-        pooled = F.layer_norm(x.mean(dim=(2, 3)), (self.num_features,))
-        pooled = F.dropout(pooled, self.drop_rate, self.training)
+        pooled = F.dropout(x.mean(dim=(2, 3)), self.drop_rate, self.training)
         return pooled if pre_logits else self.classifier(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
