@@ -1,5 +1,6 @@
 """Index, decoding, order and augmentation."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from conftest import composed
 from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomResizedCrop
+from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import read_index, split_fingerprint
@@ -222,6 +225,23 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     assert list(cfg.augment.preprocessing.size) == [96, 96]
     cfg.augment.sides = []
     assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)
+
+
+class Niceness(Dataset[int]):
+    """Of the process that asks."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        return os.nice(0)
+
+
+def test_loading_processes_stand_back_as_far_as_they_are_told() -> None:
+    own = os.nice(0)
+    for nice in (0, 7):
+        (batch,) = build_loader(Niceness(), batch_size=1, num_workers=1, nice=nice)
+        assert batch.item() == own + nice
 
 
 def test_packed_strings_are_those_that_were_packed() -> None:
