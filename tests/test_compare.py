@@ -16,9 +16,7 @@ def runs(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of two rates."""
     folder = tmp_path_factory.mktemp("compare")
     settings = [*FAST, f"data.root={sample}", "logger=csv", "trainer.max_epochs=1", "trainer.limit_train_batches=20"]
-    jobs = [(seed, rate) for seed in (0, 1) for rate in ("1e-5", "3e-3")]
-    for job, (seed, rate) in enumerate(jobs):  # as a sweep does, whose jobs would take longer to start
-        command("train", *settings, f"seed={seed}", f"optimizer.lr={rate}", f"hydra.run.dir=sweep/{job}", cwd=folder)
+    command("train", "-m", *settings, "seed=0,1", "optimizer.lr=1e-5,3e-3", "hydra.sweep.dir=sweep", cwd=folder)
     return folder
 
 

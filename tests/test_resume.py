@@ -22,7 +22,7 @@ from sports_lightning.run_folder import make_lasting, write_bytes
 # Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
 SETTINGS = [
     *FAST, "logger=csv", "augment=strong", "+model.arguments.drop_rate=0.2", "callbacks=[default,ema]",
-    "callbacks.last.every_n_steps=2", "data.num_workers=2", "data.audit=false", "trainer.max_epochs=3",
+    "callbacks.last.every_n_steps=2", "data.num_workers=2", "data.audit=false", "trainer.max_epochs=4",
     "trainer.limit_train_batches=7", "trainer.limit_val_batches=3",
 ]  # fmt: skip
 
@@ -103,8 +103,8 @@ def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, by
     ("devices", "strategy"), [(2, "auto"), (2, "fsdp"), (3, "auto")]
 )  # fmt: skip
 def test_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, devices: int, strategy: str) -> None:
-    settings = [*settings, f"trainer.devices={devices}", f"trainer.strategy={strategy}"]
-    settings += [f"data.batch_size={16 * devices}", "test=false"]
+    settings = [*settings, f"trainer.devices={devices}", "trainer.max_epochs=3", f"trainer.strategy={strategy}"]
+    settings.append(f"data.batch_size={16 * devices}")
     if strategy == "fsdp":  # which does not go with an average of the weights
         settings.remove("callbacks=[default,ema]")
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)

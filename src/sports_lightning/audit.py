@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_audit
+from sports_lightning.importing import quick_imports
 
 
 def audit(cfg: DictConfig, folder: Path) -> None:
@@ -19,8 +20,9 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     root, cache_dir = provide_data(cfg.data), cache_dir_of(cfg.data)
     network, look_alikes = None, None
     if "model" in cfg:  # first, for a mistake in it should not take a look at all pictures to be known
-        from sports_lightning.classifier import build_classifier
-        from sports_lightning.look_alikes import find_look_alikes
+        with quick_imports():
+            from sports_lightning.classifier import build_classifier
+            from sports_lightning.look_alikes import find_look_alikes
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
         cache_dir.mkdir(parents=True, exist_ok=True)  # the features have to go there

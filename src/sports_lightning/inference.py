@@ -19,7 +19,8 @@ from sports_lightning.classifier import Classifier
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
-from sports_lightning.data.pictures import PictureFiles
+from sports_lightning.data.pictures import open_pictures
+from sports_lightning.data.store import cache_dir_of
 from sports_lightning.folding import folded
 from sports_lightning.numerics import device_of, require_compiler, synchronize
 from sports_lightning.preprocessing import Preprocessing
@@ -67,11 +68,14 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
     return torch.cat(logits)
 
 
-def evaluation_pictures(classifier: Classifier, root: Path, split: Split) -> EvaluationPictures:
-    """The pictures of `split`, below `root`, as this classifier takes them."""
+def evaluation_pictures(
+    classifier: Classifier, root: Path, split: Split, data: DictConfig | None = None
+) -> EvaluationPictures:
+    """The pictures of `split`, below `root`, as this classifier takes them; where `data` keeps them decoded, those."""
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    files = PictureFiles(root, split, preprocessing.least_side)
-    return EvaluationPictures(files, split.labels, preprocessing.transform())
+    cache, cache_dir = (data.cache, cache_dir_of(data)) if data else (None, Path())
+    pictures = open_pictures(root, split, preprocessing.least_side, cache, cache_dir)
+    return EvaluationPictures(pictures, split.labels, preprocessing.transform())
 
 
 def run_over(

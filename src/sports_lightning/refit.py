@@ -15,17 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sports_lightning.classifier import Classifier
-from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Index
-from sports_lightning.data.pictures import open_pictures
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.errors import UserError
 from sports_lightning.features import FeatureStore
-from sports_lightning.finetune import head_parameters, heads
-from sports_lightning.frozen import FrozenBackbone, find_frozen_part
-from sports_lightning.inference import run_over
+from sports_lightning.finetune import apply_finetune, heads
+from sports_lightning.frozen import FrozenBackbone, FrozenPart, find_frozen_part
+from sports_lightning.inference import evaluation_pictures, run_over
 from sports_lightning.losses import balanced_weights
-from sports_lightning.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +32,7 @@ _ITERATIONS = 100  # of L-BFGS, if it does not converge before; evaluations: a q
 def check_head(classifier: Classifier) -> None:
     """Raise UserError for a model whose last layer can't be fitted apart from the rest."""
     probe = copy.deepcopy(classifier)
-    learning = head_parameters(probe.net)
-    for parameter in probe.parameters():
-        parameter.requires_grad_(parameter in learning)
+    apply_finetune(probe.net, OmegaConf.create({"mode": "head"}))
     head, *more = heads(probe.net)
     is_linear = isinstance(head, nn.Linear) and head.bias is not None and not more
     if not is_linear or not isinstance(find_frozen_part(probe), FrozenBackbone):
@@ -47,7 +42,7 @@ def check_head(classifier: Classifier) -> None:
         )
 
 
-def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, is_frozen: bool) -> None:
+def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, frozen: FrozenPart | None) -> None:
     """Replace the head's weights by those that suit the pictures of `train`, preprocessed as in evaluation.
 
     Plain cross-entropy, with the weights that the run's sampling or loss has given the classes. Where the features are
@@ -57,24 +52,21 @@ def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, is_frozen:
         classifier: trained, see `check_head`.
         index: the pictures.
         cfg: `conf/train.yaml`.
-        is_frozen: whether the backbone has not learned; its features are then kept on disk for other runs.
+        frozen: what has not learned; the features of a whole backbone are kept on disk for other runs.
     """
-    train, cache_dir = index.splits["train"], cache_dir_of(cfg.data)
-    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    kept = open_pictures(index.root, train, preprocessing.least_side, cfg.data.cache, cache_dir)
-    pictures = EvaluationPictures(kept, train.labels, preprocessing.transform())
+    train = index.splits["train"]
+    pictures = evaluation_pictures(classifier, index.root, train, cfg.data)
     # Mirror images besides bring nothing, even where evaluation averages over them.
     inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
-    if is_frozen:
-        features = FeatureStore(FrozenBackbone(), classifier, inference, cache_dir).features(pictures, train.digests)
+    if isinstance(frozen, FrozenBackbone):
+        store = FeatureStore(frozen, classifier, inference, cache_dir_of(cfg.data))
+        features = store.features(pictures, train.digests)
     else:
         batches: list[Tensor] = []
         run_over(Classifier.features, classifier, pictures, inference, batches.append)
         features = torch.cat(batches)
-    counts = index.class_counts("train")
-    weights = torch.ones(len(counts))
-    for is_balanced in (cfg.data.balanced_sampling, cfg.loss.class_weights == "balanced"):
-        weights *= balanced_weights(counts) if is_balanced else 1
+    times_balanced = cfg.data.balanced_sampling + (cfg.loss.class_weights == "balanced")
+    weights = balanced_weights(index.class_counts("train")) ** times_balanced
     weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
     if not (weight.isfinite().all() and bias.isfinite().all()):
         log.warning("refit: the features or their fit are not finite; the head is left as it was trained")

@@ -7,12 +7,14 @@ from omegaconf import DictConfig
 from sports_lightning.cli import run_command
 from sports_lightning.config import check_reproduce
 from sports_lightning.errors import UserError
+from sports_lightning.importing import quick_imports
 
 
 def reproduce(cfg: DictConfig, folder: Path) -> None:
     """Repeat the training of `run` in `folder/run` and compare every figure, epoch and weight with the original's."""
     check_reproduce(cfg)
-    from sports_lightning.reproduction import compare_records, read_record, run_again
+    with quick_imports():
+        from sports_lightning.reproduction import compare_records, read_record, run_again
 
     original = Path(str(cfg.run)).expanduser().absolute()
     before = read_record(original)

@@ -15,7 +15,6 @@ from sports_lightning.classifier import Classifier, load_classifier, save_classi
 from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
-from sports_lightning.frozen import FrozenBackbone
 from sports_lightning.inference import cost_of
 from sports_lightning.loggers import log_results
 from sports_lightning.record import write_record
@@ -75,11 +74,11 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
 
 
 def _evaluate(cfg: DictConfig, run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
-    """The best checkpoint on val and on test, if there is one; what is fitted after training is saved in it before."""
+    """The best checkpoint on val and on test, if there is one; what is fitted after training is saved in between."""
     # A run that is interrupted from here on fits both once more when it goes on: from the start, for the same outcome.
     classifier.spec = replace(classifier.spec, temperature=1.0)
     if cfg.refit:
-        refit_head(classifier, run.index, cfg, is_frozen=isinstance(run.frozen, FrozenBackbone))
+        refit_head(classifier, run.index, cfg, run.frozen)
     kept = (run.frozen, cache_dir_of(cfg.data)) if run.frozen else None
     val = evaluate_split(classifier, run.index, "val", cfg.inference, kept)
     if cfg.calibrate:
