@@ -1,21 +1,27 @@
 """Commands in processes of their own, as a user starts them, but for the ten seconds that it takes to import torch.
 
 Each is forked from a server that has imported the libraries, and nothing of ours: multiprocessing's own forkserver. It
-has its own command line, environment, folder, output and exit status, and takes signals. What depends on how Python
-itself is started is started for real: `trained` in conftest, `undisturbed` in test_resume, a wheel, torchrun and srun.
-What it does not show: a crash as the interpreter shuts down, and what its own children print after its end.
+has its own command line, environment, folder, output and exit status, and takes signals. So have the commands that it
+starts in its turn, the jobs of a sweep and further ranks: it has them forked, as spares, before it becomes a command.
+What depends on how Python itself is started is started for real: `trained` in conftest, `undisturbed` and the two ranks
+of which one is killed in test_resume, a sweep over two devices, a wheel, torchrun and srun. What it does not show: a
+crash as the interpreter shuts down, and what its own children print after its end.
 """
 
 import atexit
+import faulthandler
 import multiprocessing
 import os
+import pickle
 import random
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 _forks = multiprocessing.get_context("forkserver")
@@ -95,11 +101,77 @@ def kill_all() -> None:
         process.kill()
 
 
+class _Spare:
+    """A process that waits until it is to become a command, as a child of the one that has made it."""
+
+    def __init__(self) -> None:
+        read, self._write = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(read)
+            return
+        os.close(self._write)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # not yet for it
+        with open(read, "rb") as pipe:
+            try:
+                asked = pickle.load(pipe)
+            except EOFError:  # nobody can ask any more
+                os._exit(0)
+        status: Any = 1
+        try:
+            _become(*asked)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status or 0)
+
+    def become(self, argv: list[str], cwd: str, environment: dict[str, str]) -> None:
+        """Let it be this command."""
+        with open(self._write, "wb") as pipe:
+            pickle.dump((argv, cwd, environment), pipe)
+
+
+class _Popen(subprocess.Popen[Any]):
+    """`subprocess.Popen`, but a spare for `python -m sports_lightning.<module>` while there are some."""
+
+    spares: list[_Spare]
+
+    def __init__(self, args: Any, **options: Any) -> None:
+        self._options = options
+        super().__init__(args, **options)
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:  # what starts the process in CPython
+        is_ours = args[:2] == [sys.executable, "-m"] and args[2].startswith("sports_lightning.")
+        if not (is_ours and self.spares and self._options.keys() <= {"env", "cwd", "process_group"}):
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        spare = self.spares.pop()
+        self.pid, self._child_created = spare.pid, True
+        if "process_group" in self._options:
+            os.setpgid(self.pid, self._options["process_group"])
+        where, environment = self._options.get("cwd"), self._options.get("env")
+        spare.become(args[2:], str(where or os.getcwd()), dict(environment or os.environ))
+
+
 def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
-    """What the forked process does: become the command."""
-    os.setsid()  # a group of its own, as a terminal gives it
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job would ignore
+    """What the forked process does: a group and output of its own, as a terminal gives it, and then the command."""
+    os.setsid()
     multiprocessing.set_start_method(None, force=True)  # the system's own, not the one that made this process
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    _become(argv, cwd, environment)
+
+
+def _become(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
+    """Be a command that has just been started."""
+    _Popen.spares = [_Spare() for _ in range(8 if "-m" in argv else 2)]
+    subprocess.Popen = _Popen  # type: ignore[misc]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job would ignore
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -107,8 +179,7 @@ def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str
     sys.path[:] = [place for place in sys.path if Path(place) not in (here / "tests", here / "benchmarks")]  # pytest's
     path = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [*([] if environment.get("PYTHONSAFEPATH") else [cwd]), *filter(None, path)]
-    for number, file in enumerate(files, start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    faulthandler.enable()  # as PYTHONFAULTHANDLER has Python do it
     random.seed()  # not the server's
     sys.modules["numpy"].random.seed()
     module, *sys.argv[1:] = argv

@@ -1,6 +1,7 @@
 """What the tests share: the sample data set, commands as subprocesses and in this process, one trained run."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ InProcess = Callable[..., tuple[int, str]]
 
 FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 
+# Whatever hangs and is ended with SIGABRT says where it was.
+os.environ["PYTHONFAULTHANDLER"] = "1"
+
 # Several tests run at once: a thread each is faster than all of them on all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -40,8 +44,11 @@ def wait_for(path: Path, process: "Command | subprocess.Popen[str]") -> None:
     """Wait until a process has written a file; it must not end before."""
     deadline = time.monotonic() + 200
     while not path.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        if time.monotonic() > deadline:  # where do it and its children stand?
+            subprocess.run(["pkill", "-ABRT", "-P", str(process.pid)], check=False)
+            process.send_signal(signal.SIGABRT)
+            raise AssertionError(process.communicate(timeout=60))
         time.sleep(0.02)
 
 
