@@ -42,10 +42,8 @@ class Command:
         files = [f"{self._output.name}/{name}" for name in ("stdout", "stderr")]
         for file in files:
             Path(file).touch()
-        environment = dict(os.environ)
-        environment.pop("WANDB_SERVICE", None)  # of another test here: it would write after the command's end
         self.args = [f"sports_lightning.{module}".removesuffix("."), *arguments]
-        self._process = _forks.Process(target=_run, args=(self.args, str(cwd), environment, files))
+        self._process = _forks.Process(target=_run, args=(self.args, str(cwd), dict(os.environ), files))
         with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # the server, which it may start, needs it
             self._process.start()
         assert self._process.pid
