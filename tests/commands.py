@@ -167,7 +167,7 @@ def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str
 
 def _become(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
     """Be a command that has just been started."""
-    _Popen.spares = [_Spare() for _ in range(8 if "-m" in argv else 2)]
+    _Popen.spares = [_Spare() for _ in range(8 if "-m" in argv else 2)]  # whatever it starts beyond, it starts for real
     subprocess.Popen = _Popen  # type: ignore[misc]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job would ignore
     os.chdir(cwd)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from filelock import FileLock
@@ -80,11 +81,9 @@ def as_before() -> Iterator[None]:
 
     So do its signal handlers: a process that is forked from this one would take SIGTERM for something to think about.
     """
-    environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    os.environ.clear()
-    os.environ.update(environment)
+    with patch.dict(os.environ):
+        yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

@@ -105,6 +105,6 @@ def _thumbnail(image: Tensor) -> Tensor:
 
 def _write(figure: Figure, path: Path, dpi: int) -> None:
     content = io.BytesIO()
-    # As small as it gets would take three times as long: a second for a grid of photographs, for a tenth less.
+    # Pillow's own level, 6, takes 0.8 s instead of 0.3 for a grid of 24 pictures, and saves a tenth of its size.
     figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
     write_bytes(path, content.getbuffer())
