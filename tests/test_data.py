@@ -7,16 +7,18 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from conftest import composed
-from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomResizedCrop
+from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.dataset import TrainingPictures, seeded
 from sports_lightning.data.images import decode
@@ -88,6 +90,32 @@ def test_exif_orientation_is_applied_and_the_first_frame_taken(tmp_path: Path) -
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert decode(tmp_path / "moving.webp")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((151, 203), Image.Resampling.BICUBIC)
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
+    kinds: list[dict[str, Any]] = [{"quality": 30}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}]
+    kinds += [{"icc_profile": b"\xff\xda" * 20_000}, {"comment": b"Exif\0\0"}, {"xmp": xmp}]
+    for turn in (1, 3, 6):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = turn
+        kinds += [{"exif": exif}, {"exif": exif, "icc_profile": b"\xff\xda" * 20_000}]
+    for number, kind in enumerate(kinds):
+        for mode in ("RGB", "L", "CMYK"):
+            path = tmp_path / f"{number}{mode}.jpg"
+            picture.convert(mode).save(path, **kind)
+            filled = path.read_bytes().replace(b"\xff\xe1", b"\xff\xff\xe1", 1)  # markers may be filled up
+            (tmp_path / f"{number}{mode}_filled.jpg").write_bytes(filled)
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as image:
+            expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.array_equal(decode(path).permute(1, 2, 0), expected), path.name
+        with Image.open(path) as image:
+            image.draft(None, (40, 40))
+            scaled = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        assert np.array_equal(decode(path, 40).permute(1, 2, 0), scaled), path.name
 
 
 def test_unreadable_files_are_found_with_their_reason(
@@ -168,15 +196,16 @@ def test_mixup_blends_and_target_says_how_much() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_random_crop_is_torchvisions(sample: Path, interpolation: str) -> None:
+def test_the_random_crop_and_the_flip_are_torchvisions(sample: Path, interpolation: str) -> None:
     settings = {"size": [48, 64], "scale": (0.1, 1.0), "interpolation": v2.InterpolationMode(interpolation)}
     picture = decode(next((sample / "train").glob("*/*.jpg")))
     for layout in (picture, picture.contiguous()):
         for seed in range(5):
             torch.manual_seed(seed)
-            ours = RandomResizedCrop(**settings)(layout)
+            ours = RandomHorizontalFlip()(RandomResizedCrop(**settings)(layout))
             torch.manual_seed(seed)
-            torch.testing.assert_close(ours, v2.RandomResizedCrop(**settings)(layout), rtol=0, atol=0)
+            theirs = v2.RandomHorizontalFlip()(v2.RandomResizedCrop(**settings)(layout))
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_keras_affine_moves_as_keras_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,20 +256,20 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)
 
 
-class Niceness(Dataset[int]):
+class Niceness(Dataset[tuple[Tensor, int]]):
     """Of the process that asks."""
 
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> int:
-        return os.nice(0)
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.tensor(os.nice(0)), 0
 
 
 def test_loading_processes_stand_back_as_far_as_they_are_told() -> None:
     own = os.nice(0)
     for nice in (0, 7):
-        (batch,) = build_loader(Niceness(), batch_size=1, num_workers=1, nice=nice)
+        ((batch, _),) = build_loader(Niceness(), batch_size=1, num_workers=1, nice=nice)
         assert batch.item() == own + nice
 
 

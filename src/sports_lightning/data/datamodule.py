@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
@@ -110,8 +110,19 @@ def build_loader(
         drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
+        collate_fn=_collate,
         worker_init_fn=partial(_begin_worker, nice),
     )
+
+
+def _collate(items: list[tuple[Any, ...]]) -> list[Any]:
+    """torch's own, but that pictures (3, h, w) are put together as they are decoded: a pixel's colours side by side."""
+    inputs, *targets = map(list, zip(*items, strict=True))
+    if inputs[0].ndim == 3:
+        batch = default_collate([picture.permute(1, 2, 0) for picture in inputs]).permute(0, 3, 1, 2)
+    else:
+        batch = default_collate(inputs)
+    return [batch, *map(default_collate, targets)]
 
 
 def _begin_worker(nice: int, worker: int) -> None:

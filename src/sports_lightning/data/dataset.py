@@ -21,11 +21,11 @@ def seeded(*key: int) -> Iterator[None]:
 
     A data-loading worker draws nothing else: there nothing is put back, which would take longer than most transforms.
     """
-    a, b = np.random.SeedSequence(key).generate_state(2)
+    a, b = np.random.SeedSequence(key).generate_state(2).tolist()
     with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
-        torch.default_generator.manual_seed(int(a))  # torch.manual_seed would queue a call for every CUDA device
+        torch.default_generator.manual_seed(a)  # torch.manual_seed would queue a call for every CUDA device
         np.random.seed(b)
-        random.seed(int(b))
+        random.seed(b)
         yield
 
 
@@ -50,7 +50,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
         return self.transform(self.pictures(index)), int(self.labels[index])
 
 
-class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
+class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
     """Augmented pictures, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
 
     Args:
@@ -63,7 +63,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
             alone, not within its batch, so that the result does not depend on how batches are cut over devices.
         views: how many draws of the augmentation each picture has, which take turns; None: new ones every epoch.
 
-    An item is (uint8 (3, height, width), int64 label ()) or, with `mix`, a float32 (classes,) target.
+    An item is (uint8 (3, height, width), label) or, with `mix`, a float32 (classes,) target.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int | Tensor]:
         epoch, index, repeat = key
         if self.views:
             epoch, repeat = view_of(epoch, repeat, self.views), 0
@@ -90,7 +90,7 @@ class TrainingPictures(Dataset[tuple[Tensor, Tensor]]):
             if self.mix is None:
                 return image, label
             other, other_label = self._load(epoch, int(torch.randint(len(self), ())))
-            return self.mix(torch.stack([image, other]), torch.stack([label, other_label]))
+            return self.mix(torch.stack([image, other]), torch.tensor([label, other_label]))
 
-    def _load(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(epoch)(self.pictures(index)), torch.tensor(self.labels[index])
+    def _load(self, epoch: int, index: int) -> tuple[Tensor, int]:
+        return self.transform(epoch)(self.pictures(index)), int(self.labels[index])

@@ -74,20 +74,20 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
     return entries  # type: ignore[return-value]  # none is None by now
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """The content of a regular file; a pipe or a device would never end.
 
     Raises:
         OSError: it can't be read.
         ValueError: it is not a regular file, or larger than any picture.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("not a regular file")
         if found.st_size > _LARGEST:
             raise ValueError(f"{found.st_size:,} bytes, more than {_LARGEST:,}")
-        return file.read()
+        return file.readall()
 
 
 def printable(path: str | Path) -> str:
@@ -95,10 +95,10 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
-def check_size(image: Image.Image) -> None:
+def check_size(height: int, width: int) -> None:
     """Refuse what PIL only warns of: a small file that unpacks to an enormous picture."""
-    if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width}×{height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def reason(error: Exception) -> str:
@@ -119,7 +119,7 @@ def _read(path: Path) -> Entry:
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
         with Image.open(io.BytesIO(content)) as image:
-            check_size(image)
+            check_size(image.height, image.width)
             image.draft("L", (image.width // 8, image.height // 8))
             image.load()
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here

@@ -37,7 +37,7 @@ class PictureFiles:
 
     def __call__(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
-        return decode(self.root / self.split.paths[index], self.least)
+        return decode(os.path.join(self.root, self.split.paths[index]), self.least)
 
 
 class MappedPictures:

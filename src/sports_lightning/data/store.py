@@ -29,7 +29,7 @@ def fingerprint(facts: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Of the libraries that decide what a picture's pixels and features are."""
-    return {name: version(name) for name in ("pillow", "torch", "torchvision", "timm")}
+    return {name: version(name) for name in ("pillow", "simplejpeg", "torch", "torchvision", "timm")}
 
 
 def stored(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
