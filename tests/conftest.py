@@ -112,6 +112,7 @@ def trained(sample: Path, shared: Path) -> tuple[Path, str]:
             python = [sys.executable, "-m", "sports_lightning.train"]
             run = subprocess.run([*python, *arguments], cwd=shared, capture_output=True, text=True, check=False)
             assert run.returncode == 0, run.stdout + run.stderr
+            assert "leaked" not in run.stderr, "what libraries complain of as Python ends"
             (shared / "trained.log").write_text(run.stdout)
     printed = (shared / "trained.log").read_text()
     return Path(printed.strip().splitlines()[-1]), printed

@@ -58,7 +58,6 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
         (["optimizer.lr=fast"], ["optimizer.lr=fast", "number above 0"]),
         (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
         (["data.num_workers=-1"], ["data.num_workers=-1"]),
-        (["data.nice=-1"], ["data.nice=-1"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
         (["seed=-3"], ["seed=-3"]),
         (["data=folder"], ["data.root is not set", "data.root=FOLDER"]),

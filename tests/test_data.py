@@ -1,6 +1,7 @@
 """Index, decoding, order and augmentation."""
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -13,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
-from torch.utils.data import Dataset
+from pytorch_lightning.utilities.seed import isolate_rng
 from torchvision.transforms import v2
 
 from conftest import composed
 from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
-from sports_lightning.data.datamodule import build_loader
-from sports_lightning.data.dataset import TrainingPictures, seeded
+from sports_lightning.data.datamodule import count_workers
+from sports_lightning.data.dataset import TrainingPictures, seed_draws
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import read_index, split_fingerprint
 from sports_lightning.data.ledger import examine
@@ -178,10 +178,11 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: P
     assert not torch.equal(image, pictures[4, 11, 0][0])
     assert not torch.equal(image, pictures[3, 11, 1][0])
     assert not torch.equal(image, TrainingPictures(files, split.labels, lambda _: transform, 8)[3, 11, 0][0])
-    with seeded(1, 2):
-        first = (torch.rand(1).item(), np.random.rand())
-    with seeded(1, 2):
-        assert (torch.rand(1).item(), np.random.rand()) == first
+    with isolate_rng():
+        seed_draws(1, 2)
+        first = (torch.rand(1).item(), np.random.rand(), random.random())
+        seed_draws(1, 2)
+        assert (torch.rand(1).item(), np.random.rand(), random.random()) == first
 
 
 def test_mixup_blends_and_target_says_how_much() -> None:
@@ -256,21 +257,11 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)
 
 
-class Niceness(Dataset[tuple[Tensor, int]]):
-    """Of the process that asks."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.tensor(os.nice(0)), 0
-
-
-def test_loading_processes_stand_back_as_far_as_they_are_told() -> None:
-    own = os.nice(0)
-    for nice in (0, 7):
-        ((batch, _),) = build_loader(Niceness(), batch_size=1, num_workers=1, nice=nice)
-        assert batch.item() == own + nice
+def test_loading_processes_are_for_devices_that_leave_cores_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 24)
+    assert count_workers("auto", "cpu") == 0
+    assert [count_workers("auto", "cuda", devices) for devices in (1, 4, 48)] == [8, 6, 1]
+    assert count_workers(3, "cpu") == count_workers(3, "cuda", 4) == 3
 
 
 def test_packed_strings_are_those_that_were_packed() -> None:

@@ -10,10 +10,8 @@ def check_train(cfg: DictConfig) -> None:
     _whole(cfg, "seed", 0)
     if cfg.seed >= 2**32:
         raise UserError(f"seed={cfg.seed} must be below 2**32")
-    if cfg.data.batch_size != "auto" or "steps" in cfg:
-        _whole(cfg, "data.batch_size", 1)
-    _whole(cfg, "data.num_workers", 0)
-    _whole(cfg, "data.nice", 0)
+    (_whole if "steps" in cfg else _whole_or_auto)(cfg, "data.batch_size", 1)
+    _whole_or_auto(cfg, "data.num_workers", 0)
     check_sweep(cfg)
     _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)
@@ -132,7 +130,7 @@ def _check_root(cfg: DictConfig) -> None:
 def _check_inference(cfg: DictConfig) -> None:
     if "trainer" not in cfg or cfg.data.batch_size != "auto":  # which a training replaces by what it finds
         _whole(cfg, "inference.batch_size", 1)
-    _whole(cfg, "inference.num_workers", 0)
+    _whole_or_auto(cfg, "inference.num_workers", 0)
     _choice(cfg, "inference.accelerator", ["auto", "cpu", "gpu", "cuda", "mps", "tpu"])
     _choice(cfg, "inference.precision", ["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"])
 
@@ -152,6 +150,11 @@ def _whole(cfg: DictConfig, key: str, least: int) -> None:
     value = OmegaConf.select(cfg, key)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key}={value} must be a whole number, {least} or more")
+
+
+def _whole_or_auto(cfg: DictConfig, key: str, least: int) -> None:
+    if OmegaConf.select(cfg, key) != "auto":
+        _whole(cfg, key, least)
 
 
 def _positive(cfg: DictConfig, key: str, or_zero: bool = False) -> None:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.dataset import view_of
+from sports_lightning.data.dataset import TrainingPictures, view_of
 from sports_lightning.data.index import Index
 from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
 from sports_lightning.frozen import FrozenPart, FrozenStages, find_frozen_part
@@ -30,17 +30,17 @@ from sports_lightning.inference import compute_logits, evaluation_pictures, run_
 log = logging.getLogger(__name__)
 
 
-class _View(Dataset[tuple[Tensor, Tensor]]):
+class _View(Dataset[tuple[Tensor, int | Tensor]]):
     """A training set as it is in one of its views."""
 
-    def __init__(self, pictures: Dataset[Any], size: int, view: int) -> None:
-        self.pictures, self.size, self.view = pictures, size, view
+    def __init__(self, pictures: TrainingPictures, view: int) -> None:
+        self.pictures, self.view = pictures, view
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.pictures[self.view, index, 0]
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
+        return self.pictures.__getitems__([(self.view, index, 0) for index in indices])
 
 
 class TrainingFeatures(Dataset[tuple[Tensor, int]]):
@@ -87,6 +87,7 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
     part = find_frozen_part(classifier)
     if part is None:
         return None
+    assert isinstance(data.train_set, TrainingPictures)
     train, val = data.index.splits["train"], data.index.splits["val"]
     if isinstance(part, FrozenStages):
         # At most: the evaluation at the end takes up val's, unless it has another precision.
@@ -104,7 +105,7 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
     for view in range(views):
         draws = None if views == 1 and cfg.augment.views is None else [cfg.seed, view]
         facts = [plain, draws]
-        of_view.append(store.features(_View(data.train_set, len(train), view), train.digests, facts))
+        of_view.append(store.features(_View(data.train_set, view), train.digests, facts))
     data.train_set = TrainingFeatures(of_view, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
     return part

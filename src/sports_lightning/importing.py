@@ -1,5 +1,6 @@
 """Importing torch and its kin faster. No torch in here."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ def quick_imports() -> Iterator[None]:
     torch, pytorch_lightning and timm, and later a quarter of a second each time.
     """
     gc.disable()
+    # At the end Python takes apart what it finds, and libraries complain of what is left (nanobind, for triton).
+    atexit.register(gc.unfreeze)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sports_lightning.classifier import Classifier
-from sports_lightning.data.datamodule import build_loader
+from sports_lightning.data.datamodule import build_loader, count_workers
 from sports_lightning.data.dataset import EvaluationPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.pictures import open_pictures
@@ -86,7 +86,8 @@ def run_over(
     trainer = build_inference_trainer(
         inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
     )
-    loader = build_loader(dataset, inference.batch_size, inference.num_workers)
+    num_workers = count_workers(inference.num_workers, device_of(inference.accelerator))
+    loader = build_loader(dataset, inference.batch_size, num_workers)
     trainer.predict(_Forward(function, classifier, inference), loader, return_predictions=False)
 
 

@@ -1,8 +1,7 @@
 """Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
 
 import os
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,6 +17,8 @@ from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.interruption import leave_to_parent
 from sports_lightning.preprocessing import Preprocessing
+
+_MOST_WORKERS = 8  # deliver some 10,000 pictures a second
 
 
 class SportsDataModule(pl.LightningDataModule):
@@ -71,7 +72,7 @@ class SportsDataModule(pl.LightningDataModule):
             len(split), self.seed, weights, self.data.reshuffle, rank, world_size, epoch, batches_done * batch_size
         )
         drop_last = len(sampler) >= batch_size
-        return build_loader(self.train_set, batch_size, self.data.num_workers, sampler, drop_last, self.data.nice)
+        return build_loader(self.train_set, batch_size, self._num_workers(), sampler, drop_last)
 
     def train_paths(self, batch_idx: int) -> list[str]:
         """The picture files of a batch of this epoch, without those that are mixed in."""
@@ -82,7 +83,13 @@ class SportsDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """Batches of the validation split, nothing random; every device sees all of it."""
-        return build_loader(self.val_set, self.data.batch_size, self.data.num_workers)
+        return build_loader(self.val_set, self.data.batch_size, self._num_workers())
+
+    def _num_workers(self) -> int:
+        if self.trainer is None:  # outside of a training
+            return count_workers(self.data.num_workers, "cpu")
+        device = self.trainer.strategy.root_device.type
+        return count_workers(self.data.num_workers, device, self.trainer.num_devices)
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
@@ -93,13 +100,23 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
     return epochs.processed, batches.processed if is_under_way else 0  # type: ignore[attr-defined]
 
 
+def count_workers(num_workers: int | Literal["auto"], device: str, devices: int = 1) -> int:
+    """Loading processes for each of `devices` devices of this machine, of the kind `device` (torch's name).
+
+    By default none on a CPU, whose cores the network keeps busy: a process that takes one of them for a moment has the
+    others wait. Measured in docs/RESULTS.md. Beside a GPU what its share of the cores allows.
+    """
+    if num_workers != "auto":
+        return num_workers
+    return 0 if device == "cpu" else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // devices))
+
+
 def build_loader(
     dataset: Dataset,
     batch_size: int,
     num_workers: int,
     sampler: EpochSampler | None = None,
     drop_last: bool = False,
-    nice: int = 0,
 ) -> DataLoader:
     """A DataLoader with the settings that all of ours share."""
     return DataLoader(
@@ -111,7 +128,7 @@ def build_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         collate_fn=_collate,
-        worker_init_fn=partial(_begin_worker, nice),
+        worker_init_fn=leave_to_parent,
     )
 
 
@@ -123,9 +140,3 @@ def _collate(items: list[tuple[Any, ...]]) -> list[Any]:
     else:
         batch = default_collate(inputs)
     return [batch, *map(default_collate, targets)]
-
-
-def _begin_worker(nice: int, worker: int) -> None:
-    leave_to_parent(worker)
-    if nice:  # which Windows has not got
-        os.nice(nice)

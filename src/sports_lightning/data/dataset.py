@@ -1,8 +1,9 @@
 """Pictures as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -10,23 +11,28 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from sports_lightning.data.pictures import Pictures
+from sports_lightning.data.pictures import PictureFiles, Pictures
 
 Transform = Callable[[Tensor], Tensor]
 
 
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global draws from `key`, and put back what was there afterwards.
-
-    A data-loading worker draws nothing else: there nothing is put back, which would take longer than most transforms.
-    """
+def seed_draws(*key: int) -> None:
+    """Seed torch's, numpy's and Python's global draws from `key`."""
     a, b = np.random.SeedSequence(key).generate_state(2).tolist()
-    with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
-        torch.default_generator.manual_seed(a)  # torch.manual_seed would queue a call for every CUDA device
-        np.random.seed(b)
-        random.seed(b)
-        yield
+    torch.default_generator.manual_seed(a)  # torch.manual_seed would queue a call for every CUDA device
+    np.random.seed(b)
+    random.seed(b)
+
+
+def load(pictures: Pictures, indices: Sequence[int]) -> Iterator[Tensor]:
+    """The pictures at these positions, decoded on all cores where that is not left to loading processes."""
+    if get_worker_info() or not isinstance(pictures, PictureFiles):
+        yield from map(pictures, indices)
+        return
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(indices), 2 * threads):  # in parts, for pictures may be large
+            yield from pool.map(pictures, indices[first : first + 2 * threads])
 
 
 def view_of(epoch: int, repeat: int, views: int) -> int:
@@ -47,7 +53,12 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures(index)), int(self.labels[index])
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """A batch, as torch's loaders ask for it."""
+        images = map(self.transform, load(self.pictures, indices))
+        return [(image, int(self.labels[i])) for image, i in zip(images, indices, strict=True)]
 
 
 class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
@@ -82,15 +93,23 @@ class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int | Tensor]:
-        epoch, index, repeat = key
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int, int]]) -> list[tuple[Tensor, int | Tensor]]:
+        """A batch, as torch's loaders ask for it. The global draws are as before, afterwards."""
+        # But for a loading process: it draws nothing else, and putting them back takes as long as a transform.
+        with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
+            images = load(self.pictures, [index for _, index, _ in keys])
+            return [self._item(image, *key) for image, key in zip(images, keys, strict=True)]
+
+    def _item(self, image: Tensor, epoch: int, index: int, repeat: int) -> tuple[Tensor, int | Tensor]:
         if self.views:
             epoch, repeat = view_of(epoch, repeat, self.views), 0
-        with seeded(self.seed, epoch, index, repeat):
-            image, label = self._load(epoch, index)
-            if self.mix is None:
-                return image, label
-            other, other_label = self._load(epoch, int(torch.randint(len(self), ())))
-            return self.mix(torch.stack([image, other]), torch.tensor([label, other_label]))
-
-    def _load(self, epoch: int, index: int) -> tuple[Tensor, int]:
-        return self.transform(epoch)(self.pictures(index)), int(self.labels[index])
+        transform = self.transform(epoch)
+        seed_draws(self.seed, epoch, index, repeat)
+        image, label = transform(image), int(self.labels[index])
+        if self.mix is None:
+            return image, label
+        partner = int(torch.randint(len(self), ()))
+        images = torch.stack([image, transform(self.pictures(partner))])
+        return self.mix(images, torch.tensor([label, self.labels[partner]]))
