@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ import torch
 from outcome import outcome
 from sports_lightning.cli import run_command
 from sports_lightning.train import train
+
+Start = Callable[[list[str], Path], subprocess.CompletedProcess[str]]
 
 SIZE = 128  # MB
 SETTINGS = [
@@ -51,13 +54,13 @@ def child(number: int, devices: int) -> None:
     run_command(train, "train")
 
 
-def run(number: int, devices: int, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command, with the disk full at that write; 0: never."""
-    arguments = [sys.executable, __file__, "--child", str(number), "--devices", str(devices)]
-    return subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
+def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """This script in a process of its own."""
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None, start: Start = start) -> int:
     """Run the experiment; the exit status."""
     if "LOCAL_RANK" in os.environ:  # a further process of a run, whose command line is that of `train`
         run_command(train, "train")
@@ -66,9 +69,14 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="try every so many")
     parser.add_argument("--devices", type=int, default=1, help="processes of a run, of which the first writes")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.child is not None:
         child(arguments.child, arguments.devices)
+
+    def run(number: int) -> subprocess.CompletedProcess[str]:
+        """The command, with the disk full at that write; 0: never."""
+        return start(["--child", str(number), "--devices", str(arguments.devices)], cwd)
+
     bad, number, expected = 0, arguments.first, None
     with tempfile.TemporaryDirectory() as temporary:
         cwd, disk = Path(temporary), Path(temporary, "disk")
@@ -78,10 +86,10 @@ def main() -> int:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}m", "tmpfs", str(disk)], check=True)
             try:
                 if expected is None:
-                    assert run(0, arguments.devices, cwd).returncode == 0
+                    assert run(0).returncode == 0
                     expected = outcome(disk / "run")
                     continue
-                full = run(number, arguments.devices, cwd)
+                full = run(number)
                 if "full before" not in full.stdout:
                     break  # the run has not so many writes
                 where = full.stdout.partition("full before ")[2].splitlines()[0]
@@ -92,7 +100,7 @@ def main() -> int:
                 if list(disk.rglob("*.partial")):
                     problems.append("something half-written is left")
                 (disk / "ballast").unlink()
-                again = None if (disk / "run/metrics.json").exists() else run(0, arguments.devices, cwd)
+                again = None if (disk / "run/metrics.json").exists() else run(0)
                 if again and again.returncode:
                     problems.append(f"it does not go on: {again.stderr}")
                 elif outcome(disk / "run") != expected:

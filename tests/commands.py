@@ -35,14 +35,15 @@ class Command:
         module: of `python -m sports_lightning.<module>`.
         arguments: its command line.
         cwd: the folder that it runs in.
+        package: in place of sports_lightning; "": none.
     """
 
-    def __init__(self, module: str, *arguments: str, cwd: Path) -> None:
+    def __init__(self, module: str, *arguments: str, cwd: Path, package: str = "sports_lightning") -> None:
         self._output = tempfile.TemporaryDirectory()
         files = [f"{self._output.name}/{name}" for name in ("stdout", "stderr")]
         for file in files:
             Path(file).touch()
-        self.args = [f"sports_lightning.{module}".removesuffix("."), *arguments]
+        self.args = [f"{package}.{module}".strip("."), *arguments]
         self._process = _forks.Process(target=_run, args=(self.args, str(cwd), dict(os.environ), files))
         with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # the server, which it may start, needs it
             self._process.start()
@@ -85,9 +86,11 @@ class Command:
         self._process.kill()
 
 
-def command(module: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def command(
+    module: str, *arguments: str, cwd: Path, check: bool = True, package: str = "sports_lightning"
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    started = Command(module, *arguments, cwd=cwd)
+    started = Command(module, *arguments, cwd=cwd, package=package)
     stdout, stderr = started.communicate(timeout=300)
     assert not check or started.returncode == 0, stdout + stderr
     return subprocess.CompletedProcess(started.args, started.returncode or 0, stdout, stderr)

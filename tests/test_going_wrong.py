@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,15 +148,21 @@ def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
     assert not (small_disk / "sweep/1").exists(), "nothing half-written"
 
 
-def test_a_disk_that_fills_up_loses_nothing(small_disk: Path) -> None:
+def test_a_disk_that_fills_up_loses_nothing(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The short form of benchmarks/full_disk.py: `small_disk` shows that it may mount one."""
-    script = Path(__file__).parents[1] / "benchmarks" / "full_disk.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "--first", "6", "--every", "7"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("nothing lost") >= 2
-    assert "write 20, " in result.stdout, "a late one"
+    import full_disk
+
+    def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        return command("full_disk", *arguments, cwd=cwd, check=False, package="")
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(full_disk.__file__).parent))
+    status = full_disk.main(["--first", "6", "--every", "7"], start)
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    assert printed.count("nothing lost") >= 2
+    assert "write 20, " in printed, "a late one"
 
 
 def test_a_disk_that_does_not_say_how_large_it_is_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
