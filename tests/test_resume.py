@@ -75,7 +75,8 @@ def test_a_signal_saves_and_the_run_goes_on(
     ids=lambda more: more[0],
 )
 def test_whatever_is_trained_goes_on(settings: list[str], tmp_path: Path, more: list[str]) -> None:
-    settings = [*settings, "model=timm", "model.name=resnet10t", "model.pretrained=false", "test=false", *more]
+    model = ["model=timm", "model.name=resnet10t", "model.pretrained=false"]
+    settings = [*settings, *model, "test=false", "trainer.max_epochs=3", *more]
     command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
     process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run/metrics.csv", process)  # in the midst of the second epoch

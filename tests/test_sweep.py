@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -19,8 +17,7 @@ QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_work
 
 def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(sample: Path, tmp_path: Path) -> None:
     arguments = [f"data.root={sample}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
-    real = [sys.executable, "-m", "sports_lightning.train", "-m", *FAST, *QUICK, *arguments]
-    result = subprocess.run(real, cwd=tmp_path, check=True, capture_output=True, text=True)
+    result = command("train", "-m", *FAST, *QUICK, *arguments, cwd=tmp_path)
     (sweep,) = (tmp_path / "outputs").iterdir()
     (folder,) = sweep.iterdir()
     assert result.stdout.strip().splitlines()[-1] == str(folder)
