@@ -43,6 +43,7 @@ def main() -> None:
         classifier = build_classifier(of_model, [f"class {i}" for i in range(100)], options.root).eval()
         network = folded(classifier)
         batch = torch.randint(256, (cfg.inference.batch_size, 3, 224, 224), dtype=torch.uint8)
+        batch = batch.contiguous(memory_format=torch.channels_last)  # as loaders put them together
         rounds = []
         for _ in range(options.rounds):
             started = time.perf_counter()
