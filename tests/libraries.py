@@ -14,8 +14,8 @@ import matplotlib.figure  # noqa: E402, F401
 import pytorch_lightning  # noqa: E402, F401
 import rich.table  # noqa: E402, F401
 import scipy.stats  # noqa: E402, F401
+import simplejpeg  # noqa: E402, F401
 import timm  # noqa: E402, F401
-import torchvision.io  # noqa: E402
 import torchvision.transforms.v2  # noqa: E402, F401
 
 logging.getLogger().removeHandler(_handler)

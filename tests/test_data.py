@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.transforms import v2
 
 from conftest import composed
 from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
+from sports_lightning.data.ahead import map_ahead
 from sports_lightning.data.datamodule import count_workers
 from sports_lightning.data.dataset import TrainingPictures, seed_draws
 from sports_lightning.data.images import decode
@@ -116,6 +118,22 @@ def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Pat
             image.draft(None, (40, 40))
             scaled = np.array(ImageOps.exif_transpose(image).convert("RGB"))
         assert np.array_equal(decode(path, 40).permute(1, 2, 0), scaled), path.name
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_keep_the_order_run_a_little_ahead_and_hand_on_errors(threads: int) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(1000):
+            taken.append(i)
+            yield i
+
+    results = map_ahead(lambda i: 10 // (500 - i), items(), threads)
+    assert [next(results) for _ in range(100)] == [10 // (500 - i) for i in range(100)]
+    assert len(taken) < 110
+    with pytest.raises(ZeroDivisionError):
+        list(results)
 
 
 def test_unreadable_files_are_found_with_their_reason(

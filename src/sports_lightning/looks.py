@@ -2,7 +2,6 @@
 
 import io
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from sports_lightning.data.ahead import map_ahead
 from sports_lightning.data.ledger import read_file
 from sports_lightning.data.modes import to_rgb
 
@@ -46,14 +46,13 @@ def look_at(root: Path, paths: list[str]) -> Looks:
     looks = Looks(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        seen = tqdm(
-            pool.map(lambda path: _look(root / path), paths),
-            "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
-        )  # fmt: skip
-        for i, look in enumerate(seen):
-            if look:
-                looks.small[i], looks.size[i], looks.grey[i] = look
+    seen = tqdm(
+        map_ahead(lambda path: _look(root / path), paths, os.cpu_count() or 1),
+        "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
+    )  # fmt: skip
+    for i, look in enumerate(seen):
+        if look:
+            looks.small[i], looks.size[i], looks.grey[i] = look
     return looks
 
 

@@ -1,8 +1,7 @@
 """Pictures as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,7 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from sports_lightning.data.pictures import PictureFiles, Pictures
+from sports_lightning.data.pictures import Pictures
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -22,17 +21,6 @@ def seed_draws(*key: int) -> None:
     torch.default_generator.manual_seed(a)  # torch.manual_seed would queue a call for every CUDA device
     np.random.seed(b)
     random.seed(b)
-
-
-def load(pictures: Pictures, indices: Sequence[int]) -> Iterator[Tensor]:
-    """The pictures at these positions, decoded on all cores where that is not left to loading processes."""
-    if get_worker_info() or not isinstance(pictures, PictureFiles):
-        yield from map(pictures, indices)
-        return
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(indices), 2 * threads):  # in parts, for pictures may be large
-            yield from pool.map(pictures, indices[first : first + 2 * threads])
 
 
 def view_of(epoch: int, repeat: int, views: int) -> int:
@@ -57,7 +45,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """A batch, as torch's loaders ask for it."""
-        images = map(self.transform, load(self.pictures, indices))
+        images = map(self.transform, self.pictures.many(indices))
         return [(image, int(self.labels[i])) for image, i in zip(images, indices, strict=True)]
 
 
@@ -99,7 +87,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
         """A batch, as torch's loaders ask for it. The global draws are as before, afterwards."""
         # But for a loading process: it draws nothing else, and putting them back takes as long as a transform.
         with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
-            images = load(self.pictures, [index for _, index, _ in keys])
+            images = self.pictures.many([index for _, index, _ in keys])
             return [self._item(image, *key) for image, key in zip(images, keys, strict=True)]
 
     def _item(self, image: Tensor, epoch: int, index: int, repeat: int) -> tuple[Tensor, int | Tensor]:

@@ -13,7 +13,6 @@ import sqlite3
 import stat
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import cache
 from itertools import groupby, islice
@@ -23,13 +22,15 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from sports_lightning.data.ahead import map_ahead
+
 log = logging.getLogger(__name__)
 
 # A file written within this time of being read could change again without its times telling: it is not remembered.
 _RACY_NS = 2_000_000_000
 
 _LARGEST = 2**30  # bytes
-_AT_ONCE = 500  # files in a query, or given to the threads
+_AT_ONCE = 500  # files in a query
 
 
 class Entry(NamedTuple):
@@ -55,14 +56,12 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
     def read(i: int) -> Entry:
         return _read(root / paths[i])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # In parts, for a pool takes on all that it is given. Shown only where it takes longer than a second or two.
-        found = tqdm(
-            (e for first in range(0, len(new), _AT_ONCE) for e in pool.map(read, new[first : first + _AT_ONCE])),
-            "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
-        )  # fmt: skip
-        for i, entry in zip(new, found, strict=True):
-            entries[i] = entry
+    found = tqdm(  # shown only where it takes longer than a second or two
+        map_ahead(read, new, os.cpu_count() or 1),
+        "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
+    )  # fmt: skip
+    for i, entry in zip(new, found, strict=True):
+        entries[i] = entry
     # What could not be read may be readable next time: with another library, or when a network drive is back.
     lasting = {
         paths[i]: (str(stat), entry.digest)

@@ -3,8 +3,7 @@
 import atexit
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sports_lightning.data.ahead import map_ahead
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import Split
 from sports_lightning.data.store import fingerprint, library_versions, stored
 from sports_lightning.errors import UserError
-
-Pictures = Callable[[int], Tensor]  # position in the split to uint8 (3, height, width)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _RAM = "SPORTS_LIGHTNING_RAM"
@@ -38,6 +36,10 @@ class PictureFiles:
     def __call__(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
         return decode(os.path.join(self.root, self.split.paths[index]), self.least)
+
+    def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Those at these positions, in torch's threads: all cores, or one in a loading process."""
+        return map_ahead(self, indices, torch.get_num_threads())
 
 
 class MappedPictures:
@@ -65,6 +67,13 @@ class MappedPictures:
         # A copy, for torch has no read-only tensors; it costs a hundredth of decoding.
         pixels = np.array(self.pixels[offset : offset + height * width * 3])
         return torch.from_numpy(pixels).view(height, width, 3).permute(2, 0, 1)
+
+    def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """Those at these positions."""
+        return map(self, indices)
+
+
+Pictures = PictureFiles | MappedPictures
 
 
 def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> Pictures:
@@ -111,12 +120,10 @@ def _decode_all(files: PictureFiles, count: int, folder: Path) -> None:
     places = np.zeros((count, 3), dtype=np.int64)
     offset = 0
     progress = tqdm(total=count, desc="decoding", unit="img", delay=2, leave=False, disable=None)
-    with progress, ThreadPoolExecutor(os.cpu_count()) as pool, (folder / "pixels").open("wb") as file:
-        for first in range(0, count, 256):  # in parts, so that decoding does not run ahead of a slow disk
-            part = range(first, min(first + 256, count))
-            for i, picture in zip(part, pool.map(files, part), strict=True):
-                pixels = picture.permute(1, 2, 0).contiguous().numpy()
-                places[i] = offset, *pixels.shape[:2]
-                offset += file.write(pixels.tobytes())
-                progress.update()
+    with progress, (folder / "pixels").open("wb") as file:
+        for i, picture in enumerate(map_ahead(files, range(count), os.cpu_count() or 1)):
+            pixels = picture.permute(1, 2, 0).contiguous().numpy()
+            places[i] = offset, *pixels.shape[:2]
+            offset += file.write(pixels.tobytes())
+            progress.update()
     np.save(folder / "places.npy", places)
