@@ -4,7 +4,7 @@ Each is forked from a server that has imported the libraries, and nothing of our
 has its own command line, environment, folder, output and exit status, and takes signals. So have the commands that it
 starts in its turn, the jobs of a sweep and further ranks: it has them forked, as spares, before it becomes a command.
 What depends on how Python itself is started is started for real: `trained` in conftest, `undisturbed` and the two ranks
-of which one is killed in test_resume, a wheel, torchrun and srun. What it does not show: a crash as the interpreter
+of which one is killed in test_resume, a wheel and torchrun. What it does not show: a crash as the interpreter
 shuts down, and what its own children print after its end.
 """
 

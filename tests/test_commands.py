@@ -140,14 +140,14 @@ def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
     assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
 
 
-def test_a_run_repeats_exactly_whatever_the_number_of_workers(sample: Path, tmp_path: Path) -> None:
+def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_path: Path) -> None:
     tables = []
     for workers in (0, 2):
         out = tmp_path / f"workers{workers}"
         command(
             "train",
             *FAST,
-            f"data.root={sample}",
+            f"data.root={few}",
             f"data.num_workers={workers}",
             "augment=strong",
             "logger=csv",
@@ -161,11 +161,11 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(sample: Path, tmp_
     assert tables[0] == tables[1]
 
 
-def test_two_devices_train_one_run(sample: Path, tmp_path: Path) -> None:
+def test_two_devices_train_one_run(few: Path, tmp_path: Path) -> None:
     result = command(
         "train",
         *FAST,
-        f"data.root={sample}",
+        f"data.root={few}",
         "trainer.devices=2",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=4",
@@ -178,11 +178,11 @@ def test_two_devices_train_one_run(sample: Path, tmp_path: Path) -> None:
     assert "test" in json.loads((folder / "metrics.json").read_text())
 
 
-def test_the_average_is_what_is_validated_saved_and_tested(sample: Path, tmp_path: Path) -> None:
+def test_the_average_is_what_is_validated_saved_and_tested(few: Path, tmp_path: Path) -> None:
     command(
         "train",
         *FAST,
-        f"data.root={sample}",
+        f"data.root={few}",
         "callbacks=[default,ema]",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=8",

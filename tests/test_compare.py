@@ -12,10 +12,10 @@ from sports_lightning.intervals import holm
 
 
 @pytest.fixture(scope="module")
-def runs(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of two rates."""
     folder = tmp_path_factory.mktemp("compare")
-    settings = [*FAST, f"data.root={sample}", "logger=csv", "trainer.max_epochs=1", "trainer.limit_train_batches=20"]
+    settings = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=1"]
     command("train", "-m", *settings, "seed=0,1", "optimizer.lr=1e-5,3e-3", "hydra.sweep.dir=sweep", cwd=folder)
     return folder
 
@@ -45,8 +45,8 @@ def test_runs_are_compared_picture_by_picture(runs: Path) -> None:
     assert "https://" not in page
 
 
-def test_runs_on_different_data_are_not_paired(runs: Path, sample: Path) -> None:
-    shutil.copytree(sample, runs / "other")
+def test_runs_on_different_data_are_not_paired(runs: Path, few: Path) -> None:
+    shutil.copytree(few, runs / "other")
     next((runs / "other/test/archery").iterdir()).unlink()
     checkpoint = "ckpt_path=sweep/1/checkpoints/best.ckpt"
     command("evaluate", checkpoint, "data.root=other", "hydra.run.dir=elsewhere", cwd=runs)

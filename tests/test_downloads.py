@@ -74,7 +74,7 @@ def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.Complete
     )
 
 
-def test_weights_come_from_the_hub(sample: Path, tmp_path: Path) -> None:
+def test_weights_come_from_the_hub(few: Path, tmp_path: Path) -> None:
     donor = timm.create_model("test_resnet", num_classes=1000)
     weights = safetensors.torch.save(donor.state_dict())
     headers = {"ETag": '"abc"', "X-Repo-Commit": "0" * 40}
@@ -83,7 +83,7 @@ def test_weights_come_from_the_hub(sample: Path, tmp_path: Path) -> None:
         return (headers, weights) if path.endswith("/model.safetensors") else None
 
     with serving(hub) as port:
-        model = ["model=timm", "model.name=test_resnet", "finetune=head", f"data.root={sample}"]
+        model = ["model=timm", "model.name=test_resnet", "finetune=head", f"data.root={few}"]
         home = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
         result = train(tmp_path, *model, **home)
     assert result.returncode == 0, result.stderr

@@ -36,10 +36,10 @@ BROKEN = ["loss.function._target_=test_going_wrong.BrokenInBatch", "~loss.functi
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
-    in_process: InProcess, sample: Path, tmp_path: Path
+    in_process: InProcess, few: Path, tmp_path: Path
 ) -> None:
     arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
-    result = in_process("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run")
+    result = in_process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
     where = "the loss is infinite or not a number in epoch 2, batch 2"
     assert_error_line(result, where, "callbacks.finite_loss.skip=true")
     where, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
@@ -52,19 +52,19 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
 
 
 def test_on_one_of_two_devices_it_stops_both_and_names_the_pictures_of_that_one(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     arguments = [*BROKEN, "+loss.function.batch=2", "+loss.function.device='1'", "trainer.devices=2"]
-    result = command("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run", cwd=tmp_path, check=False)
+    result = command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run", cwd=tmp_path, check=False)
     assert_error_line((result.returncode, result.stderr), "infinite or not a number in epoch 1, batch 2")
     _, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
     assert len(files) == 8, "half of the batch"
 
 
-def test_such_a_step_is_left_out_on_demand(in_process: InProcess, sample: Path, tmp_path: Path) -> None:
+def test_such_a_step_is_left_out_on_demand(in_process: InProcess, few: Path, tmp_path: Path) -> None:
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
-    settings = [*QUICK, f"data.root={sample}", "scheduler=constant"]
+    settings = [*QUICK, f"data.root={few}", "scheduler=constant"]
     assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
     assert (
         "left out: the loss is infinite or not a number in epoch 1, batch 3"
@@ -80,11 +80,9 @@ def test_such_a_step_is_left_out_on_demand(in_process: InProcess, sample: Path, 
     assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the third step"
 
 
-def test_weights_that_are_no_numbers_do_not_replace_good_ones(
-    in_process: InProcess, sample: Path, tmp_path: Path
-) -> None:
+def test_weights_that_are_no_numbers_do_not_replace_good_ones(in_process: InProcess, few: Path, tmp_path: Path) -> None:
     arguments = ["optimizer=sgd", "optimizer.lr=1e38", "scheduler=constant", "trainer.max_epochs=3"]
-    result = in_process("train", *QUICK, f"data.root={sample}", *arguments, "hydra.run.dir=run")
+    result = in_process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
     assert_error_line(result, "optimizer.lr")
     for checkpoint in (tmp_path / "run").glob("checkpoints/*.ckpt"):
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -99,7 +97,7 @@ def test_out_of_memory_suggests_a_batch_size() -> None:
 
 
 def test_auto_takes_a_batch_size_that_memory_holds(
-    in_process: InProcess, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what the run sets
     monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
@@ -107,7 +105,7 @@ def test_auto_takes_a_batch_size_that_memory_holds(
     known = os.sysconf
     monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
     arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
-    assert in_process("train", *QUICK, f"data.root={sample}", *arguments)[0] == 0
+    assert in_process("train", *QUICK, f"data.root={few}", *arguments)[0] == 0
     assert "data.batch_size=auto: 128 pictures" in (tmp_path / "run/train.log").read_text()
 
 
@@ -125,8 +123,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk: Path, tmp_path: Path) -> None:
-    arguments = [*QUICK, f"data.root={sample}", f"hydra.run.dir={small_disk}/run"]
+def test_a_disk_without_room_for_checkpoints_is_refused(few: Path, small_disk: Path, tmp_path: Path) -> None:
+    arguments = [*QUICK, f"data.root={few}", f"hydra.run.dir={small_disk}/run"]
     result = command("train", *arguments, cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert "not enough room" in result.stderr
@@ -135,10 +133,10 @@ def test_a_disk_without_room_for_checkpoints_is_refused(sample: Path, small_disk
 
 
 def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
-    sample: Path, small_disk: Path, tmp_path: Path
+    few: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     jobs = ["model=timm", "model.name=mobilenetv3_small_050,resnet18", "model.pretrained=false", "trainer.max_epochs=1"]
-    arguments = [*QUICK, f"data.root={sample}", *jobs, f"hydra.sweep.dir={small_disk}/sweep"]
+    arguments = [*QUICK, f"data.root={few}", *jobs, f"hydra.sweep.dir={small_disk}/sweep"]
     result = command("train", "-m", *arguments, cwd=tmp_path, check=False)
     assert result.returncode == 1
     (why,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,17 +18,17 @@ QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "trainer
 
 
 @pytest.fixture(scope="module")
-def two_processes(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes]]:
+def two_processes(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes]]:
     """The arguments of a run of two processes that Lightning starts, and what comes out of it."""
     cwd = tmp_path_factory.mktemp("two_processes")
-    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=1", "trainer.devices=2"]
+    arguments = [*QUICK, f"data.root={few}", "trainer.max_epochs=1", "trainer.devices=2"]
     command("train", *arguments, "hydra.run.dir=run", cwd=cwd)
     return arguments, outcome(cwd / "run")
 
 
-def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(sample: Path, tmp_path: Path) -> None:
+def test_a_job_that_a_scheduler_takes_away_goes_on_when_it_is_started_again(few: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
-    arguments = [*QUICK, f"data.root={sample}", "trainer.max_epochs=4"]
+    arguments = [*QUICK, f"data.root={few}", "trainer.max_epochs=4"]
     command("train", *arguments, "hydra.run.dir=alone", cwd=tmp_path)
     sweep = ["-m", *arguments, "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"]
     process = Command("train", *sweep, cwd=tmp_path)
@@ -63,18 +64,15 @@ def test_processes_give_the_same_run_whatever_starts_them(
     assert outcome(folder) == expected
 
 
-def start_tasks(command: str, arguments: list[str], cwd: Path) -> list[subprocess.Popen[str]]:
+def start_tasks(module: str, arguments: list[str], cwd: Path) -> list[Command]:
     """Two tasks, with the variables that SLURM gives those of srun; in a real SLURM: benchmarks/slurm.py."""
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "2"}
     job |= {"SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_NUM_TASKS": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", f"sports_lightning.{command}", *arguments], cwd=cwd,
-            env={**os.environ, **job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in "01"
-    ]  # fmt: skip
+    tasks = []
+    for rank in "01":
+        with patch.dict(os.environ, {**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}):
+            tasks.append(Command(module, *arguments, cwd=cwd))
+    return tasks
 
 
 def test_tasks_of_srun_are_one_run_and_so_are_the_processes_that_one_task_starts(
@@ -107,15 +105,15 @@ def test_no_task_waits_for_a_run_that_does_not_begin(
 ) -> None:
     tasks = start_tasks(arguments[0], arguments[1:], tmp_path)
     for task, beginning in zip(tasks, said, strict=True):
-        printed, _ = task.communicate(timeout=60)
+        printed = "".join(task.communicate(timeout=60))
         assert task.returncode == status
         assert printed.startswith(beginning) if beginning else not printed
 
 
-def test_a_network_that_is_spread_over_two_processes_learns_as_two_copies_do(sample: Path, tmp_path: Path) -> None:
+def test_a_network_that_is_spread_over_two_processes_learns_as_two_copies_do(few: Path, tmp_path: Path) -> None:
     """ResNet-18 has batch normalisation, and layers that are gathered one by one."""
     model = ["model=timm", "model.name=resnet18", "model.pretrained=false", "optimizer=sgd"]
-    arguments = [*QUICK, f"data.root={sample}", *model, "test=false", "trainer.max_epochs=1"]
+    arguments = [*QUICK, f"data.root={few}", *model, "test=false", "trainer.max_epochs=1"]
     runs = {
         "before": ["optimizer.lr=1e-30", "scheduler=constant"],
         "copies": ["trainer.devices=2", "trainer.strategy=ddp"],
@@ -133,7 +131,7 @@ def test_a_network_that_is_spread_over_two_processes_learns_as_two_copies_do(sam
         assert apart < 0.01 * learned, key
 
 
-def test_a_network_of_nested_lists_is_spread_too(sample: Path, tmp_path: Path) -> None:
+def test_a_network_of_nested_lists_is_spread_too(few: Path, tmp_path: Path) -> None:
     twins = ["model=timm", "model.name=twins_svt_small", "model.pretrained=false", "data.batch_size=8", "test=false"]
-    arguments = [*QUICK, f"data.root={sample}", *twins, "trainer.devices=2", "trainer.strategy=fsdp"]
+    arguments = [*QUICK, f"data.root={few}", *twins, "trainer.devices=2", "trainer.strategy=fsdp"]
     command("train", *arguments, "trainer.max_epochs=1", "trainer.limit_train_batches=1", cwd=tmp_path)

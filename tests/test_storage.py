@@ -146,9 +146,9 @@ def test_kept_pictures_are_the_decoded_ones(
     assert torch.equal(pickle.loads(sent)(5), decoded[5])
 
 
-def test_shared_memory_is_free_again_after_a_run(sample: Path, tmp_path: Path) -> None:
+def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> None:
     before = set(Path("/dev/shm").glob("sports_lightning-*"))
-    quick = [*FAST, f"data.root={sample}", "debug=fast", "data.num_workers=2"]
+    quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
     command("train", *quick, "data.cache=ram", cwd=tmp_path)
     assert set(Path("/dev/shm").glob("sports_lightning-*")) == before
 
@@ -340,9 +340,9 @@ def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: 
         assert not use_features(classifier, data, cfg)
 
 
-def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(sample: Path, tmp_path: Path) -> None:
+def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(few: Path, tmp_path: Path) -> None:
     overrides = [
-        *FAST, f"data.root={sample}", "logger=csv", "model=timm", "model.name=test_efficientnet",
+        *FAST, f"data.root={few}", "logger=csv", "model=timm", "model.name=test_efficientnet",
         "model.pretrained=false", "finetune=head", "augment=none", "trainer.max_epochs=2", "optimizer.lr=0.01",
         "+model.arguments.drop_rate=0.3",
     ]  # fmt: skip

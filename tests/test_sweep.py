@@ -15,8 +15,8 @@ from wandb_file import read_offline_run
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
 
 
-def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(sample: Path, tmp_path: Path) -> None:
-    arguments = [f"data.root={sample}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
+def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(few: Path, tmp_path: Path) -> None:
+    arguments = [f"data.root={few}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
     result = command("train", "-m", *FAST, *QUICK, *arguments, cwd=tmp_path)
     (sweep,) = (tmp_path / "outputs").iterdir()
     (folder,) = sweep.iterdir()
@@ -37,8 +37,8 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(sample: Path,
     assert losses[0] != losses[1], "each trained with its own rate"
 
 
-def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sample: Path, tmp_path: Path) -> None:
-    overrides = [*FAST, *QUICK, f"data.root={sample}", "logger=csv", "optimizer.name=nope,adamw"]
+def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few: Path, tmp_path: Path) -> None:
+    overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "optimizer.name=nope,adamw"]
     result = command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert not (tmp_path / "sweep/0").exists(), "nothing half-written"
@@ -63,8 +63,8 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(sam
     assert not (tmp_path / "stopped/1/metrics.json").exists()
 
 
-def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(sample: Path, tmp_path: Path) -> None:
-    overrides = [*FAST, f"data.root={sample}", "logger=csv", "trainer.max_epochs=500", "seed=0,1"]
+def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:
+    overrides = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=500", "seed=0,1"]
     process = Command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path)
     wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
