@@ -86,6 +86,8 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
         (["loss.class_weights=none"], ["loss.class_weights=none", "balanced"]),
         (["finetune=gradual", "finetune.epochs_per_stage=0"], ["finetune.epochs_per_stage=0"]),
         (["trainer.check_val_every_n_epoch=20"], ["check_val_every_n_epoch"]),
+        (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"], ["trainer.max_epochs=5 is no multiple"]),
+        (["finetune=last_stages", "finetune.stages=all"], ["finetune.stages=all", "whole number"]),
         (["data=folder", "data.root=2024"], ["data.root=2024 is not a folder"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from commands import command
 from conftest import FAST, InProcess, assert_error_line
+from sports_lightning import memory
 from sports_lightning.errors import UserError
 from sports_lightning.memory import check_room, enough_memory
 
@@ -62,9 +64,13 @@ def test_on_one_of_two_devices_it_stops_both_and_names_the_pictures_of_that_one(
     assert len(files) == 8, "half of the batch"
 
 
-def test_such_a_step_is_left_out_on_demand(in_process: InProcess, few: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("accumulated", "batches"), [(1, 3), (2, 4)])
+def test_such_a_step_is_left_out_on_demand(
+    in_process: InProcess, few: Path, tmp_path: Path, accumulated: int, batches: int
+) -> None:
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
-    settings = [*QUICK, f"data.root={few}", "scheduler=constant"]
+    settings = [*QUICK, f"data.root={few}", "scheduler=constant", f"trainer.accumulate_grad_batches={accumulated}"]
+    arguments.append(f"trainer.limit_train_batches={batches}")
     assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
     assert (
         "left out: the loss is infinite or not a number in epoch 1, batch 3"
@@ -77,7 +83,7 @@ def test_such_a_step_is_left_out_on_demand(in_process: InProcess, few: Path, tmp
         for run in ("skipped", "shorter")
     )
     parameters = [name for name in first if "running" not in name and "num_batches" not in name]
-    assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the third step"
+    assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the last step"
 
 
 def test_weights_that_are_no_numbers_do_not_replace_good_ones(in_process: InProcess, few: Path, tmp_path: Path) -> None:
@@ -107,6 +113,23 @@ def test_auto_takes_a_batch_size_that_memory_holds(
     arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
     assert in_process("train", *QUICK, f"data.root={few}", *arguments)[0] == 0
     assert "data.batch_size=auto: 128 pictures" in (tmp_path / "run/train.log").read_text()
+
+
+def test_auto_heeds_the_devices_and_the_limits_of_every_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "job/step"
+    inner.mkdir(parents=True)
+    for group, limit in ((inner, "max"), (inner.parent, f"{500 * 2**20}"), (tmp_path, f"{2**60}")):
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{100 * 2**20}\n")
+    monkeypatch.setattr(memory, "_control_groups", lambda: [inner, inner.parent, tmp_path, tmp_path.parent])
+    monkeypatch.setattr(memory, "_bytes_of_a_step", lambda *_: (8 * 2**20, 2**20))
+    monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what is set
+    monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
+    module: Any = None
+    # Of 400 MiB that are left, 0.8 hold 128 pictures of 1.25 MiB with the weights, and not 256.
+    assert memory.choose_batch_size(module, "32-true", "cpu", 3) == 126
 
 
 @pytest.fixture

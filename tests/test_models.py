@@ -12,6 +12,7 @@ from timm.layers import StdConv2d
 from torch import nn
 
 from sports_lightning.classifier import Classifier, Spec, build_classifier, load_classifier
+from sports_lightning.errors import UserError
 from sports_lightning.finetune import apply_finetune, count_parameters
 from sports_lightning.folding import folded
 from sports_lightning.losses import loss_function
@@ -71,6 +72,15 @@ def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -
     assert not module(classifier, mode="head").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
     assert classifier.net.head_drop.training  # type: ignore[union-attr]
     assert module(classifier, mode="full").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
+
+
+def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sports_lightning.classifier.check_hub", lambda name: None)
+    of_model = OmegaConf.merge(model("test_resnet", arguments={"droprate": 0.5}), {"pretrained": True})
+    with pytest.raises(UserError, match=r"model\.arguments.*droprate"):
+        build_classifier(of_model, CLASSES, tmp_path)
 
 
 def test_every_model_learns_whole_or_by_its_head(tmp_path: Path) -> None:

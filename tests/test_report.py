@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from commands import command
+from sports_lightning import plots
 from sports_lightning.classifier import Classifier, Spec
 from sports_lightning.evaluation import shown
 from sports_lightning.heatmaps import heatmaps
@@ -77,6 +79,12 @@ def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> 
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
     drawn = heatmaps(classifier, images, torch.tensor([0, 2]))
     assert [image.size for image in drawn] == ([(size, size)] * 2 if has_maps else [])
+
+
+def test_a_confusion_matrix_of_a_thousand_classes_is_no_larger_than_one_of_two_hundred(tmp_path: Path) -> None:
+    plots.confusion_matrix(torch.eye(1000, dtype=torch.int64), [f"class {i}" for i in range(1000)], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (5050, 5050)
 
 
 def test_data_audit_false_leaves_the_audit_out(sample: Path, tmp_path: Path) -> None:

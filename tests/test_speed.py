@@ -41,6 +41,17 @@ def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, mon
     assert not list(tmp_path.glob("numerics/*"))
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", "high"), ("32-true", "highest")])
+def test_beside_bfloat16_a_gpu_multiplies_in_tf32_in_a_run_that_goes_on_too(
+    module: ClassifierModule, tmp_path: Path, precision: str, expected: str
+) -> None:
+    try:
+        assert choose_numerics(precision, "cuda", module, tmp_path).precision == precision
+        assert torch.get_float32_matmul_precision() == expected
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize(("half", "expected"), [(3.0, "bf16-mixed"), (1.1, "32-true"), (0.5, "32-true")])
 def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: float, expected: str

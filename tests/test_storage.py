@@ -18,9 +18,11 @@ from torch import nn
 
 from commands import command
 from conftest import FAST, composed
+from sports_lightning import features
 from sports_lightning.classifier import Classifier, Spec, build_classifier
 from sports_lightning.data import ledger
-from sports_lightning.data.datamodule import SportsDataModule
+from sports_lightning.data.ahead import usable_cores
+from sports_lightning.data.datamodule import SportsDataModule, count_workers
 from sports_lightning.data.index import Split, read_index
 from sports_lightning.data.ledger import examine
 from sports_lightning.data.pictures import PictureFiles, open_pictures
@@ -147,10 +149,23 @@ def test_kept_pictures_are_the_decoded_ones(
 
 
 def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> None:
-    before = set(Path("/dev/shm").glob("sports_lightning-*"))
+    killed = Path(f"/dev/shm/sports_lightning-killed-{os.getpid()}")
+    killed.mkdir()
+    (killed / "pixels").touch()
+    before = set(Path("/dev/shm").glob("sports_lightning-*")) - {killed}
     quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
     command("train", *quick, "data.cache=ram", cwd=tmp_path)
-    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before
+    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "what a killed run has left is gone, too"
+
+
+def test_loading_keeps_to_the_cores_that_this_process_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert usable_cores() == 1
+        assert count_workers("auto", "cuda") == 1
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def compose_frozen(sample: Path, cache: Path, *overrides: str) -> DictConfig:
@@ -311,7 +326,9 @@ def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
     assert not (tmp_path / "features").exists()
 
 
-def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(sample: Path, tmp_path: Path) -> None:
+def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def entries(*overrides: str, change: bool = False) -> int:
         cfg = compose_frozen(sample, tmp_path, *overrides)
         classifier, data = small(cfg)
@@ -331,6 +348,8 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none", "finetune=last_stages") == 14, "another part"
     assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another one"
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
+    monkeypatch.setattr(features, "device_of", lambda accelerator: "cuda")
+    assert entries("augment=none") == 20, "another kind of device"
 
 
 def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:

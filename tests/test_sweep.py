@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     assert result.returncode == 1
     assert "not finished; again: python -m sports_lightning.train" in result.stderr
     assert not (tmp_path / "stopped/1/metrics.json").exists()
+
+
+def test_what_is_printed_runs_with_configs_of_ones_own_too(few: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/small.yaml").write_text("defaults: [scratch_cnn]\n")
+    overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "model=small", "test=false"]
+    printed = command("train", "--config-dir=mine", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path).stdout
+    (best,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
+    python, _, module, *arguments = shlex.split(best.partition(": ")[2])
+    assert (python, module) == ("python", "sports_lightning.train")
+    command("train", *arguments, "hydra.run.dir=alone", cwd=tmp_path)
+    facts = json.loads((tmp_path / "alone/run.json").read_text())
+    assert facts["command"] == shlex.join(["python", "-m", module, *arguments, "hydra.run.dir=alone"])
 
 
 def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:

@@ -104,12 +104,12 @@ class FiniteLoss(Callback):
 
     Args:
         folder: where to write that.
-        skip: leave the step out instead, and go on.
+        skip: leave the step out instead, with all of its batches where gradients are accumulated, and go on.
     """
 
     def __init__(self, folder: str, skip: bool = False) -> None:
         self.path, self.skip = Path(folder) / "not_finite.txt", skip
-        self._is_bad = False
+        self._step_is_bad = False
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look at the loss.
@@ -117,11 +117,12 @@ class FiniteLoss(Callback):
         Raises:
             UserError: it is not finite.
         """
-        self._is_bad = not pl_module.loss_is_finite
+        is_bad = not pl_module.loss_is_finite
         if trainer.world_size > 1:  # all stop, or leave the step out, together
-            self._is_bad = trainer.strategy.reduce_boolean_decision(self._is_bad, all=False)
-        if not self._is_bad:
+            is_bad = trainer.strategy.reduce_boolean_decision(is_bad, all=False)
+        if not is_bad:
             return
+        self._step_is_bad = True
         batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
         paths = [printable(path) for path in data.train_paths(batch_idx)]
         if trainer.world_size > 1:
@@ -147,8 +148,9 @@ class FiniteLoss(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Without gradients an optimiser leaves weights and its own state alone."""
-        if self._is_bad:
+        if self._step_is_bad:
             optimizer.zero_grad(set_to_none=True)
+        self._step_is_bad = False
 
 
 def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

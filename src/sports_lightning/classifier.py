@@ -158,7 +158,7 @@ def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: 
     try:
         net = timm.create_model(name, pretrained=from_hub, num_classes=num_classes, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
-        if from_hub:
+        if from_hub and not isinstance(error, TypeError):  # which is of an argument that the model has not got
             raise UserError(f"can't get the weights of {name}: {first_line(error)}; {WAYS_TO_WEIGHTS}") from error
         raise UserError(f"model.arguments={arguments} do not fit {name}: {first_line(error)}") from error
     if weights:

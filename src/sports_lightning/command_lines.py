@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from typing import Any
 
 from sports_lightning.errors import UserError
 
@@ -18,8 +19,14 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 
+def config_dirs(hydra_cfg: Any) -> list[str]:
+    """The command's `--config-dir`, as its Hydra config has it."""
+    sources = hydra_cfg["runtime"]["config_sources"]
+    return [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
+
+
 def command_line(command: str, overrides: list[str]) -> str:
-    """What runs one job of a sweep alone."""
+    """What runs one job of a sweep alone; its command line may begin with options."""
     once = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []
     return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *once])
 

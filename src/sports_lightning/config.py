@@ -28,16 +28,21 @@ def check_train(cfg: DictConfig) -> None:
     _positive(cfg, "augment.mixup", or_zero=True)
     _positive(cfg, "augment.cutmix", or_zero=True)
     _whole(cfg, "trainer.max_epochs", 1)
-    if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
-        raise UserError(
-            "trainer.check_val_every_n_epoch is above trainer.max_epochs, so that no checkpoint would be written: set 1"
-        )
+    every = cfg.trainer.check_val_every_n_epoch
+    if every is not None:  # null: validation goes by batches alone (trainer.val_check_interval)
+        _whole(cfg, "trainer.check_val_every_n_epoch", 1)
+        if cfg.trainer.max_epochs % every:
+            raise UserError(
+                f"trainer.max_epochs={cfg.trainer.max_epochs} is no multiple of trainer.check_val_every_n_epoch="
+                f"{every}, so that the last epoch could not be the best: set trainer.check_val_every_n_epoch=1"
+            )
     _choice(cfg, "finetune.mode", ["full", "head", "last_stages", "gradual"])
     if cfg.trainer.strategy == "fsdp":
         _check_sharding(cfg)
     if cfg.finetune.mode == "gradual":
         _whole(cfg, "finetune.epochs_per_stage", 1)
     if cfg.finetune.mode == "last_stages":
+        _whole(cfg, "finetune.stages", 0)
         _positive(cfg, "finetune.keep_gb", or_zero=True)
     _choice(cfg, "loss.class_weights", [None, "balanced"])
     if cfg.refit is not None:

@@ -2,8 +2,8 @@
 
 The features of a backbone, or the maps of its first stages (see frozen). They are stored under a fingerprint of
 everything that they depend on: the frozen part's weights and architecture, the preprocessing, the augmentation's draws,
-the pictures' content and the precision. A change of any of these makes new ones; another learning rate, loss or number
-of epochs does not.
+the pictures' content, the kind of device and the precision. A change of any of these makes new ones; another learning
+rate, loss or number of epochs does not.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from sports_lightning.data.index import Index
 from sports_lightning.data.store import cache_dir_of, fingerprint, library_versions, stored
 from sports_lightning.frozen import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.inference import compute_logits, evaluation_pictures, run_over
+from sports_lightning.numerics import device_of
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,9 @@ class FeatureStore:
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
         """(n, …) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
-        way = [self.inference[key] for key in ("precision", "accelerator", "compile", "mirror")]
-        key = fingerprint([*self.facts, *way, augment, list(digests)])
+        way = [self.inference[key] for key in ("precision", "compile", "mirror")]
+        device = device_of(self.inference.accelerator)  # another kind rounds otherwise
+        key = fingerprint([*self.facts, *way, device, augment, list(digests)])
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s pictures", self.part.name, f"{len(digests):,}")

@@ -1,7 +1,6 @@
 """What a picture looks like at a glance: a small grey version, size and mode. Enough to find it again elsewhere."""
 
 import io
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from sports_lightning.data.ahead import map_ahead
+from sports_lightning.data.ahead import map_ahead, usable_cores
 from sports_lightning.data.ledger import read_file
 from sports_lightning.data.modes import to_rgb
 
@@ -47,7 +46,7 @@ def look_at(root: Path, paths: list[str]) -> Looks:
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
     seen = tqdm(
-        map_ahead(lambda path: _look(root / path), paths, os.cpu_count() or 1),
+        map_ahead(lambda path: _look(root / path), paths, usable_cores()),
         "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     for i, look in enumerate(seen):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -41,8 +42,8 @@ def enough_memory(batch_size: int) -> Iterator[None]:
         raise UserError(f"out of memory with data.batch_size={batch_size}: {smaller}") from error
 
 
-def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str) -> int:
-    """The largest power of two, up to 256, of which a training step fits into memory.
+def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str, devices: int) -> int:
+    """The largest power of two, up to 256, of which a training step fits into memory; so much of it as devices share.
 
     On an NVIDIA GPU by trying. Elsewhere, where too much would end the process, by what a step on 8 pictures keeps for
     its backward pass.
@@ -51,6 +52,7 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
         module: what is to be trained; its weights stay as they are.
         precision: Lightning's name.
         accelerator: `trainer.accelerator`, Lightning's name.
+        devices: over which the batch is to divide.
     """
     if _BATCH_SIZE in os.environ:
         return int(os.environ[_BATCH_SIZE])
@@ -65,6 +67,7 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     else:
         while 2 * size <= _MOST and _fits(module, precision, device, 2 * size):
             size *= 2
+    size = max(size // devices, 1) * devices
     log.info("data.batch_size=auto: %d pictures", size)
     os.environ[_BATCH_SIZE] = str(size)
     return size
@@ -98,18 +101,31 @@ def check_room(module: ClassifierModule, folder: Path, averages: bool) -> None:
         )
 
 
-def _free_memory() -> int:
+def _free_memory() -> float:
     """Bytes, within what a container or a batch system allows."""
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except ValueError as error:
         raise UserError("data.batch_size=auto can't tell how much memory is free here: set a number") from error
-    group = Path("/sys/fs/cgroup")
+    return min(free, *map(_left_to, _control_groups()))
+
+
+def _control_groups() -> list[Path]:
+    """Linux's control group of this process and those that it is in (version 2)."""
     try:
-        allowed = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
+    except OSError:
+        own = ""
+    path = Path("/", own)
+    return [Path(f"/sys/fs/cgroup{group}") for group in (path, *path.parents)]
+
+
+def _left_to(group: Path) -> float:
+    """Bytes."""
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):  # no such limit
-        return free
-    return min(free, allowed)
+        return math.inf
 
 
 def _bytes_of_a_step(module: ClassifierModule, precision: str) -> tuple[int, int]:

@@ -55,12 +55,18 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
         module: what is to be trained; it is left as it is.
         cache_dir: `data.cache_dir`, where the outcome of a trial is kept for this machine and model.
     """
+    device = device_of(accelerator)
+    numerics = _choose(precision, device, module, cache_dir)
+    if device == "cuda" and numerics.precision == "bf16-mixed":  # chosen, asked for, or that of a run that goes on
+        torch.set_float32_matmul_precision("high")
+    return numerics
+
+
+def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> Numerics:
     if precision != "auto":
         return Numerics(precision, "asked for", {})
-    device = device_of(accelerator)
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            torch.set_float32_matmul_precision("high")
             return Numerics("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
         return Numerics("32-true", "this GPU has no bfloat16", {})
     if device != "cpu":

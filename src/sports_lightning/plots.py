@@ -17,6 +17,8 @@ from sports_lightning.run_folder import curve, write_bytes
 
 rcParams["text.parse_math"] = False  # a class may be called anything, $ too
 
+_MOST_NAMED = 200  # classes of a confusion matrix
+
 # Of a grid, in pixels.
 _GRID_DPI = 110
 _SIDE, _MARGIN, _TITLE = 220, 5, 50
@@ -41,7 +43,9 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
-    """Draw shares of each label's pictures, with the counts written in; readable at 100 classes.
+    """Draw shares of each label's pictures; up to 200 classes with their names and the counts written in.
+
+    With more of them it is a square of a fixed size, and the tables have the rest.
 
     Args:
         confusion: (classes, classes) counts; rows are labels, columns predictions.
@@ -49,16 +53,23 @@ def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
         path: PNG to write.
     """
     counts = confusion.numpy()
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(5.0, 0.24 * len(classes) + 2.5)
+    share = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    is_named = len(classes) <= _MOST_NAMED
+    side = max(5.0, 0.24 * min(len(classes), _MOST_NAMED) + 2.5)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes: Axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    if is_named:
+        _name_classes(axes, counts, share, classes)
+    _write(figure, path, 100)
+
+
+def _name_classes(axes: Axes, counts: np.ndarray, share: np.ndarray, classes: list[str]) -> None:
     size = 9 if len(classes) <= 20 else 7.5
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
     axes.set_yticks(range(len(classes)), classes, fontsize=size)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("label")
     axes.set_xticks(np.arange(len(classes)) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(classes)) - 0.5, minor=True)
     axes.grid(which="minor", color="#ddd", linewidth=0.5)
@@ -68,7 +79,6 @@ def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
             column, row, counts[row, column], ha="center", va="center", fontsize=size,
             color="white" if share[row, column] > 0.5 else "black",
         )  # fmt: skip
-    _write(figure, path, 100)
 
 
 def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:

@@ -65,8 +65,8 @@ def write_results(cfg: DictConfig, run: FittedRun, seen: Survey | None, facts: d
     evaluations[predicted].write(folder)
     plots.curves(epochs, folder / "curves.png")
     write_record(facts, run.index, folder)
-    write_json(folder / "metrics.json", figures)  # the last one that counts: a run that has it is finished
     write_report(cfg, run, folder, classifier, seen, evaluations[predicted], figures, facts, epochs)
+    write_json(folder / "metrics.json", figures)  # the last file: a run that has it is finished
     for logger in run.loggers:
         log_results(logger, cfg, folder, evaluations[predicted], figures, facts)
         logger.finalize("success")

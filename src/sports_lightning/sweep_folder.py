@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.command_lines import given, quoted
+from sports_lightning.command_lines import config_dirs, given, quoted
 from sports_lightning.errors import UserError
 from sports_lightning.resume import begun_in, check_alone
 from sports_lightning.targets import distrust_working_folder
@@ -81,7 +81,7 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
         written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
         hydra_cfg = written["hydra"]
         of_hydra, of_task = (list(map(str, hydra_cfg["overrides"][name])) for name in ("hydra", "task"))
-        sources = [str(s["path"]) for s in hydra_cfg["runtime"]["config_sources"] if s["provider"] == "command-line"]
+        sources = config_dirs(hydra_cfg)
         cwd, command = Path(hydra_cfg["runtime"]["cwd"]), hydra_cfg["job"]["config_name"]
     except Exception as error:  # whatever a torn or foreign file leads the parser into
         raise UserError(f"{folder / MULTIRUN} can't be read: {' '.join(str(error).split())[:200]}") from error
@@ -97,7 +97,7 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
     os.chdir(cwd)
     going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quoted(str(folder))}"]
-    return ResumedSweep(folder, [*(f"--config-dir={path}" for path in sources), *going_on], is_trusted, kept)
+    return ResumedSweep(folder, [*sources, *going_on], is_trusted, kept)
 
 
 def _check_not_moved(folder: Path, source: str) -> None:
@@ -115,7 +115,7 @@ def _check_harmless(of_hydra: list[str], of_task: list[str], sources: list[str],
     """
     remedy = "add trust=true if you know where the folder comes from"
     if sources:
-        raise UserError(f"{source} uses the configs in {sources[0]}: {remedy}")
+        raise UserError(f"{source} uses {sources[0]}: {remedy}")
     for override in of_hydra:
         if not _HARMLESS.fullmatch(override):
             raise UserError(f"{source} sets {override}, which could run anything: {remedy}")

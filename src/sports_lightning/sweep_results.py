@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sports_lightning.command_lines import command_line
+from sports_lightning.command_lines import command_line, config_dirs
 from sports_lightning.run_folder import PRUNED, is_finished, write_csv
 
 _SHOWN = 20  # jobs, in the terminal; sweep.csv has all
@@ -35,8 +35,11 @@ class JobResult:
 
 def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
     """{run folder: command line} of the jobs of a sweep."""
-    files = sorted(sweep_folder.glob("*/.hydra/overrides.yaml"))
-    return {file.parents[1]: list(map(str, OmegaConf.load(file))) for file in files}
+    found = {}
+    for file in sorted(sweep_folder.glob("*/.hydra/overrides.yaml")):
+        hydra_cfg = OmegaConf.load(file.with_name("hydra.yaml"))
+        found[file.parents[1]] = [*config_dirs(hydra_cfg.hydra), *map(str, OmegaConf.load(file))]
+    return found
 
 
 def read_results(sweep_folder: Path) -> list[JobResult]:

@@ -121,10 +121,6 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if point:
         numerics = replace(numerics, why="as before the interruption")
     cfg.trainer.precision = numerics.precision
-    if cfg.data.batch_size == "auto":
-        if has_peers():
-            raise UserError("data.batch_size=auto is one machine's choice: with torchrun or srun set a number")
-        cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator)
     callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
     best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
     last = next((c for c in callbacks if isinstance(c, LastCheckpoint)), None)
@@ -151,8 +147,14 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     order_varies = is_ddp and trainer.world_size > 2
     if order_varies and strategy == "auto":
         trainer, order_varies = build_trainer("ddp_find_unused_parameters_true"), False
-    if cfg.data.batch_size % trainer.world_size:
-        raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {trainer.world_size} devices")
+    devices = trainer.world_size
+    if cfg.data.batch_size == "auto":
+        if has_peers():
+            raise UserError("data.batch_size=auto is one machine's choice: with torchrun or srun set a number")
+        cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator, devices)
+    if cfg.data.batch_size % devices:
+        remedy = f"set data.batch_size={max(1, cfg.data.batch_size // devices) * devices}"
+        raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {devices} devices: {remedy}")
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
     last.facts = {

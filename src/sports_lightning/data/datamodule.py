@@ -1,6 +1,5 @@
 """Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
 
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.augment import EpochTransform, build_mix
+from sports_lightning.data.ahead import usable_cores
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
 from sports_lightning.data.index import Index
 from sports_lightning.data.pictures import Pictures, open_pictures
@@ -108,7 +108,7 @@ def count_workers(num_workers: int | Literal["auto"], device: str, devices: int 
     """
     if num_workers != "auto":
         return num_workers
-    return 0 if device == "cpu" else min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // devices))
+    return 0 if device == "cpu" else min(_MOST_WORKERS, max(1, usable_cores() // devices))
 
 
 def build_loader(

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from sports_lightning.data.ahead import map_ahead
+from sports_lightning.data.ahead import map_ahead, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
         return _read(root / paths[i])
 
     found = tqdm(  # shown only where it takes longer than a second or two
-        map_ahead(read, new, os.cpu_count() or 1),
+        map_ahead(read, new, usable_cores()),
         "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     for i, entry in zip(new, found, strict=True):

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sports_lightning.data.ahead import map_ahead
+from sports_lightning.data.ahead import map_ahead, usable_cores
 from sports_lightning.data.images import decode
 from sports_lightning.data.index import Split
 from sports_lightning.data.store import fingerprint, library_versions, stored
 from sports_lightning.errors import UserError
+from sports_lightning.locks import lock
 
 _SHARED_MEMORY = Path("/dev/shm")
 _RAM = "SPORTS_LIGHTNING_RAM"
+_ALIVE = ".lock"  # is held for as long as the run lasts
 
 
 class PictureFiles:
@@ -106,9 +108,21 @@ def _ram() -> Path:
     The other processes of a distributed run are its children and find the name in their environment.
     """
     if _RAM not in os.environ:
-        os.environ[_RAM] = str(_SHARED_MEMORY / f"sports_lightning-{os.getpid()}")
+        _forget_the_dead()
+        folder = _SHARED_MEMORY / f"sports_lightning-{os.getpid()}"
+        folder.mkdir(exist_ok=True)
+        lock(folder / _ALIVE)
+        os.environ[_RAM] = str(folder)
         atexit.register(_forget, os.environ[_RAM], os.getpid())
     return Path(os.environ[_RAM])
+
+
+def _forget_the_dead() -> None:
+    """Remove what runs of this user have left that were killed."""
+    for folder in _SHARED_MEMORY.glob("sports_lightning-*"):
+        if folder.stat().st_uid == os.getuid() and (held := lock(folder / _ALIVE)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 def _forget(folder: str, owner: int) -> None:
@@ -121,7 +135,7 @@ def _decode_all(files: PictureFiles, count: int, folder: Path) -> None:
     offset = 0
     progress = tqdm(total=count, desc="decoding", unit="img", delay=2, leave=False, disable=None)
     with progress, (folder / "pixels").open("wb") as file:
-        for i, picture in enumerate(map_ahead(files, range(count), os.cpu_count() or 1)):
+        for i, picture in enumerate(map_ahead(files, range(count), usable_cores())):
             pixels = picture.permute(1, 2, 0).contiguous().numpy()
             places[i] = offset, *pixels.shape[:2]
             offset += file.write(pixels.tobytes())
