@@ -18,8 +18,8 @@ from PIL import Image
 from scipy.fft import dctn, idctn
 
 from sports_lightning.data.index import list_pictures
-from sports_lightning.duplicates import find_pairs
-from sports_lightning.looks import SIDE, look_at
+from sports_lightning.inspection.duplicates import find_pairs
+from sports_lightning.inspection.looks import SIDE, look_at
 
 
 def cropped(pixels: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from sports_lightning.data.index import list_pictures
-from sports_lightning.duplicates import find_pairs
-from sports_lightning.looks import look_at
+from sports_lightning.inspection.duplicates import find_pairs
+from sports_lightning.inspection.looks import look_at
 
 
 def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:

@@ -14,15 +14,15 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     check_audit(cfg)
     from sports_lightning.data.source import provide_data
     from sports_lightning.data.store import cache_dir_of
-    from sports_lightning.findings import find_all, print_findings, write_findings
-    from sports_lightning.survey import survey
+    from sports_lightning.inspection.findings import find_all, print_findings, write_findings
+    from sports_lightning.inspection.survey import survey
 
     root, cache_dir = provide_data(cfg.data), cache_dir_of(cfg.data)
     network, look_alikes = None, None
     if "model" in cfg:  # first, for a mistake in it should not take a look at all pictures to be known
         with quick_imports():
             from sports_lightning.classifier import build_classifier
-            from sports_lightning.look_alikes import find_look_alikes
+            from sports_lightning.inspection.look_alikes import find_look_alikes
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
         cache_dir.mkdir(parents=True, exist_ok=True)  # the features have to go there

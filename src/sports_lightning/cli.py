@@ -42,8 +42,8 @@ from sports_lightning.job import (
 )
 from sports_lightning.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.run_folder import make_lasting
-from sports_lightning.sweep import BASIC_LAUNCHER, EndOfSweep, Sweep, SweepJob
-from sports_lightning.sweep_folder import ResumedSweep, check_sweep_dir, resumed_sweep
+from sports_lightning.sweeps.folder import ResumedSweep, check_sweep_dir, resumed_sweep
+from sports_lightning.sweeps.jobs import BASIC_LAUNCHER, EndOfSweep, Sweep, SweepJob
 from sports_lightning.targets import check_targets
 
 # Warnings of libraries about their own insides or about choices that the config documents.
@@ -79,7 +79,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     command line or under HYDRA_FULL_ERROR=1. A signal that ends the command (see interruption) is one line too, and
     exit status 128 + its number.
 
-    The further processes of a distributed run, and each job of a sweep (`--job RUN_FOLDER`; see sweep), do not compose
+    The further processes of a distributed run, and each job of a sweep (`--job RUN_FOLDER`; see sweeps), do not compose
     again: they take the config that Hydra has written into the run folder (see job).
     """
     wants_traceback = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"

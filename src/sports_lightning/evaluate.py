@@ -17,9 +17,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.data.source import open_dataset
         from sports_lightning.data.store import cache_dir_of
         from sports_lightning.evaluation import evaluate_split, official_and_leak_free, print_figures
+        from sports_lightning.inspection.survey import find_leaks, survey
         from sports_lightning.record import record, write_record
         from sports_lightning.run_folder import write_json
-        from sports_lightning.survey import find_leaks, survey
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root

@@ -14,7 +14,7 @@ from sports_lightning.job import is_rank_zero
 from sports_lightning.network import why_unreachable
 from sports_lightning.pages import thumbnail
 from sports_lightning.run_folder import COSTS, FIGURES
-from sports_lightning.sweep_folder import own_sweep
+from sports_lightning.sweeps.folder import own_sweep
 
 if TYPE_CHECKING:
     import wandb

@@ -15,14 +15,14 @@ from sports_lightning.command_lines import quoted
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.index import Index
 from sports_lightning.evaluation import Evaluation
-from sports_lightning.findings import find_all, summary
 from sports_lightning.heatmaps import heatmaps
 from sports_lightning.inference import evaluation_pictures
+from sports_lightning.inspection.findings import find_all, summary
+from sports_lightning.inspection.survey import Survey
 from sports_lightning.intervals import METHODS, shown
 from sports_lightning.pages import chart, image_uri, thumbnail_uri, write_page
 from sports_lightning.preprocessing import Preprocessing
 from sports_lightning.run_folder import curve
-from sports_lightning.survey import Survey
 from sports_lightning.training import FittedRun
 
 _PICTURES = 24  # mistakes, and as many successes

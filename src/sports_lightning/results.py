@@ -16,12 +16,12 @@ from sports_lightning.cli import seconds_since_start
 from sports_lightning.data.store import cache_dir_of
 from sports_lightning.evaluation import Evaluation, evaluate_split, official_and_leak_free, print_figures
 from sports_lightning.inference import cost_of
+from sports_lightning.inspection.survey import Survey, find_leaks
 from sports_lightning.loggers import log_results
 from sports_lightning.record import write_record
 from sports_lightning.refit import refit_head
 from sports_lightning.report import write_report
 from sports_lightning.run_folder import FIGURES, read_csv, write_json
-from sports_lightning.survey import Survey, find_leaks
 from sports_lightning.training import FittedRun
 
 

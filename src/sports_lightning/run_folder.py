@@ -88,7 +88,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_over(folder: Path) -> bool:
-    """Whether nothing is left to do there: finished, or given up by a search (see pruning)."""
+    """Whether nothing is left to do there: finished, or given up by a search (see sweeps)."""
     return is_finished(folder) or (folder / PRUNED).exists()
 
 

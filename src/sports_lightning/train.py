@@ -20,7 +20,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume_from = last if cfg.resume and last.exists() else None
     from sports_lightning.data.source import open_dataset
     from sports_lightning.data.store import cache_dir_of
-    from sports_lightning.survey import survey
+    from sports_lightning.inspection.survey import survey
 
     index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
     seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit and is_rank_zero() else None

@@ -35,11 +35,11 @@ from sports_lightning.memory import check_room, choose_batch_size, enough_memory
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
-from sports_lightning.pruning import reports_to_search
 from sports_lightning.record import as_written
 from sports_lightning.refit import check_head
 from sports_lightning.resume import settings
 from sports_lightning.sharding import ShardedModule, sharding_strategy
+from sports_lightning.sweeps.pruning import reports_to_search
 
 log = logging.getLogger(__name__)
 

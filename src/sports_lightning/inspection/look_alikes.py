@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 
 from sports_lightning.classifier import Classifier
 from sports_lightning.data.index import Split
-from sports_lightning.duplicates import Pair, first_of_each
 from sports_lightning.features import FeatureStore
 from sports_lightning.frozen import FrozenBackbone
 from sports_lightning.inference import evaluation_pictures
-from sports_lightning.neighbours import find_alike, unit
-from sports_lightning.survey import Survey
+from sports_lightning.inspection.duplicates import Pair, first_of_each
+from sports_lightning.inspection.neighbours import find_alike, unit
+from sports_lightning.inspection.survey import Survey
 
 _ALIKE = 0.85  # cosine between two pictures' features, the mean of all taken off; chosen by eye on 100 Sports
 _TABLES = 64

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dctn
 
-from sports_lightning.looks import SIDE
-from sports_lightning.neighbours import find_alike, unit
+from sports_lightning.inspection.looks import SIDE
+from sports_lightning.inspection.neighbours import find_alike, unit
 
 VERSION = 2  # of what is found: raise it with any change below
 
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
     mirrored: bool
 
 
-def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pair]:
+def find_pairs(small: np.ndarray, digests: list[str]) -> list[Pair]:
     """Pairs of pictures that are the same, by position.
 
     Of several byte-identical files each makes a pair with the first one, and that one alone stands for them otherwise.
@@ -63,7 +63,6 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
     Args:
         small: (n, 32, 32) uint8, see looks.
         digests: (n,) of the content; "" for a file that can't be read, which is not compared.
-        seed: of the hyperplanes.
     """
     first = first_of_each(digests)
     pairs = [Pair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
@@ -71,7 +70,7 @@ def find_pairs(small: np.ndarray, digests: list[str], seed: int = 0) -> list[Pai
     distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
     pixels = small[distinct]
     if len(distinct) > 1:
-        candidates, mirrored = _candidates(pixels, np.random.default_rng(seed))
+        candidates, mirrored = _candidates(pixels, np.random.default_rng(0))
         for closeness, spans in ((_CLOSE, _SPANS), (_SAME, _CLOSE_SPANS)):
             similarity = _compare(pixels, candidates, mirrored, spans)
             enough = similarity >= closeness

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 
 from sports_lightning.errors import Pruned
 from sports_lightning.run_folder import FIGURES, PRUNED, write_json
-from sports_lightning.sweep_folder import own_sweep
+from sports_lightning.sweeps.folder import own_sweep
 
 
 class ReportToSearch(Callback):
@@ -39,7 +39,7 @@ class ReportToSearch(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the trial, in one process."""
         if trainer.is_global_zero:
-            from sports_lightning.search import open_trial
+            from sports_lightning.sweeps.search import open_trial
 
             self.trial = open_trial(self.settings, self.sweep, self.number)
 

@@ -21,7 +21,7 @@ from sports_lightning.interruption import EXIT_STATUSES
 from sports_lightning.locks import lock
 from sports_lightning.resume import is_free
 from sports_lightning.run_folder import PRUNED, is_finished, is_over
-from sports_lightning.sweep import SweepJob
+from sports_lightning.sweeps.jobs import SweepJob
 
 
 class Trials:

@@ -13,9 +13,9 @@ from pathlib import Path
 from sports_lightning.data.index import SPLIT_FOLDERS, check_root, list_classes, split_fingerprint
 from sports_lightning.data.ledger import examine
 from sports_lightning.data.store import fingerprint, library_versions, stored
-from sports_lightning.duplicates import VERSION, Pair, find_pairs
 from sports_lightning.errors import UserError
-from sports_lightning.looks import Looks, look_at
+from sports_lightning.inspection.duplicates import VERSION, Pair, find_pairs
+from sports_lightning.inspection.looks import Looks, look_at
 
 
 @dataclass(frozen=True)

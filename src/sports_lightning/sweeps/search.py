@@ -25,10 +25,10 @@ from sports_lightning.config import check_search
 from sports_lightning.errors import UserError
 from sports_lightning.record import differences
 from sports_lightning.run_folder import COSTS, FIGURES, write_text
-from sports_lightning.search_plots import write_plots
-from sports_lightning.sweep import SweepJob, wait_for_one
-from sports_lightning.sweep_folder import MULTIRUN
-from sports_lightning.trials import Trials
+from sports_lightning.sweeps.folder import MULTIRUN
+from sports_lightning.sweeps.jobs import SweepJob, wait_for_one
+from sports_lightning.sweeps.plots import write_plots
+from sports_lightning.sweeps.trials import Trials
 
 _TIMES = ("latency_ms", "images_per_second", "seconds")
 

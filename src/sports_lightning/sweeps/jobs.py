@@ -22,8 +22,8 @@ from sports_lightning.errors import UserError
 from sports_lightning.interruption import Interrupted
 from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.run_folder import is_over, make_lasting, write_bytes
-from sports_lightning.sweep_folder import MULTIRUN, SWEEP
-from sports_lightning.sweep_results import job_folders, write_table
+from sports_lightning.sweeps.folder import MULTIRUN, SWEEP
+from sports_lightning.sweeps.results import job_folders, write_table
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sports_lightning.data.index import SPLIT_FOLDERS
-from sports_lightning.duplicates import Pair
+from sports_lightning.inspection.duplicates import Pair
+from sports_lightning.inspection.survey import Survey
 from sports_lightning.pages import thumbnail_uri, write_page
 from sports_lightning.run_folder import write_csv, write_json
-from sports_lightning.survey import Survey
 
 TINY = 64  # pixels on the shorter side; less is little for any model
 _SHOWN_PAIRS = 300  # with pictures, in audit.html
