@@ -1,6 +1,5 @@
 """Index, decoding, order and augmentation."""
 
-import os
 import random
 import re
 import subprocess
@@ -20,6 +19,7 @@ from torchvision.transforms import v2
 
 from conftest import composed
 from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
+from sports_lightning.data import datamodule
 from sports_lightning.data.ahead import map_ahead
 from sports_lightning.data.datamodule import count_workers
 from sports_lightning.data.dataset import TrainingPictures, seed_draws
@@ -276,7 +276,7 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
 
 
 def test_loading_processes_are_for_devices_that_leave_cores_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 24)
+    monkeypatch.setattr(datamodule, "usable_cores", lambda: 24)
     assert count_workers("auto", "cpu") == 0
     assert [count_workers("auto", "cuda", devices) for devices in (1, 4, 48)] == [8, 6, 1]
     assert count_workers(3, "cpu") == count_workers(3, "cuda", 4) == 3

@@ -72,9 +72,9 @@ def test_what_is_printed_runs_with_configs_of_ones_own_too(few: Path, tmp_path: 
     (best,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
     python, _, module, *arguments = shlex.split(best.partition(": ")[2])
     assert (python, module) == ("python", "sports_lightning.train")
-    command("train", *arguments, "hydra.run.dir=alone", cwd=tmp_path)
-    facts = json.loads((tmp_path / "alone/run.json").read_text())
-    assert facts["command"] == shlex.join(["python", "-m", module, *arguments, "hydra.run.dir=alone"])
+    printed = command("train", *arguments, cwd=tmp_path).stdout
+    facts = json.loads(Path(printed.splitlines()[-1], "run.json").read_text())
+    assert facts["command"] == shlex.join(["python", "-m", module, *arguments])
 
 
 def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:
