@@ -15,6 +15,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from commands import Command, kill_all
@@ -24,6 +25,10 @@ from sports_lightning.data.sample import draw_sample
 InProcess = Callable[..., tuple[int, str]]
 
 FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+
+# How long an example takes is no matter of a test's: on a busy machine any may take longer.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Whatever hangs and is ended with SIGABRT says where it was.
 os.environ["PYTHONFAULTHANDLER"] = "1"
