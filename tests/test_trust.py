@@ -40,7 +40,7 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
     return evaluation_of(logits, labels.tolist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(evaluations())
 def test_figures_equal_the_libraries(evaluation: Evaluation) -> None:
     figures = evaluation.figures()
@@ -74,7 +74,7 @@ def test_wilson_equals_statsmodels(count: int, data: st.DataObject) -> None:
     assert wilson(successes, count) == pytest.approx(proportion_confint(successes, count, method="wilson"), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(evaluations())
 def test_intervals_of_classes_equal_statsmodels(evaluation: Evaluation) -> None:
     labels, predicted = np.array(evaluation.split.labels), evaluation.predicted.numpy()

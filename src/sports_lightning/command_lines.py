@@ -16,6 +16,8 @@ _OPTIONS_WITH_VALUE = (
 
 def quoted(text: str) -> str:
     """`text` as a value that Hydra's override grammar takes as it is."""
+    if re.fullmatch(r"/[A-Za-z0-9_./-]+", text):  # a plain path
+        return text
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 

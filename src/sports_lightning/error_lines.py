@@ -24,7 +24,10 @@ def one_line(error: Exception, config_name: str) -> str | None:
         return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
-        return text + _suggestion(text, config_name)
+        suggestion = _suggestion(text, config_name)
+        if suggestion.startswith(" Did you mean"):  # which is likelier than a new key
+            text = text.partition(" To append to your config")[0]
+        return text + suggestion
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's
         return f"{error}: name one of the group's choices (see --help), or leave the group out of the command"
     if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
