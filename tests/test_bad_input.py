@@ -42,7 +42,7 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["optimizer.lrr=1"], ["optimizer.lrr", "Did you mean optimizer.lr?"]),
+        (["optimizer.lrr=1"], ["'optimizer.lrr'. Did you mean optimizer.lr?"]),
         (["debug=null"], ["Got NoneType", "name one of the group's choices"]),
         (["optimizer=sdg"], ["optimizer/sdg", "Did you mean optimizer=sgd?"]),
         (["optimizer.arguments={eps: 1}"], ["+optimizer.arguments.KEY=VALUE"]),
