@@ -112,11 +112,12 @@ def sample(shared: Path) -> Path:
 def few(sample: Path, shared: Path) -> Path:
     """24 / 5 / 5 pictures a class of the sample, for runs of which nobody asks how much they learn."""
     with FileLock(shared / "few.lock"):
-        for split, count in {} if (shared / "few").exists() else {"train": 24, "valid": 5, "test": 5}.items():
-            for of_class in (sample / split).iterdir():
-                (folder := shared / "few" / split / of_class.name).mkdir(parents=True)
-                for picture in sorted(of_class.iterdir())[:count]:
-                    (folder / picture.name).hardlink_to(picture)
+        if not (shared / "few").exists():
+            for split, count in {"train": 24, "valid": 5, "test": 5}.items():
+                for of_class in (sample / split).iterdir():
+                    (folder := shared / "few" / split / of_class.name).mkdir(parents=True)
+                    for picture in sorted(of_class.iterdir())[:count]:
+                        (folder / picture.name).hardlink_to(picture)
     return shared / "few"
 
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
-from sports_lightning.command_lines import config_dirs, gather
+from sports_lightning.command_lines import arguments_of, gather
 from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
 from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
@@ -129,8 +129,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                     check_sweep(cfg)
                 if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
-                arguments = [*config_dirs(hydra_cfg), *hydra_cfg.overrides.task]
-                return sweep.run(folder, Path(hydra_cfg.sweep.dir), arguments, settings)
+                return sweep.run(folder, Path(hydra_cfg.sweep.dir), arguments_of(hydra_cfg), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
                 if interrupted != folder:
                     _remove_if_nothing_was_written(folder)

@@ -27,6 +27,11 @@ def config_dirs(hydra_cfg: Any) -> list[str]:
     return [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
 
 
+def arguments_of(hydra_cfg: Any) -> list[str]:
+    """The command line from which this config has been composed, but for Hydra's own keys."""
+    return [*config_dirs(hydra_cfg), *map(str, hydra_cfg["overrides"]["task"])]
+
+
 def command_line(command: str, overrides: list[str]) -> str:
     """What runs one job of a sweep alone; its command line may begin with options."""
     once = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []

@@ -67,10 +67,15 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     else:
         while 2 * size <= _MOST and _fits(module, precision, device, 2 * size):
             size *= 2
-    size = max(size // devices, 1) * devices
+    size = evenly_shared(size, devices)
     log.info("data.batch_size=auto: %d pictures", size)
     os.environ[_BATCH_SIZE] = str(size)
     return size
+
+
+def evenly_shared(batch_size: int, devices: int) -> int:
+    """The largest batch up to `batch_size` that divides over so many devices; of one picture each at least."""
+    return max(batch_size // devices, 1) * devices
 
 
 def forget_batch_size() -> None:

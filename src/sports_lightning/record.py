@@ -19,7 +19,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sports_lightning.command_lines import config_dirs
+from sports_lightning.command_lines import arguments_of
 from sports_lightning.data.index import Index
 from sports_lightning.data.store import fingerprint, library_versions
 from sports_lightning.run_folder import write_bytes, write_json, write_text
@@ -32,9 +32,7 @@ def record(cfg: DictConfig, index: Index) -> dict[str, Any]:
     hydra_cfg = HydraConfig.get()
     git = _git_state()
     return {
-        "command": shlex.join(
-            ["python", "-m", hydra_cfg.help.app_name, *config_dirs(hydra_cfg), *hydra_cfg.overrides.task]
-        ),
+        "command": shlex.join(["python", "-m", hydra_cfg.help.app_name, *arguments_of(hydra_cfg)]),
         "seed": cfg.get("seed"),
         "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
         "packages": _packages(),

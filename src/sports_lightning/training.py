@@ -31,7 +31,7 @@ from sports_lightning.job import has_peers
 from sports_lightning.last_checkpoint import LastCheckpoint, check_unchanged, read_resume_point
 from sports_lightning.loggers import log_settings
 from sports_lightning.losses import loss_function
-from sports_lightning.memory import check_room, choose_batch_size, enough_memory, forget_batch_size
+from sports_lightning.memory import check_room, choose_batch_size, enough_memory, evenly_shared, forget_batch_size
 from sports_lightning.module import ClassifierModule
 from sports_lightning.numerics import Numerics, choose_numerics, require_compiler
 from sports_lightning.preprocessing import Preprocessing
@@ -152,17 +152,17 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         if has_peers():
             raise UserError("data.batch_size=auto is one machine's choice: with torchrun or srun set a number")
         cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator, devices)
-    if cfg.data.batch_size % devices:
-        remedy = f"set data.batch_size={max(1, cfg.data.batch_size // devices) * devices}"
+    if (shared := evenly_shared(cfg.data.batch_size, devices)) != cfg.data.batch_size:
+        remedy = f"set data.batch_size={shared}"
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {devices} devices: {remedy}")
-    if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
+    if cfg.finetune.mode == "gradual" and devices > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
     last.facts = {
         **as_written(facts),
         "settings": asked_for,
         "precision": numerics.precision,
         "batch_size": cfg.data.batch_size,
-        "processes": trainer.world_size,
+        "processes": devices,
     }
     if point and trainer.is_global_zero:
         check_unchanged(point, last.facts)

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -120,9 +121,10 @@ def _ram() -> Path:
 def _forget_the_dead() -> None:
     """Remove what runs of this user have left that were killed."""
     for folder in _SHARED_MEMORY.glob("sports_lightning-*"):
-        if folder.stat().st_uid == os.getuid() and (held := lock(folder / _ALIVE)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
+        with suppress(FileNotFoundError):  # a run that has ended meanwhile has removed it
+            if folder.stat().st_uid == os.getuid() and (held := lock(folder / _ALIVE)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
 
 
 def _forget(folder: str, owner: int) -> None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from sports_lightning.command_lines import command_line, config_dirs
 from sports_lightning.run_folder import PRUNED, is_finished, write_csv
+from sports_lightning.sweeps.folder import MULTIRUN
 
 _SHOWN = 20  # jobs, in the terminal; sweep.csv has all
 
@@ -35,11 +36,11 @@ class JobResult:
 
 def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
     """{run folder: command line} of the jobs of a sweep."""
-    found = {}
-    for file in sorted(sweep_folder.glob("*/.hydra/overrides.yaml")):
-        hydra_cfg = OmegaConf.load(file.with_name("hydra.yaml"))
-        found[file.parents[1]] = [*config_dirs(hydra_cfg.hydra), *map(str, OmegaConf.load(file))]
-    return found
+    files = sorted(sweep_folder.glob("*/.hydra/overrides.yaml"))
+    if not files:
+        return {}
+    of_all = config_dirs(OmegaConf.load(sweep_folder / MULTIRUN).hydra)
+    return {file.parents[1]: [*of_all, *map(str, OmegaConf.load(file))] for file in files}
 
 
 def read_results(sweep_folder: Path) -> list[JobResult]:
