@@ -13,12 +13,16 @@ import statistics
 import time
 from pathlib import Path
 
+from sports_lightning.c_libraries import tune_c_libraries
+
+tune_c_libraries()  # before torch is imported, as every command does
+
+# ruff: noqa: E402
 import torch
 from hydra import compose, initialize_config_dir
 
 from sports_lightning import CONF_DIR
 from sports_lightning.classifier import build_classifier
-from sports_lightning.cli import tune_malloc
 from sports_lightning.data.index import Split
 from sports_lightning.folding import folded
 from sports_lightning.inference import compute_logits
@@ -31,7 +35,6 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    tune_malloc()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     files = sorted(str(path.relative_to(options.root)) for path in options.root.rglob("*.jpg"))
     files = random.Random(0).sample(files, options.pictures)

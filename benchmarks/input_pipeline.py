@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from plain_loop import TRANSFORM
 from sports_lightning import CONF_DIR
 from sports_lightning.augment import EpochTransform
-from sports_lightning.cli import tune_malloc
+from sports_lightning.c_libraries import tune_c_libraries
 from sports_lightning.data.dataset import TrainingPictures
 from sports_lightning.data.index import Split
 from sports_lightning.data.ledger import examine
@@ -51,7 +51,7 @@ class Passes(Dataset[float]):
 
 
 def main() -> None:
-    tune_malloc()  # as every command of ours does; the other side gains by it, too
+    tune_c_libraries()  # as every command of ours does; the other side gains by it, too
     root = Path(sys.argv[1])
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(500, len(paths)))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -234,3 +235,18 @@ def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Pa
     assert f"python -m sports_lightning.{name} " in printed
     assert printed.strip().endswith("False")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_idle_threads_sleep_unless_the_environment_says_otherwise(said: dict[str, str], spins: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from sports_lightning.c_libraries import tune_c_libraries\n"
+        "tune_c_libraries()\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | said
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == [spins, "False"]

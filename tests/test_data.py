@@ -1,5 +1,6 @@
 """Index, decoding, order and augmentation."""
 
+import multiprocessing
 import random
 import re
 import subprocess
@@ -134,6 +135,17 @@ def test_threads_keep_the_order_run_a_little_ahead_and_hand_on_errors(threads: i
     assert len(taken) < 110
     with pytest.raises(ZeroDivisionError):
         list(results)
+
+
+def test_threads_are_started_anew_in_a_forked_process() -> None:
+    doubled = [2 * i for i in range(20)]
+    assert list(map_ahead(lambda i: 2 * i, range(20), threads=2)) == doubled
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(_doubled_in_threads, [20]).get(timeout=30) == doubled
+
+
+def _doubled_in_threads(count: int) -> list[int]:
+    return list(map_ahead(lambda i: 2 * i, range(count), threads=2))
 
 
 def test_unreadable_files_are_found_with_their_reason(

@@ -3,7 +3,6 @@
 No torch in here: `--help` and `--cfg job` must answer at once.
 """
 
-import ctypes
 import logging
 import os
 import shutil
@@ -13,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from string import Template
 
@@ -25,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
+from sports_lightning.c_libraries import tune_c_libraries
 from sports_lightning.command_lines import arguments_of, gather
 from sports_lightning.config import check_sweep
 from sports_lightning.error_lines import one_line
@@ -87,7 +86,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
     if not wants_traceback:  # torch's C++ warns of what training asks it for on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    tune_malloc()
+    tune_c_libraries()
     for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     listen()
@@ -240,25 +239,6 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
 def _way_on(folder: Path) -> str:
     command = resume_command(folder)
     return f"; to go on: {command}" if command else ""
-
-
-@cache  # what is to be done at a fork can't be taken back, and would pile up
-def tune_malloc() -> None:
-    """Let glibc keep large blocks that are freed, instead of asking the system for zeroed pages at every step.
-
-    It hands them back before a fork. What it brings is in docs/RESULTS.md. Other C libraries have no such switches, and
-    do without.
-    """
-    mmap_max, trim_threshold = -4, -1  # malloc.h
-    try:
-        libc = ctypes.CDLL(None)
-        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    # A data worker is a copy of this process: whatever it shares is copied, page by page, once it is used again here.
-    os.register_at_fork(before=lambda: malloc_trim(0))
 
 
 def _help(config_name: str, overrides: list[str]) -> str:

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -22,11 +23,21 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
     if threads == 1:
         yield from map(function, items)
         return
+    pool = _pool(threads, os.getpid())
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > _AHEAD * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept, for starting threads takes as long as decoding a picture; a forked process has none of its parent's."""
+    return ThreadPoolExecutor(threads)

@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from sports_lightning.data.ahead import map_ahead
 from sports_lightning.data.pictures import Pictures
 
 Transform = Callable[[Tensor], Tensor]
@@ -45,8 +46,11 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """A batch, as torch's loaders ask for it."""
-        images = map(self.transform, self.pictures.many(indices))
+        images = map_ahead(self._image, indices, torch.get_num_threads())
         return [(image, int(self.labels[i])) for image, i in zip(images, indices, strict=True)]
+
+    def _image(self, index: int) -> Tensor:
+        return self.transform(self.pictures(index))
 
 
 class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
