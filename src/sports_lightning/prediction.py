@@ -65,15 +65,20 @@ class Predictions:
         )
 
     def print(self) -> None:
-        """Print the predictions as a table."""
+        """Print the predictions as a table, of the pictures' paths below the folder that they share."""
+        folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
         table = Table(Column("picture", overflow="fold"), "prediction", "probability", "second")
         _, columns = top_columns(self.logits.double().softmax(dim=1), self.classes)
         for path, (name, probability, *ranked) in zip(self.paths, columns, strict=True):
             second, its_probability = ranked[2:4]
             table.add_row(
-                _shown(path), escape(str(name)), f"{probability:.1%}", f"{escape(str(second))} {its_probability:.1%}"
+                escape(printable(os.path.relpath(path, folder))),
+                escape(str(name)),
+                f"{probability:.1%}",
+                f"{escape(str(second))} {its_probability:.1%}",
             )
         console = Console()
+        console.print(f"pictures in {_shown(folder)}: {len(self.paths)}", soft_wrap=True)
         console.print(table)
         for path, reason in self.unreadable.items():
             console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
