@@ -1,6 +1,7 @@
 """Do the fast choices learn what float32 learns? Each is trained with the same seeds, and compared on valid.
 
-    python benchmarks/parity.py ROOT [KEY=VALUE …] [--seeds 0,1,2]
+    python benchmarks/parity.py ROOT model=scratch_cnn model.image_size=64 data.cache=disk optimizer=sgd optimizer.lr=0.1
+    python benchmarks/parity.py ROOT experiment=head model.weights=FILE [--seeds 0,1,2]
 
 ROOT is a data set of real pictures. What else is given goes to every run. Prints validation accuracy and loss of each
 choice, mean and standard error over the seeds, and how far its mean is from float32's, in standard errors of the
@@ -22,10 +23,12 @@ CHOICES = {  # the first one is what the others are compared with
     "bf16-mixed": ["trainer.precision=bf16-mixed"],
     "compiled": ["trainer.precision=32-true", "model.compile=true"],
     "a process a core": ["trainer.precision=32-true", "trainer.devices=2"],
+    "compiled inference": ["trainer.precision=32-true", "inference.compile=true"],
+    "bf16 inference": ["trainer.precision=32-true", "inference.precision=bf16-mixed"],
 }
 SETTINGS = [
-    "data=folder", "data.audit=false", "data.cache=disk", "model=scratch_cnn", "model.image_size=64", "optimizer=sgd",
-    "test=false", "logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+    "data=folder", "data.audit=false", "test=false", "logger=csv", "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import sports_lightning.models  # noqa: F401  (registers our own backbones with 
 from sports_lightning.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.run_folder import checkpoint_file
 from sports_lightning.weights import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
 
 CHECKPOINT_KEY = "sports_lightning"
@@ -114,9 +115,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     Raises:
         UserError: no such file, not a checkpoint, or not one of ours.
     """
-    path = Path(ckpt_path).expanduser()
-    if not path.is_file():
-        raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
+    path = checkpoint_file(ckpt_path)
     checkpoint = load_checkpoint(path)
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of sports_lightning; {REMEDY}")

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from sports_lightning.errors import UserError
+from sports_lightning.run_folder import checkpoint_file
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -86,7 +87,7 @@ def check_search(cfg: DictConfig) -> None:
 
 def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/evaluate.yaml`."""
-    _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
+    _check_ckpt_path(cfg)
     _choice(cfg, "split", ["train", "val", "test"])
     _check_cache_dir(cfg)
     _check_inference(cfg)
@@ -94,7 +95,7 @@ def check_evaluate(cfg: DictConfig) -> None:
 
 def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for the first impossible value of `conf/predict.yaml`."""
-    _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
+    _check_ckpt_path(cfg)
     _required(cfg, "input", "a file, a folder or a glob")
     _check_inference(cfg)
 
@@ -138,6 +139,11 @@ def _check_inference(cfg: DictConfig) -> None:
     _whole_or_auto(cfg, "inference.num_workers", 0)
     _choice(cfg, "inference.accelerator", ["auto", "cpu", "gpu", "cuda", "mps", "tpu"])
     _choice(cfg, "inference.precision", ["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"])
+
+
+def _check_ckpt_path(cfg: DictConfig) -> None:
+    _required(cfg, "ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt")
+    checkpoint_file(str(cfg.ckpt_path))  # before anything is imported that takes seconds
 
 
 def _required(cfg: DictConfig, key: str, example: str) -> None:

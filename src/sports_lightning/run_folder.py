@@ -9,13 +9,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sports_lightning.errors import NotWritten
+from sports_lightning.errors import NotWritten, UserError
 
 PRUNED = "pruned.json"
 FIGURES = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
 COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
+
+
+def checkpoint_file(ckpt_path: str | Path) -> Path:
+    """The file that `ckpt_path` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(ckpt_path).expanduser()
+    if not path.is_file():
+        raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
+    return path
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.locks import lock
 
 _SHARED_MEMORY = Path("/dev/shm")
+_RUNS = "sports_lightning-"  # folders of runs in there
 _RAM = "SPORTS_LIGHTNING_RAM"
 _ALIVE = ".lock"  # is held for as long as the run lasts
 
@@ -110,9 +112,9 @@ def _ram() -> Path:
     """
     if _RAM not in os.environ:
         _forget_the_dead()
-        folder = _SHARED_MEMORY / f"sports_lightning-{os.getpid()}"
-        folder.mkdir(exist_ok=True)
-        lock(folder / _ALIVE)
+        new = Path(tempfile.mkdtemp(prefix=f".{_RUNS}", dir=_SHARED_MEMORY))  # no dead run's, though not locked yet
+        lock(new / _ALIVE)
+        folder = new.rename(new.with_name(new.name[1:]))
         os.environ[_RAM] = str(folder)
         atexit.register(_forget, os.environ[_RAM], os.getpid())
     return Path(os.environ[_RAM])
@@ -120,7 +122,7 @@ def _ram() -> Path:
 
 def _forget_the_dead() -> None:
     """Remove what runs of this user have left that were killed."""
-    for folder in _SHARED_MEMORY.glob("sports_lightning-*"):
+    for folder in _SHARED_MEMORY.glob(f"{_RUNS}*"):
         with suppress(FileNotFoundError):  # a run that has ended meanwhile has removed it
             if folder.stat().st_uid == os.getuid() and (held := lock(folder / _ALIVE)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
