@@ -1,6 +1,6 @@
 """Do the fast choices learn what float32 learns? Each is trained with the same seeds, and compared on valid.
 
-    python benchmarks/parity.py ROOT model=scratch_cnn model.image_size=64 data.cache=disk optimizer=sgd optimizer.lr=0.1
+    python benchmarks/parity.py ROOT model=scratch_cnn model.image_size=64 data.cache=disk optimizer=sgd …
     python benchmarks/parity.py ROOT experiment=head model.weights=FILE [--seeds 0,1,2]
 
 ROOT is a data set of real pictures. What else is given goes to every run. Prints validation accuracy and loss of each
