@@ -51,7 +51,7 @@ class Passes(Dataset[float]):
 
 
 def main() -> None:
-    tune_c_libraries()  # as every command of ours does; the other side gains by it, too
+    tune_c_libraries()  # memory as in every command; both sides gain. A loading process has one thread
     root = Path(sys.argv[1])
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(500, len(paths)))

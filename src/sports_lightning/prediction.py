@@ -78,7 +78,7 @@ class Predictions:
                 f"{escape(str(second))} {its_probability:.1%}",
             )
         console = Console()
-        console.print(f"pictures in {_shown(folder)}: {len(self.paths)}", soft_wrap=True)
+        console.print(f"{len(self.paths)} readable in {_shown(folder)}", soft_wrap=True)
         console.print(table)
         for path, reason in self.unreadable.items():
             console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)

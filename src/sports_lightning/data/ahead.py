@@ -19,7 +19,10 @@ def usable_cores() -> int:
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """As `map`, in order, in so many threads that run a little ahead: pictures and a million names do not pile up."""
+    """As `map`, in order, in so many threads that run a little ahead: pictures and a million names do not pile up.
+
+    Where it is left early, what runs in a thread already is not waited for.
+    """
     if threads == 1:
         yield from map(function, items)
         return
