@@ -1,11 +1,12 @@
 """Do the fast choices learn what float32 learns? Each is trained with the same seeds, and compared on valid.
 
     python benchmarks/parity.py ROOT model=scratch_cnn model.image_size=64 data.cache=disk optimizer=sgd …
-    python benchmarks/parity.py ROOT experiment=head model.weights=FILE [--seeds 0,1,2]
+    python benchmarks/parity.py ROOT experiment=head model.weights=FILE [--seeds 0,1,2] [--choices compiled …]
 
-ROOT is a data set of real pictures. What else is given goes to every run. Prints validation accuracy and loss of each
-choice, mean and standard error over the seeds, and how far its mean is from float32's, in standard errors of the
-difference. Exits with 1 where that is two or more.
+ROOT is a data set of real pictures. What else is given goes to every run. `--choices` leaves some out, such as bf16
+where the CPU only imitates it. Prints validation accuracy and loss of each choice, mean and standard error over the
+seeds, and how far its mean is from float32's, in standard errors of the difference. Exits with 1 where that is two or
+more.
 """
 
 import argparse
@@ -46,14 +47,15 @@ def main() -> int:
     parser.add_argument("root", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--seeds", default="0,1,2", help="two or more")
+    parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=list(CHOICES), help="besides float32")
     options = parser.parse_args()
     overrides = [f"data.root={options.root.absolute()}", *options.overrides]
     is_off = False
     reference: dict[str, tuple[float, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        for choice, arguments in CHOICES.items():
+        for choice in dict.fromkeys(["float32", *options.choices]):
             runs = [
-                train(Path(temporary, f"{choice} {seed}"), [*overrides, *arguments, f"seed={seed}"])
+                train(Path(temporary, f"{choice} {seed}"), [*overrides, *CHOICES[choice], f"seed={seed}"])
                 for seed in options.seeds.split(",")
             ]
             line = f"{choice:18s}"

@@ -42,10 +42,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
 ) -> None:
     arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
     result = in_process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
-    where = "the loss is infinite or not a number in epoch 2, batch 2"
+    where = "the loss is infinite or not a number in epoch 1, batch 1"
     assert_error_line(result, where, "callbacks.finite_loss.skip=true")
     where, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
-    assert where == "epoch 2, batch 2"
+    assert where == "epoch 1, batch 1"
     assert len(files) == 16
     assert all(Path(file).is_file() for file in files)
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
@@ -59,7 +59,7 @@ def test_on_one_of_two_devices_it_stops_both_and_names_the_pictures_of_that_one(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     arguments = [*BROKEN, "+loss.function.batch=2", "+loss.function.device='1'", "trainer.devices=2"]
     result = command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run", cwd=tmp_path, check=False)
-    assert_error_line((result.returncode, result.stderr), "infinite or not a number in epoch 1, batch 2")
+    assert_error_line((result.returncode, result.stderr), "infinite or not a number in epoch 0, batch 1")
     _, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
     assert len(files) == 8, "half of the batch"
 
@@ -73,7 +73,7 @@ def test_such_a_step_is_left_out_on_demand(
     arguments.append(f"trainer.limit_train_batches={batches}")
     assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
     assert (
-        "left out: the loss is infinite or not a number in epoch 1, batch 3"
+        "left out: the loss is infinite or not a number in epoch 0, batch 2"
         in (tmp_path / "skipped/train.log").read_text()
     )
     shorter = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]

@@ -133,7 +133,7 @@ class FiniteLoss(Callback):
             if self.skip:
                 return
             sys.exit()
-        where = f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
+        where = f"epoch {trainer.current_epoch}, batch {batch_idx}"
         more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
         message = f"the loss is infinite or not a number in {where}, of {', '.join(paths[:2])}{more}"
         write_text(self.path, "\n".join([where, *paths]) + "\n")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,10 @@ class ClassifierModule(pl.LightningModule):
     Attributes:
         loss_is_finite: of the last training step.
         frozen: what has run already, so that batches hold what it gives instead of pictures; None: nothing.
+        may_fuse: whether torch's fused optimiser steps can take this kind of module's parameters.
     """
+
+    may_fuse = True
 
     def __init__(
         self,
@@ -127,7 +131,7 @@ class ClassifierModule(pl.LightningModule):
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 layer_decay=config.layer_decay,
-                **OmegaConf.to_container(config.arguments),  # type: ignore[arg-type]
+                **self._optimizer_arguments(),
             )
         except (AssertionError, TypeError, ValueError) as error:
             raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
@@ -154,6 +158,16 @@ class ClassifierModule(pl.LightningModule):
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer_arguments(self) -> dict[str, Any]:
+        """Those of the config, and torch's fused step where there is one: one pass over the weights instead of many."""
+        config = self.optimizer_config
+        arguments: dict[str, Any] = OmegaConf.to_container(config.arguments)  # type: ignore[assignment]
+        has_fused = "fused" in signature(timm.optim.get_optimizer_class(config.name, bind_defaults=False)).parameters
+        # Where gradients are scaled, the fused step would take away the scale itself, after they have been clipped.
+        if has_fused and self.may_fuse and self.trainer.precision != "16-mixed" and not arguments.get("foreach"):
+            arguments.setdefault("fused", True)
+        return arguments
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """timm's schedules are told the number of the update."""

@@ -64,6 +64,8 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
 
 def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> Numerics:
     if precision != "auto":
+        if device == "cpu" and "bf16" in precision and not cpu_has_bfloat16():
+            return Numerics(precision, "asked for, though this CPU only imitates bfloat16, many times slower", {})
         return Numerics(precision, "asked for", {})
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):

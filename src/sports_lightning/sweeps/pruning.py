@@ -64,7 +64,7 @@ class ReportToSearch(Callback):
             return
         if trainer.is_global_zero:
             write_json(self.folder / PRUNED, self.pruned)
-        raise Pruned(f"pruned after epoch {self.pruned['epoch'] + 1}: {self.objective} {self.pruned['value']:.4f}")
+        raise Pruned(f"pruned after epoch {self.pruned['epoch']}: {self.objective} {self.pruned['value']:.4f}")
 
 
 def reports_to_search() -> ReportToSearch | None:
