@@ -16,6 +16,7 @@ from sklearn import metrics as sk
 
 from commands import command
 from conftest import FAST
+from sports_lightning.prediction import Predictions
 
 FIGURES = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
 
@@ -139,6 +140,15 @@ def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
     tested = {row["path"]: row for row in read_csv(folder / "predictions.csv")}["test/sailing/001.jpg"]
     assert rows["plain.jpg"]["prediction"] == tested["prediction"]
     assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
+
+
+def test_predictions_of_many_pictures_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [f"photos/{i:04}.jpg" for i in range(1234)]
+    Predictions(paths, torch.randn(1234, 3), ["a", "b", "c"], {"photos/x.jpg": "torn"}).print()
+    printed = capsys.readouterr().out
+    assert [path for path in paths if path.removeprefix("photos/") in printed] == paths[:50]
+    assert "and 1,184 more in predictions.csv" in printed
+    assert "x.jpg: torn" in printed
 
 
 def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_path: Path) -> None:

@@ -192,11 +192,21 @@ class ClassifierModule(pl.LightningModule):
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:
-    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume."""
+    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume.
+
+    Raises:
+        UserError: `trainer.max_steps` ends within an epoch, before the validation at its end.
+    """
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches)
     if trainer.max_steps != -1:
+        whole, rest = divmod(trainer.max_steps, steps)
+        if rest and whole < trainer.max_epochs and trainer.val_check_interval == 1.0:  # type: ignore[operator]
+            raise UserError(
+                f"trainer.max_steps={trainer.max_steps} ends within an epoch of {steps} steps, so that its end could "
+                f"not be the best: set trainer.max_steps={(whole + 1) * steps}, or trainer.val_check_interval"
+            )
         steps = min(steps, trainer.max_steps // trainer.max_epochs)  # type: ignore[operator]
     return max(1, steps)

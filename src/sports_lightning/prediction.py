@@ -21,6 +21,7 @@ from sports_lightning.inference import compute_logits
 from sports_lightning.run_folder import write_csv
 
 GRID_SIZE = 36  # pictures in predictions.png
+_PRINTED = 50  # rows of the table on the screen
 
 
 def find_inputs(pattern: str) -> list[str]:
@@ -65,11 +66,11 @@ class Predictions:
         )
 
     def print(self) -> None:
-        """Print the predictions as a table, of the pictures' paths below the folder that they share."""
+        """Print the first predictions as a table, of the pictures' paths below the folder that they share."""
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
         table = Table(Column("picture", overflow="fold"), "prediction", "probability", "second")
-        _, columns = top_columns(self.logits.double().softmax(dim=1), self.classes)
-        for path, (name, probability, *ranked) in zip(self.paths, columns, strict=True):
+        _, columns = top_columns(self.logits[:_PRINTED].double().softmax(dim=1), self.classes)
+        for path, (name, probability, *ranked) in zip(self.paths[:_PRINTED], columns, strict=True):
             second, its_probability = ranked[2:4]
             table.add_row(
                 escape(printable(os.path.relpath(path, folder))),
@@ -80,6 +81,8 @@ class Predictions:
         console = Console()
         console.print(f"{len(self.paths)} readable in {_shown(folder)}", soft_wrap=True)
         console.print(table)
+        if len(self.paths) > _PRINTED:
+            console.print(f"and {len(self.paths) - _PRINTED:,} more in predictions.csv")
         for path, reason in self.unreadable.items():
             console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
 
