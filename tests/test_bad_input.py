@@ -87,7 +87,6 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
         (["finetune=gradual", "finetune.epochs_per_stage=0"], ["finetune.epochs_per_stage=0"]),
         (["trainer.check_val_every_n_epoch=20"], ["check_val_every_n_epoch"]),
         (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"], ["trainer.max_epochs=5 is no multiple"]),
-        (["data.batch_size=8", "trainer.max_steps=4"], ["trainer.max_steps=4", "epoch of 3 steps", "max_steps=6"]),
         (["finetune=last_stages", "finetune.stages=all"], ["finetune.stages=all", "whole number"]),
         (["data=folder", "data.root=2024"], ["data.root=2024 is not a folder"]),
     ],

@@ -144,11 +144,13 @@ def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
 
 def test_predictions_of_many_pictures_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
     paths = [f"photos/{i:04}.jpg" for i in range(1234)]
-    Predictions(paths, torch.randn(1234, 3), ["a", "b", "c"], {"photos/x.jpg": "torn"}).print()
+    torn = [f"torn/{i:04}.png" for i in range(60)]
+    Predictions(paths, torch.randn(1234, 3), ["a", "b", "c"], dict.fromkeys(torn, "truncated")).print()
     printed = capsys.readouterr().out
     assert [path for path in paths if path.removeprefix("photos/") in printed] == paths[:50]
     assert "and 1,184 more in predictions.csv" in printed
-    assert "x.jpg: torn" in printed
+    assert [path for path in torn if f"{path}: truncated" in printed] == torn[:50]
+    assert "and 10 more that are unreadable" in printed
 
 
 def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,7 +28,8 @@ def module(sample: Path, tmp_path: Path) -> ClassifierModule:
 
 
 def test_what_is_asked_for_is_taken(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_numerics("64-true", "cpu", module, tmp_path).precision == "64-true"
+    for precision in ("64-true", 32):  # as Hydra reads trainer.precision=32
+        assert choose_numerics(precision, "cpu", module, tmp_path).precision == precision
     for has_bfloat16, why in ((True, "asked for"), (False, "only imitates bfloat16, many times slower")):
         monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
         chosen = choose_numerics("bf16-mixed", "cpu", module, tmp_path)
@@ -98,32 +98,6 @@ def test_bfloat16_is_the_same_step_but_for_rounding(module: ClassifierModule) ->
     full, half = (torch.cat(parts) for parts in gradients)
     assert not torch.equal(full, half)
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.98
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "precision", "fused"),
-    [
-        ("adamw", {}, "32-true", True),
-        ("adamw", {"fused": False}, "32-true", False),
-        ("adamw", {"foreach": True}, "32-true", None),
-        ("adamw", {}, "16-mixed", None),
-        ("sgd", {"momentum": 0.9}, "bf16-mixed", True),
-        ("lamb", {}, "32-true", None),
-    ],
-)
-def test_the_optimizer_takes_a_fused_step_where_it_has_one(
-    module: ClassifierModule,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    arguments: dict[str, object],
-    precision: str,
-    fused: bool | None,
-) -> None:
-    monkeypatch.setattr("sports_lightning.module._steps_per_epoch", lambda _: 10)
-    module.trainer = SimpleNamespace(precision=precision, max_epochs=1, current_epoch=0)  # type: ignore[assignment]
-    with open_dict(module.optimizer_config):
-        module.optimizer_config.update(name=name, arguments=arguments)
-    assert module.configure_optimizers()["optimizer"].defaults.get("fused") is fused
 
 
 def test_benchmark_prints_and_writes_a_row_for_each_number_format(sample: Path, tmp_path: Path) -> None:

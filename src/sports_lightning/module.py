@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -36,10 +35,7 @@ class ClassifierModule(pl.LightningModule):
     Attributes:
         loss_is_finite: of the last training step.
         frozen: what has run already, so that batches hold what it gives instead of pictures; None: nothing.
-        may_fuse: whether torch's fused optimiser steps can take this kind of module's parameters.
     """
-
-    may_fuse = True
 
     def __init__(
         self,
@@ -131,7 +127,7 @@ class ClassifierModule(pl.LightningModule):
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 layer_decay=config.layer_decay,
-                **self._optimizer_arguments(),
+                **OmegaConf.to_container(config.arguments),  # type: ignore[arg-type]
             )
         except (AssertionError, TypeError, ValueError) as error:
             raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
@@ -159,16 +155,6 @@ class ClassifierModule(pl.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _optimizer_arguments(self) -> dict[str, Any]:
-        """Those of the config, and torch's fused step where there is one: one pass over the weights instead of many."""
-        config = self.optimizer_config
-        arguments: dict[str, Any] = OmegaConf.to_container(config.arguments)  # type: ignore[assignment]
-        has_fused = "fused" in signature(timm.optim.get_optimizer_class(config.name, bind_defaults=False)).parameters
-        # Where gradients are scaled, the fused step would take away the scale itself, after they have been clipped.
-        if has_fused and self.may_fuse and self.trainer.precision != "16-mixed" and not arguments.get("foreach"):
-            arguments.setdefault("fused", True)
-        return arguments
-
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """timm's schedules are told the number of the update."""
         scheduler.step_update(num_updates=self.global_step)
@@ -192,21 +178,11 @@ class ClassifierModule(pl.LightningModule):
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:
-    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume.
-
-    Raises:
-        UserError: `trainer.max_steps` ends within an epoch, before the validation at its end.
-    """
+    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume."""
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches)
     if trainer.max_steps != -1:
-        whole, rest = divmod(trainer.max_steps, steps)
-        if rest and whole < trainer.max_epochs and trainer.val_check_interval == 1.0:  # type: ignore[operator]
-            raise UserError(
-                f"trainer.max_steps={trainer.max_steps} ends within an epoch of {steps} steps, so that its end could "
-                f"not be the best: set trainer.max_steps={(whole + 1) * steps}, or trainer.val_check_interval"
-            )
         steps = min(steps, trainer.max_steps // trainer.max_epochs)  # type: ignore[operator]
     return max(1, steps)

@@ -50,7 +50,7 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
     Args:
-        precision: `trainer.precision`.
+        precision: `trainer.precision`; Lightning takes 16, 32 and 64 too.
         accelerator: `trainer.accelerator`, Lightning's name.
         module: what is to be trained; it is left as it is.
         cache_dir: `data.cache_dir`, where the outcome of a trial is kept for this machine and model.
@@ -64,7 +64,7 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
 
 def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> Numerics:
     if precision != "auto":
-        if device == "cpu" and "bf16" in precision and not cpu_has_bfloat16():
+        if device == "cpu" and "bf16" in str(precision) and not cpu_has_bfloat16():
             return Numerics(precision, "asked for, though this CPU only imitates bfloat16, many times slower", {})
         return Numerics(precision, "asked for", {})
     if device == "cuda":

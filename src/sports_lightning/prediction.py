@@ -3,6 +3,7 @@
 import glob
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -21,7 +22,7 @@ from sports_lightning.inference import compute_logits
 from sports_lightning.run_folder import write_csv
 
 GRID_SIZE = 36  # pictures in predictions.png
-_PRINTED = 50  # rows of the table on the screen
+_PRINTED = 50  # pictures on the screen, and as many files that can't be read
 
 
 def find_inputs(pattern: str) -> list[str]:
@@ -79,12 +80,14 @@ class Predictions:
                 f"{escape(str(second))} {its_probability:.1%}",
             )
         console = Console()
-        console.print(f"{len(self.paths)} readable in {_shown(folder)}", soft_wrap=True)
+        console.print(f"{len(self.paths):,} readable in {_shown(folder)}", soft_wrap=True)
         console.print(table)
         if len(self.paths) > _PRINTED:
             console.print(f"and {len(self.paths) - _PRINTED:,} more in predictions.csv")
-        for path, reason in self.unreadable.items():
+        for path, reason in islice(self.unreadable.items(), _PRINTED):
             console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
+        if len(self.unreadable) > _PRINTED:
+            console.print(f"and {len(self.unreadable) - _PRINTED:,} more that are unreadable")
 
 
 def _shown(path: str) -> str:

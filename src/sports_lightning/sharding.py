@@ -20,8 +20,6 @@ _GATHERED_AT_ONCE = 1_000_000
 class ShardedModule(ClassifierModule):
     """A `ClassifierModule` whose network is spread over all devices. All of it has to learn."""
 
-    may_fuse = False  # fused SGD takes no shares
-
     def configure_model(self) -> None:
         """Spread the network, once the processes know of each other."""
         net = self.classifier.net
