@@ -76,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     root = options.root
     if root is None:
-        from sports_lightning.data.sample import draw_sample
+        from sports_lightning.data.sample.dataset import draw_sample
 
         root = "data/sample"
         draw_sample(Path(root))

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from outcome import outcome
-from sports_lightning.cli import run_command
+from sports_lightning.cli.app import run_command
 from sports_lightning.train import train
 
 Start = Callable[[list[str], Path], subprocess.CompletedProcess[str]]

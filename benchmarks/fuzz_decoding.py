@@ -19,9 +19,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from sports_lightning.data.images import decode
-from sports_lightning.data.index import list_pictures
-from sports_lightning.data.ledger import examine
+from sports_lightning.data.decode import decode
+from sports_lightning.data.file_hashes import examine
+from sports_lightning.data.image_folder import list_pictures
 from sports_lightning.errors import UnreadablePicture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "progressive JPEG", "CMYK JPEG")

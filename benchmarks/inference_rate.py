@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from sports_lightning.c_libraries import tune_c_libraries
+from sports_lightning.cli.c_libraries import tune_c_libraries
 
 tune_c_libraries()  # before torch is imported, as every command does
 
@@ -22,10 +22,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from sports_lightning import CONF_DIR
-from sports_lightning.classifier import build_classifier
-from sports_lightning.data.index import Split
-from sports_lightning.folding import folded
-from sports_lightning.inference import compute_logits
+from sports_lightning.data.image_folder import Split
+from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.models.batchnorm_folding import folded
+from sports_lightning.models.classifier import build_classifier
 
 
 def main() -> None:

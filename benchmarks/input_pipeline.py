@@ -22,13 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from plain_loop import TRANSFORM
 from sports_lightning import CONF_DIR
-from sports_lightning.augment import EpochTransform
-from sports_lightning.c_libraries import tune_c_libraries
+from sports_lightning.cli.c_libraries import tune_c_libraries
+from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.dataset import TrainingPictures
-from sports_lightning.data.index import Split
-from sports_lightning.data.ledger import examine
-from sports_lightning.data.pictures import open_pictures
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.data.decoded_cache import open_pictures
+from sports_lightning.data.file_hashes import examine
+from sports_lightning.data.image_folder import Split
+from sports_lightning.data.preprocessing import Preprocessing
 
 ROUNDS = 5
 

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from sports_lightning.data import ledger
-from sports_lightning.data.index import read_index
+from sports_lightning.data import file_hashes as ledger
+from sports_lightning.data.image_folder import read_index
 
 _MOST_LINKS = 60_000  # ext4 allows 65,000 to a file
 

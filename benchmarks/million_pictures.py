@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn, idctn
 
-from sports_lightning.data.index import list_pictures
-from sports_lightning.inspection.duplicates import find_pairs
-from sports_lightning.inspection.looks import SIDE, look_at
+from sports_lightning.audit.duplicates import find_pairs
+from sports_lightning.audit.thumbnails import SIDE, look_at
+from sports_lightning.data.image_folder import list_pictures
 
 
 def cropped(pixels: np.ndarray) -> np.ndarray:

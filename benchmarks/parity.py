@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sports_lightning.intervals import mean_and_error
+from sports_lightning.compare.significance import mean_and_error
 
 CHOICES = {  # the first one is what the others are compared with
     "float32": ["trainer.precision=32-true"],

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from sports_lightning.data.index import list_pictures
-from sports_lightning.inspection.duplicates import find_pairs
-from sports_lightning.inspection.looks import look_at
+from sports_lightning.audit.duplicates import find_pairs
+from sports_lightning.audit.thumbnails import look_at
+from sports_lightning.data.image_folder import list_pictures
 
 
 def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:

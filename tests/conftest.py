@@ -19,8 +19,9 @@ from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from commands import Command, kill_all
-from sports_lightning import CONF_DIR, cli
-from sports_lightning.data.sample import draw_sample
+from sports_lightning import CONF_DIR
+from sports_lightning.cli import app as cli
+from sports_lightning.data.sample.dataset import draw_sample
 
 InProcess = Callable[..., tuple[int, str]]
 
@@ -141,7 +142,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """Run a command in this process, in an empty folder: (exit status, what it printed on stderr)."""
 
     def run(name: str, *arguments: str) -> tuple[int, str]:
-        module = __import__(f"sports_lightning.{name}", fromlist=[name])
+        module = __import__(f"sports_lightning.{name}.__main__", fromlist=[name])
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

@@ -14,10 +14,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
 from commands import command
-from sports_lightning.inspection.duplicates import find_pairs
-from sports_lightning.inspection.looks import look_at
-from sports_lightning.inspection.neighbours import find_alike
-from sports_lightning.inspection.survey import survey
+from sports_lightning.audit.duplicates import find_pairs
+from sports_lightning.audit.hash_neighbours import find_alike
+from sports_lightning.audit.scan import survey
+from sports_lightning.audit.thumbnails import look_at
 
 
 def picture(seed: int, side: int = 160) -> Image.Image:

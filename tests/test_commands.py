@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 
 from commands import command
 from conftest import FAST
-from sports_lightning.prediction import Predictions
+from sports_lightning.predict.prediction import Predictions
 
 FIGURES = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
 

@@ -8,7 +8,7 @@ import pytest
 
 from commands import command
 from conftest import FAST
-from sports_lightning.intervals import holm
+from sports_lightning.compare.significance import holm
 
 
 @pytest.fixture(scope="module")

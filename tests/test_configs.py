@@ -10,12 +10,12 @@ from hydra.utils import instantiate
 
 from conftest import composed
 from sports_lightning import CONF_DIR
-from sports_lightning.augment import build_mix, build_transform
-from sports_lightning.classifier import build_classifier
-from sports_lightning.config import check_train
-from sports_lightning.losses import loss_function
-from sports_lightning.module import ClassifierModule
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.config.checks import check_train
+from sports_lightning.data.augment import build_mix, build_transform
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.models.classifier import build_classifier
+from sports_lightning.train.losses import loss_function
+from sports_lightning.train.module import ClassifierModule
 
 CHOICES = sorted(
     f"{path.parent.name}={path.stem}"
@@ -45,7 +45,7 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     assert isinstance(trainer, pl.Trainer)
     module.trainer = trainer
-    monkeypatch.setattr("sports_lightning.module._steps_per_epoch", lambda _: 10)
+    monkeypatch.setattr("sports_lightning.train.module._steps_per_epoch", lambda _: 10)
     optimizers = module.configure_optimizers()
     optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
     assert isinstance(optimizer, torch.optim.Optimizer)

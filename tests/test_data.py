@@ -19,22 +19,22 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torchvision.transforms import v2
 
 from conftest import composed
-from sports_lightning.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
 from sports_lightning.data import datamodule
-from sports_lightning.data.ahead import map_ahead
+from sports_lightning.data.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
 from sports_lightning.data.datamodule import count_workers
 from sports_lightning.data.dataset import TrainingPictures, seed_draws
-from sports_lightning.data.images import decode
-from sports_lightning.data.index import read_index, split_fingerprint
-from sports_lightning.data.ledger import examine
-from sports_lightning.data.packed import PackedStrings
-from sports_lightning.data.pictures import PictureFiles
-from sports_lightning.data.sample import COUNTS, draw_sample
+from sports_lightning.data.decode import decode
+from sports_lightning.data.decoded_cache import PictureFiles
+from sports_lightning.data.file_hashes import examine
+from sports_lightning.data.image_folder import read_index, split_fingerprint
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.data.sample.dataset import COUNTS, draw_sample
+from sports_lightning.data.sample.scenes import SPORTS, draw_scene
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.data.scenes import SPORTS, draw_scene
-from sports_lightning.data.store import fingerprint
 from sports_lightning.errors import UnreadablePicture, UserError
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.storage.disk_cache import fingerprint
+from sports_lightning.storage.packed_strings import PackedStrings
+from sports_lightning.storage.parallel import map_ahead
 
 
 def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import timm
 import torch
 
 from conftest import FAST
-from sports_lightning import loggers
 from sports_lightning.errors import UserError
+from sports_lightning.train import loggers
 
 Answer = tuple[dict[str, str], bytes]
 KAGGLE_TEST_PORT = 7777  # fixed in Kaggle's client: KAGGLE_API_ENVIRONMENT=TEST
@@ -153,7 +153,7 @@ def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
 def test_hub_offline_variable_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    from sports_lightning.weights import check_hub
+    from sports_lightning.models.pretrained import check_hub
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from commands import command
 from conftest import FAST, InProcess, assert_error_line
-from sports_lightning import memory
 from sports_lightning.errors import UserError
-from sports_lightning.memory import check_room, enough_memory
+from sports_lightning.train import batch_size as memory
+from sports_lightning.train.batch_size import check_room, enough_memory
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from timm.layers import StdConv2d
 from torch import nn
 
-from sports_lightning.classifier import Classifier, Spec, build_classifier, load_classifier
 from sports_lightning.errors import UserError
-from sports_lightning.finetune import apply_finetune, count_parameters
-from sports_lightning.folding import folded
-from sports_lightning.losses import loss_function
-from sports_lightning.module import ClassifierModule
+from sports_lightning.models.batchnorm_folding import folded
+from sports_lightning.models.classifier import Classifier, Spec, build_classifier, load_classifier
+from sports_lightning.models.freezing import apply_finetune, count_parameters
+from sports_lightning.train.losses import loss_function
+from sports_lightning.train.module import ClassifierModule
 
 CLASSES = [f"class {i:03d}" for i in range(100)]
 
@@ -77,7 +77,7 @@ def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -
 def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sports_lightning.classifier.check_hub", lambda name: None)
+    monkeypatch.setattr("sports_lightning.models.classifier.check_hub", lambda name: None)
     of_model = OmegaConf.merge(model("test_resnet", arguments={"droprate": 0.5}), {"pretrained": True})
     with pytest.raises(UserError, match=r"model\.arguments.*droprate"):
         build_classifier(of_model, CLASSES, tmp_path)

@@ -12,10 +12,11 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sports_lightning import inference, prediction
-from sports_lightning.classifier import Classifier, build_classifier, load_classifier
-from sports_lightning.data.index import Split
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.data.image_folder import Split
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.inference import predictor as inference
+from sports_lightning.models.classifier import Classifier, build_classifier, load_classifier
+from sports_lightning.predict import prediction
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
 ) -> None:
     """Catch what the backbone itself receives for one picture on each of the three ways."""
     from sports_lightning.data.datamodule import SportsDataModule
-    from sports_lightning.data.index import read_index
+    from sports_lightning.data.image_folder import read_index
 
     classifier = load_classifier(trained[0] / "checkpoints/best.ckpt")
     received: list[torch.Tensor] = []
@@ -61,9 +62,9 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     augment = OmegaConf.load(Path(__file__).parents[1] / "conf/augment/none.yaml")
     cfg = OmegaConf.create({"augment": augment})
     cfg.augment.preprocessing = classifier.spec.preprocessing
-    from sports_lightning.augment import EpochTransform
+    from sports_lightning.data.augment import EpochTransform
     from sports_lightning.data.dataset import TrainingPictures
-    from sports_lightning.data.pictures import PictureFiles
+    from sports_lightning.data.decoded_cache import PictureFiles
 
     files = PictureFiles(sample, split, None)
     image, _ = TrainingPictures(files, split.labels, EpochTransform(cfg.augment), seed=0)[0, 0, 0]

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from commands import command
-from sports_lightning import plots
-from sports_lightning.classifier import Classifier, Spec
-from sports_lightning.evaluation import shown
-from sports_lightning.heatmaps import heatmaps
-from sports_lightning.pages import chart, write_page
+from sports_lightning.evaluate.evaluation import shown
+from sports_lightning.models.classifier import Classifier, Spec
+from sports_lightning.reports import plots
+from sports_lightning.reports.gradcam import heatmaps
+from sports_lightning.reports.html import chart, write_page
 
 
 def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path, str]) -> None:

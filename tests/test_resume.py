@@ -16,8 +16,8 @@ from conftest import FAST, InProcess, assert_error_line, wait_for
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import NotWritten
-from sports_lightning.resume import claim
-from sports_lightning.run_folder import make_lasting, write_bytes
+from sports_lightning.runs.resume import claim
+from sports_lightning.storage.files import make_lasting, write_bytes
 
 # Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
 SETTINGS = [
@@ -187,7 +187,7 @@ def test_what_cannot_go_on(in_process: InProcess, tmp_path: Path, arguments: lis
 def test_a_second_signal_ends_the_process_at_once() -> None:
     script = """
 import os, signal
-from sports_lightning.interruption import deferred, listen, received
+from sports_lightning.runs.signals import deferred, listen, received
 listen()
 with deferred():
     os.kill(os.getpid(), signal.SIGTERM)
@@ -205,7 +205,7 @@ def test_a_run_folder_has_one_writer_that_removes_what_a_killed_one_left(tmp_pat
         (tmp_path / left).touch()
     claim(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.partial")] == ["somebody's.partial"]
-    script = f"from pathlib import Path; from sports_lightning.resume import claim; claim(Path({str(tmp_path)!r}))"
+    script = f"from pathlib import Path; from sports_lightning.runs.resume import claim; claim(Path({str(tmp_path)!r}))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "another process is writing" in result.stderr
 
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeyp
 
 
 def test_processes_that_write_one_file_at_once_leave_one_of_their_contents(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from sports_lightning.run_folder import write_bytes\n"
+    script = "import sys; from pathlib import Path; from sports_lightning.runs.layout import write_bytes\n"
     script += "for _ in range(300): write_bytes(Path('file'), sys.argv[1].encode() * 5000)"
     writers = [subprocess.Popen([sys.executable, "-c", script, letter], cwd=tmp_path) for letter in "ab"]
     assert [writer.wait(timeout=100) for writer in writers] == [0, 0]

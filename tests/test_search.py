@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from commands import Command, command
 from conftest import FAST, InProcess, assert_error_line, wait_for
 from sports_lightning.errors import UserError
-from sports_lightning.sweeps.search import search_space
+from sports_lightning.sweeps.optuna_search import search_space
 from sweeps import states
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]

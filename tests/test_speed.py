@@ -10,15 +10,15 @@ from omegaconf import OmegaConf, open_dict
 
 from commands import command
 from conftest import FAST, composed
-from sports_lightning import numerics
-from sports_lightning.classifier import build_classifier
-from sports_lightning.data.index import Split, read_index
+from sports_lightning.data.image_folder import Split, read_index
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
-from sports_lightning.inference import compute_logits
-from sports_lightning.module import ClassifierModule
-from sports_lightning.numerics import choose_numerics, step_rate, training_step
-from sports_lightning.training import build
+from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.models.classifier import build_classifier
+from sports_lightning.train import precision as numerics
+from sports_lightning.train.fit import build
+from sports_lightning.train.module import ClassifierModule
+from sports_lightning.train.precision import choose_numerics, step_rate, training_step
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pyte
 def test_benchmark_times_the_steps_that_the_training_would_make(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sports_lightning import speed
+    from sports_lightning.benchmark import throughput as speed
 
     small = [*FAST, f"data.root={sample}", f"data.cache_dir={tmp_path}", "data.num_workers=0", "augment.sides=[[0,48]]"]
     cfg = composed(tmp_path, *small)

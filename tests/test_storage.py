@@ -18,21 +18,21 @@ from torch import nn
 
 from commands import command
 from conftest import FAST, composed
-from sports_lightning import features
-from sports_lightning.classifier import Classifier, Spec, build_classifier
-from sports_lightning.data import ledger
-from sports_lightning.data.ahead import usable_cores
+from sports_lightning.data import file_hashes as ledger
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
-from sports_lightning.data.index import Split, read_index
-from sports_lightning.data.ledger import examine
-from sports_lightning.data.pictures import PictureFiles, open_pictures
+from sports_lightning.data.decoded_cache import PictureFiles, open_pictures
+from sports_lightning.data.file_hashes import examine
+from sports_lightning.data.image_folder import Split, read_index
+from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.source import open_dataset
-from sports_lightning.data.store import stored
-from sports_lightning.features import logits_from_features, use_features
-from sports_lightning.finetune import apply_finetune, set_frozen_parts_to_eval
-from sports_lightning.frozen import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
-from sports_lightning.inference import compute_logits
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.inference import feature_cache as features
+from sports_lightning.inference.feature_cache import logits_from_features, use_features
+from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
+from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.models.classifier import Classifier, Spec, build_classifier
+from sports_lightning.models.freezing import apply_finetune, set_frozen_parts_to_eval
+from sports_lightning.storage.disk_cache import stored
+from sports_lightning.storage.parallel import usable_cores
 
 
 def write_slowly(folder: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(fe
 
 
 def test_large_jpegs_are_scaled_while_they_are_decoded(tmp_path: Path) -> None:
-    from sports_lightning.data.images import decode
+    from sports_lightning.data.decode import decode
 
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=95)

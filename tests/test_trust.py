@@ -17,13 +17,14 @@ from statsmodels.stats.proportion import proportion_confint
 
 from commands import command
 from conftest import FAST
-from sports_lightning.calibration import calibration_figures, fit_temperature, reliability
-from sports_lightning.classifier import load_classifier
-from sports_lightning.data.index import Split
-from sports_lightning.evaluation import Evaluation
-from sports_lightning.intervals import bootstrap_mean, holm, mean_and_error, paired_difference, wilson
-from sports_lightning.metrics import confusion_matrix, macro_intervals
-from sports_lightning.refit import fit_linear
+from sports_lightning.compare.significance import holm, mean_and_error, paired_difference
+from sports_lightning.data.image_folder import Split
+from sports_lightning.evaluate.calibration import calibration_figures, fit_temperature, reliability
+from sports_lightning.evaluate.evaluation import Evaluation
+from sports_lightning.evaluate.intervals import bootstrap_mean, wilson
+from sports_lightning.evaluate.metrics import confusion_matrix, macro_intervals
+from sports_lightning.models.classifier import load_classifier
+from sports_lightning.train.refit_head import fit_linear
 
 
 def evaluation_of(logits: torch.Tensor, labels: list[int]) -> Evaluation:

@@ -18,11 +18,11 @@ from PIL import Image
 
 from commands import command
 from conftest import FAST, InProcess, assert_error_line
-from sports_lightning.data.images import decode
-from sports_lightning.data.ledger import examine, printable
+from sports_lightning.config.trusted_targets import check_targets
+from sports_lightning.data.decode import decode
+from sports_lightning.data.file_hashes import examine, printable
 from sports_lightning.errors import UnreadablePicture, UserError
-from sports_lightning.run_folder import read_csv, write_csv
-from sports_lightning.targets import check_targets
+from sports_lightning.storage.files import read_csv, write_csv
 
 
 class Trap:
@@ -95,7 +95,7 @@ def test_a_checkpoint_whose_spec_reaches_out(
         "torch.load",
         "torch.nn.modules.module.functools.partial",
         "pytorch_lightning.callbacks.model_checkpoint.os.system",
-        "sports_lightning.callbacks.Path",
+        "sports_lightning.train.callbacks.Path",
         "hydra.utils.instantiate",
         "logging.config.fileConfig",
         "pytorch_lightning.Trainer.save_checkpoint",

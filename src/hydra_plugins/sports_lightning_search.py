@@ -1,4 +1,4 @@
-"""Where Hydra looks for plugins: the sweeper of sweep=optuna. What it does is in sports_lightning.sweeps.search.
+"""Where Hydra looks for plugins: the sweeper of sweep=optuna. What it does is in sports_lightning.sweeps.optuna_search.
 
 Hydra imports this at every start: nothing heavy in here.
 """
@@ -33,7 +33,7 @@ class OptunaSweeper(Sweeper):
             UserError: Optuna is not installed, and what `search` raises.
         """
         try:
-            from sports_lightning.sweeps.search import search
+            from sports_lightning.sweeps.optuna_search import search
         except ModuleNotFoundError as error:
             raise UserError(f"a search needs {error.name}: pip install 'sports-lightning[optuna]'") from error
         search(self._config, arguments, self._loader, self._launcher)

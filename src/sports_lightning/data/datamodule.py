@@ -8,15 +8,15 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from sports_lightning.augment import EpochTransform, build_mix
-from sports_lightning.data.ahead import usable_cores
+from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
-from sports_lightning.data.index import Index
-from sports_lightning.data.pictures import Pictures, open_pictures
+from sports_lightning.data.decoded_cache import Pictures, open_pictures
+from sports_lightning.data.image_folder import Index
+from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.data.store import cache_dir_of
-from sports_lightning.interruption import leave_to_parent
-from sports_lightning.preprocessing import Preprocessing
+from sports_lightning.runs.signals import leave_to_parent
+from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.storage.parallel import usable_cores
 
 _MOST_WORKERS = 8  # deliver some 10,000 pictures a second
 

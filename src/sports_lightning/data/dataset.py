@@ -10,8 +10,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from sports_lightning.data.ahead import map_ahead
-from sports_lightning.data.pictures import Pictures
+from sports_lightning.data.decoded_cache import Pictures
+from sports_lightning.storage.parallel import map_ahead
 
 Transform = Callable[[Tensor], Tensor]
 

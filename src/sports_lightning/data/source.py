@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.index import SPLIT_FOLDERS, Index, Split, read_index
-from sports_lightning.data.ledger import examine, printable
-from sports_lightning.data.sample import draw_sample
-from sports_lightning.data.store import cache_dir_of
+from sports_lightning.data.file_hashes import examine, printable
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, Index, Split, read_index
+from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.errors import UserError
-from sports_lightning.run_folder import make_lasting
+from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.storage.files import make_lasting
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,14 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from sports_lightning.command_lines import command_line
+from sports_lightning.config.overrides import command_line
 from sports_lightning.errors import UserError
-from sports_lightning.interruption import Interrupted
-from sports_lightning.resume import RESUMES, has_checkpoint, is_free, resume_command
-from sports_lightning.run_folder import is_over, make_lasting, write_bytes
-from sports_lightning.sweeps.folder import MULTIRUN, SWEEP
-from sports_lightning.sweeps.results import job_folders, write_table
+from sports_lightning.runs.layout import is_over
+from sports_lightning.runs.resume import RESUMES, has_checkpoint, is_free, resume_command
+from sports_lightning.runs.signals import Interrupted
+from sports_lightning.storage.files import make_lasting, write_bytes
+from sports_lightning.sweeps.resume import MULTIRUN, SWEEP
+from sports_lightning.sweeps.summary import job_folders, write_table
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 

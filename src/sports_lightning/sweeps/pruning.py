@@ -8,8 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from sports_lightning.errors import Pruned
-from sports_lightning.run_folder import FIGURES, PRUNED, write_json
-from sports_lightning.sweeps.folder import own_sweep
+from sports_lightning.runs.layout import FIGURES, PRUNED
+from sports_lightning.storage.files import write_json
+from sports_lightning.sweeps.resume import own_sweep
 
 
 class ReportToSearch(Callback):
@@ -39,7 +40,7 @@ class ReportToSearch(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the trial, in one process."""
         if trainer.is_global_zero:
-            from sports_lightning.sweeps.search import open_trial
+            from sports_lightning.sweeps.optuna_search import open_trial
 
             self.trial = open_trial(self.settings, self.sweep, self.number)
 

@@ -17,10 +17,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from sports_lightning.errors import UserError
-from sports_lightning.interruption import EXIT_STATUSES
-from sports_lightning.locks import lock
-from sports_lightning.resume import is_free
-from sports_lightning.run_folder import PRUNED, is_finished, is_over
+from sports_lightning.runs.layout import PRUNED, is_finished, is_over
+from sports_lightning.runs.resume import is_free
+from sports_lightning.runs.signals import EXIT_STATUSES
+from sports_lightning.storage.locks import lock
 from sports_lightning.sweeps.jobs import SweepJob
 
 

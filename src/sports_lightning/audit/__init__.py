@@ -1,0 +1,1 @@
+"""Find duplicates, leaks between splits, and damaged files in a dataset."""

@@ -1,0 +1,158 @@
+"""The same picture twice: re-encoded, scaled, mirrored, slightly cropped or brightened.
+
+Each picture is described by the low frequencies of its small grey version, as perceptual hashes do (Zauner 2010), each
+times its frequency: amplitudes in natural pictures fall that fast (Field 1987), and the lowest would decide alone. A
+cropped copy is found by comparing it with crops of every picture. What may be alike (see neighbours) is then compared
+pixel by pixel. No torch in here.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from scipy.fft import dctn
+
+from sports_lightning.audit.hash_neighbours import find_alike, unit
+from sports_lightning.audit.thumbnails import SIDE
+
+VERSION = 2  # of what is found: raise it with any change below
+
+_FREQUENCIES = 8  # of the cosine transform, in each direction
+_TABLES = 24
+_ALIKE = 0.8  # correlation of the low frequencies above which pixels are compared; that of copies is mostly above 0.95
+_CLOSE = 0.95  # correlation of the pixels above which they are aligned more closely
+_SAME = 0.977  # correlation of the pixels above which two pictures are the same, chosen by eye on 100 Sports
+_AT_ONCE = 2**14  # pictures
+_LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it a picture is blank, and like every other blank one
+
+Span = tuple[float, float]
+Window = tuple[Span, Span]
+
+# The parts of a picture that a copy may show, as (from, to) shares of the height and the width: to find it by, and,
+# since pixels want to be aligned more closely than low frequencies, to compare it with, in two rounds.
+_WHOLE, _FROM, _TO = (0.0, 1.0), (0.05, 1.0), (0.0, 0.95)
+_WINDOWS: list[Window] = [
+    (_WHOLE, _WHOLE), ((0.025, 0.975), (0.025, 0.975)), ((0.05, 0.95), (0.05, 0.95)),
+    *((rows, columns) for rows in (_FROM, _TO) for columns in (_FROM, _TO)),
+    (_FROM, _WHOLE), (_TO, _WHOLE), (_WHOLE, _FROM), (_WHOLE, _TO),
+]  # fmt: skip
+_SPANS: list[Span] = [(low, 1 - high) for low in (0.0, 0.025, 0.05) for high in (0.0, 0.025, 0.05)]
+_CLOSE_SPANS: list[Span] = [(low / 80, 1 - high / 80) for low in range(6) for high in range(6)]
+
+
+class Pair(NamedTuple):
+    """Two positions, first < second, that show the same picture.
+
+    Attributes:
+        similarity: correlation of the grey pixels of the parts that match best; 1.0 for the same content.
+        mirrored: whether one is the other's mirror image.
+    """
+
+    first: int
+    second: int
+    similarity: float
+    mirrored: bool
+
+
+def find_pairs(small: np.ndarray, digests: list[str]) -> list[Pair]:
+    """Pairs of pictures that are the same, by position.
+
+    Of several byte-identical files each makes a pair with the first one, and that one alone stands for them otherwise.
+
+    Args:
+        small: (n, 32, 32) uint8, see looks.
+        digests: (n,) of the content; "" for a file that can't be read, which is not compared.
+    """
+    first = first_of_each(digests)
+    pairs = [Pair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
+    distinct = np.array(list(first.values()), dtype=np.int64)
+    distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
+    pixels = small[distinct]
+    if len(distinct) > 1:
+        candidates, mirrored = _candidates(pixels, np.random.default_rng(0))
+        for closeness, spans in ((_CLOSE, _SPANS), (_SAME, _CLOSE_SPANS)):
+            similarity = _compare(pixels, candidates, mirrored, spans)
+            enough = similarity >= closeness
+            candidates, mirrored, similarity = candidates[enough], mirrored[enough], similarity[enough]
+        for (a, b), value, flipped in zip(candidates, similarity, mirrored, strict=True):
+            earlier, later = sorted((int(distinct[a]), int(distinct[b])))
+            pairs.append(Pair(earlier, later, round(float(value), 4), bool(flipped)))
+    best = {(p.first, p.second): p for p in sorted(pairs, key=lambda p: p.similarity)}
+    return sorted(best.values())
+
+
+def first_of_each(digests: Sequence[str]) -> dict[str, int]:
+    """{digest: where it is first}, in the order of their places; without "", of files that can't be read."""
+    first: dict[str, int] = {}
+    for i, digest in enumerate(digests):
+        if digest:
+            first.setdefault(digest, i)
+    return first
+
+
+def _candidates(pixels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(m, 2) positions of pictures whose low frequencies are alike, the first the cropped one, and (m,) mirrored."""
+    count = len(pixels)
+    # (windows · n, 63)
+    described = np.concatenate([_in_parts(partial(_describe, window=window), pixels) for window in _WINDOWS])
+    wholes = described[:count]
+    odd = np.tile(np.arange(_FREQUENCIES) % 2, _FREQUENCIES)[1:]
+    queries = np.concatenate([wholes, wholes * (1 - 2 * odd).astype(np.float32)])  # and their mirror images
+    query, other = find_alike(queries, described, count, _ALIKE, _TABLES, draws)
+    return np.stack([query % count, other], axis=1), query >= count
+
+
+def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans: list[Span]) -> np.ndarray:
+    """Correlation of each pair's first with the part of the second that fits best, at 16 × 16 pixels; (m,)."""
+    side = SIDE // 2
+    sampling = np.concatenate([_sampling(span, side) for span in spans])
+    whole = _sampling(_WHOLE, side)
+    best = np.zeros(len(pairs), dtype=np.float32)
+    for part in np.array_split(np.arange(len(pairs)), len(pairs) * len(spans) ** 2 // 2**16 + 1):
+        first, second = (pixels[pairs[part, member]].astype(np.float32) for member in (0, 1))
+        first = np.where(mirrored[part, None, None], first[:, :, ::-1], first)
+        first = _normalise(whole @ first @ whole.T).reshape(-1, side, side)
+        windows = (sampling @ second @ sampling.T).reshape(-1, len(spans), side, len(spans), side)
+        sums = windows.sum(axis=(2, 4))
+        squares = np.einsum("maibj,maibj->mab", windows, windows)
+        products = np.einsum("maibj,mij->mab", windows, first)
+        variances = np.maximum(squares - sums**2 / side**2, 1e-6)
+        best[part] = (products / np.sqrt(variances)).max(axis=(1, 2))
+    return best
+
+
+def _in_parts(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """What `function` makes of pixels as float32, which need four times the room, some thousands at a time."""
+    parts = np.array_split(pixels, len(pixels) // _AT_ONCE + 1)
+    return np.concatenate([function(part.astype(np.float32)) for part in parts])
+
+
+def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
+    """The part of (n, 32, 32) that `window` says, as (n, 32, 32)."""
+    rows, columns = (_sampling(span, SIDE) for span in window)
+    return rows @ pixels @ columns.T
+
+
+def _sampling(span: Span, side: int) -> np.ndarray:
+    """(side, 32): the weights of a line's 32 pixels in the `side` pixels, 32 or 16, of its part `span`; bicubic."""
+    low, high = span
+    places = (low + (np.arange(SIDE) + 0.5) / SIDE * (high - low)) * SIDE - 0.5
+    away = np.abs(places.clip(0, SIDE - 1)[:, None] - np.arange(SIDE))
+    near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
+    weights = np.where(away < 1, near, np.where(away < 2, far, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.reshape(side, SIDE // side, SIDE).mean(axis=1).astype(np.float32)
+
+
+def _describe(pixels: np.ndarray, window: Window) -> np.ndarray:
+    """Low frequencies of that part, times the frequency, but for the mean, of length 1; (n, 63)."""
+    spectrum = dctn(_cut(pixels, window), axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
+    lines = np.arange(_FREQUENCIES, dtype=np.float32)
+    weighted = spectrum * np.hypot(lines[:, None], lines)
+    return unit(weighted.reshape(len(pixels), -1)[:, 1:])
+
+
+def _normalise(pixels: np.ndarray) -> np.ndarray:
+    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
+    return unit(flat - flat.mean(axis=1, keepdims=True))

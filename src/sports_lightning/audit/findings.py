@@ -1,0 +1,128 @@
+"""What a survey of the data comes to: `audit.json`, `leaks.csv`, `audit.html` and a few lines. No torch in here."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sports_lightning.audit.duplicates import Pair
+from sports_lightning.audit.scan import Survey
+from sports_lightning.data.image_folder import SPLIT_FOLDERS
+from sports_lightning.reports.html import thumbnail_uri, write_page
+from sports_lightning.storage.files import write_csv, write_json
+
+TINY = 64  # pixels on the shorter side; less is little for any model
+_SHOWN_PAIRS = 300  # with pictures, in audit.html
+
+
+def find_all(survey: Survey, look_alikes: Sequence[Pair] | None = None) -> dict[str, Any]:
+    """Everything that is worth telling, as JSON can say it; pictures by their paths.
+
+    `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
+
+    Args:
+        survey: the data set.
+        look_alikes: pairs that may be worth a look (see look_alikes), if any were looked for; they are not leaks.
+    """
+    splits = list(dict.fromkeys(survey.splits))
+    counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
+    for split, label in zip(survey.splits, survey.labels, strict=True):
+        counts[split][label] += 1
+    classes = sorted({label for labels in survey.folders.values() for label in labels})
+    readable = [i for i, problem in enumerate(survey.problems) if not problem]
+    sizes = Counter(tuple(survey.looks.size[i].tolist()) for i in readable)
+    usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
+    first = splits[0]  # train, where that is there
+    pairs = [_row(survey, pair) for pair in survey.pairs]
+    alike = None if look_alikes is None else [_row(survey, pair) | {"kind": "alike"} for pair in look_alikes]
+    return {
+        "root": str(survey.root.absolute()),
+        "pictures": {split: sum(count.values()) for split, count in counts.items()},
+        "classes": len(classes),
+        "class_counts": {label: {split: counts[split][label] for split in splits} for label in classes},
+        "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
+        "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
+        "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
+        "unreadable": {path: why for path, why in zip(survey.paths, survey.problems, strict=True) if why},
+        "tiny": [survey.paths[i] for i in readable if min(survey.looks.size[i]) < TINY],
+        "grey": [survey.paths[i] for i in readable if survey.looks.grey[i]],
+        "usual_size": list(usual),
+        "odd_sized": {
+            survey.paths[i]: survey.looks.size[i].tolist() for i in readable if tuple(survey.looks.size[i]) != usual
+        },
+        "identical": sum(row["kind"] == "identical" for row in pairs),
+        "near_duplicates": sum(row["kind"] != "identical" for row in pairs),
+        "pairs": pairs,
+        "label_conflicts": [row for row in pairs if not row["same_label"]],
+        "leaks": [_row(survey, pair) for pair in survey.leaking],
+        "leaking_pictures": {split: len(survey.leaks(split)) for split in splits},
+        "look_alikes": alike,
+    }
+
+
+def _row(survey: Survey, pair: Pair) -> dict[str, Any]:
+    identical = survey.digests[pair.first] == survey.digests[pair.second]
+    return {
+        "first": survey.paths[pair.first],
+        "second": survey.paths[pair.second],
+        "first_split": survey.splits[pair.first],
+        "second_split": survey.splits[pair.second],
+        "kind": "identical" if identical else "mirrored" if pair.mirrored else "near",
+        "similarity": pair.similarity,
+        "same_label": survey.labels[pair.first] == survey.labels[pair.second],
+    }
+
+
+def write_findings(survey: Survey, found: dict[str, Any], folder: Path) -> None:
+    """Write `audit.json`, `leaks.csv` (pictures of a later split that an earlier one has too) and `audit.html`."""
+    write_json(folder / "audit.json", found)
+    header = ["path", "split", "also", "also_split", "kind", "similarity", "same_label"]
+    columns = ["second", "second_split", "first", "first_split", "kind", "similarity", "same_label"]
+    write_csv(folder / "leaks.csv", header, ([row[column] for column in columns] for row in found["leaks"]))
+    # The worst first: leaks, then pictures with two labels, then the rest.
+    ranked = sorted(found["pairs"], key=lambda row: (row["first_split"] == row["second_split"], row["same_label"]))
+    sections = {"pairs": _pictured(survey, ranked), "look_alikes": _pictured(survey, found["look_alikes"] or [])}
+    write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, **sections)
+
+
+def _pictured(survey: Survey, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of some rows of pairs, with their pictures."""
+    return [
+        row | {"pictures": [thumbnail_uri(survey.root / row["first"]), thumbnail_uri(survey.root / row["second"])]}
+        for row in rows[:_SHOWN_PAIRS]
+    ]
+
+
+def print_findings(found: dict[str, Any]) -> None:
+    """Print how many of everything."""
+    table = Table("audit", "", show_header=False)
+    for name, value in summary(found).items():
+        table.add_row(name, escape(value))
+    Console().print(table)
+
+
+def summary(found: dict[str, Any]) -> dict[str, str]:
+    """The counts, in words."""
+    missing = [f"no {split}" for split in found["splits_missing"]]
+    missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
+    leaks = [f"{count} of {split}" for split, count in found["leaking_pictures"].items() if count]
+    imbalance, (width, height), alike = found["imbalance"], found["usual_size"], found["look_alikes"]
+    spread = f"{imbalance['least']} to {imbalance['most']} pictures each in {imbalance['split']}"
+    return {
+        "pictures": " + ".join(f"{count:,} {split}" for split, count in found["pictures"].items()),
+        "classes": f"{found['classes']}, {spread}",
+        "splits and classes missing": "; ".join(missing) or "none",
+        "byte-identical pairs": str(found["identical"]),
+        "near-duplicate pairs": str(found["near_duplicates"]),
+        "pairs under two labels": str(len(found["label_conflicts"])),
+        "leaks": f"{', '.join(leaks)} also in an earlier split" if leaks else "none",
+        **({} if alike is None else {"look-alikes": f"{len(alike)} pairs, to be judged by eye"}),
+        "unreadable": str(len(found["unreadable"])),
+        f"below {TINY} pixels": str(len(found["tiny"])),
+        "grey": str(len(found["grey"])),
+        "of another size": f"{len(found['odd_sized'])}, the usual one is {width}×{height}",
+    }

@@ -1,0 +1,1 @@
+"""Measure the throughput of a training configuration."""

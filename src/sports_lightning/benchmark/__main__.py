@@ -1,0 +1,27 @@
+"""How fast a training would be, and what holds it up: `python -m sports_lightning.benchmark model=resnet50`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import run_command
+from sports_lightning.cli.imports import quick_imports
+from sports_lightning.config.checks import check_train
+
+
+def benchmark(cfg: DictConfig, folder: Path) -> None:
+    """Time the composed training for a few steps in every number format that pays here, and write `benchmark.csv`."""
+    check_train(cfg)
+    from sports_lightning.data.source import open_dataset
+
+    index = open_dataset(cfg.data, ["train", "val"])
+    with quick_imports():
+        from sports_lightning.benchmark import throughput as speed
+
+    rows = speed.measure(cfg, index)
+    speed.write(rows, folder / "benchmark.csv")
+    speed.print_table(rows)
+
+
+if __name__ == "__main__":
+    run_command(benchmark, "benchmark")

@@ -1,0 +1,165 @@
+"""Where the time of a training goes: the model alone, the input pipeline alone, and both together."""
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from sports_lightning.data.image_folder import Index
+from sports_lightning.errors import UserError
+from sports_lightning.inference.devices import device_of, synchronize
+from sports_lightning.storage.files import write_csv
+from sports_lightning.train.fit import build
+from sports_lightning.train.module import ClassifierModule
+from sports_lightning.train.precision import precisions, step_rate, training_step
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number format.
+
+    Attributes:
+        precision: Lightning's name.
+        model: pictures a second of the training step alone, on one batch over and over.
+        pipeline: pictures a second that the loader delivers while nothing else runs.
+        end_to_end: pictures a second of training on what the loader delivers.
+        ratio: end_to_end over model: 1 means that the model never waits.
+        waiting: share of the time spent waiting for the loader.
+        gflops: floating-point operations a picture, forward and backward, in 10^9.
+        utilisation: operations a second over those of a large matrix product in the same format.
+        memory_gib: peak in GiB: of this row on a GPU, of the process so far on a CPU.
+    """
+
+    precision: str
+    model: float
+    pipeline: float
+    end_to_end: float
+    ratio: float
+    waiting: float
+    gflops: float
+    utilisation: float
+    memory_gib: float
+
+
+_LINES = {
+    "model": "{:.1f} img/s alone",
+    "pipeline": "{:.1f} img/s alone",
+    "end_to_end": "{:.1f} img/s",
+    "ratio": "{:.2f} of the model alone",
+    "waiting": "{:.0%} of the time, for data",
+    "gflops": "{:.2f} an image, there and back",
+    "utilisation": "{:.0%} of a matrix product's rate",
+    "memory_gib": "{:.2f} at most",
+}
+
+
+def measure(cfg: DictConfig, index: Index) -> list[Row]:
+    """Time `cfg.steps` training steps of `conf/train.yaml` on `index`, in each of the formats that pay here.
+
+    The steps are those of the first epoch. With `finetune=head` they are the frozen backbone's and the head's together.
+
+    Raises:
+        UserError: a format that is not among the three, or too few pictures for so many steps.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    known = ["32-true", "bf16-mixed", "16-mixed"]
+    if cfg.trainer.precision not in ("auto", *known):
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark knows auto, {', '.join(known)}")
+    module, data = build(cfg, index)
+    device = device_of(cfg.trainer.accelerator)
+    module.to(device).train()
+    # The loader asks its trainer which share of the pictures is this device's.
+    data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
+    loader = data.train_dataloader()
+    if len(loader) <= cfg.steps:
+        raise UserError(f"steps={cfg.steps}: an epoch of this data has only {len(loader)} batches, one more is needed")
+    pipeline = _pipeline_rate(loader, cfg.steps)
+    chosen = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
+    return [_row(module, precision, loader, cfg.steps, pipeline) for precision in chosen]
+
+
+def _pipeline_rate(loader: Any, steps: int) -> float:
+    batches = iter(loader)
+    next(batches)  # starts the workers
+    started = time.perf_counter()
+    count = sum(len(next(batches)[0]) for _ in range(steps))
+    return count / (time.perf_counter() - started)
+
+
+def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipeline: float) -> Row:
+    device = module.classifier.mean.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
+    batches = iter(loader)
+    images, targets = (tensor.to(device) for tensor in next(batches))
+    model = step_rate(module, precision, images, targets, steps)
+
+    count, waiting = 0, 0.0
+    started = time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        images, targets = next(batches)
+        waiting += time.perf_counter() - asked
+        training_step(module, optimizer, precision, images.to(device), targets.to(device))
+        count += len(images)
+    synchronize(device)
+    elapsed = time.perf_counter() - started
+    rate = count / elapsed
+
+    with FlopCounterMode(display=False) as counter:
+        training_step(module, optimizer, precision, images.to(device), targets.to(device))
+    flops = counter.get_total_flops() / len(images)
+    return Row(
+        precision=precision,
+        model=model,
+        pipeline=pipeline,
+        end_to_end=rate,
+        ratio=rate / model,
+        waiting=waiting / elapsed,
+        gflops=flops / 1e9,
+        utilisation=flops * rate / _matrix_flops(precision, device),
+        memory_gib=_peak_memory(device),
+    )
+
+
+def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> float:
+    """Operations a second of a product of two square matrices, the best of five."""
+    dtype = {"32-true": torch.float32, "16-mixed": torch.float16}.get(precision, torch.bfloat16)
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        matrix @ matrix
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds[1:])
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Write the rows as a CSV."""
+    write_csv(path, [field.name for field in fields(Row)], [list(asdict(row).values()) for row in rows])
+
+
+def print_table(rows: list[Row]) -> None:
+    """Print a column for each row."""
+    table = Table("", *(row.precision for row in rows))
+    for name, unit in _LINES.items():
+        table.add_row(name.replace("_", " "), *(unit.format(getattr(row, name)) for row in rows))
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""How a process comes to its job: arguments, configs, ranks, signals, and errors as one line."""

@@ -1,0 +1,1 @@
+"""Compare finished runs, with paired significance tests."""

@@ -1,0 +1,1 @@
+"""Config values: checks, overrides and what stored configs may name. No torch."""

@@ -1,0 +1,1 @@
+"""The synthetic sample dataset, drawn by the package itself."""

@@ -1,0 +1,47 @@
+"""The sample data set: ten drawn sports, so that everything can be tried without a download.
+
+Deterministic: the same pictures on every machine with the same Pillow.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from sports_lightning.data.sample.scenes import SPORTS, draw_scene
+from sports_lightning.storage.files import make_lasting
+
+COUNTS = {"train": 120, "valid": 20, "test": 20}  # pictures a class
+
+
+def draw_sample(root: Path) -> None:
+    """Draw the data set at `root` unless it is there: `train/`, `valid/`, `test/`, one folder a sport, as JPEG."""
+    if root.exists():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    jobs = [
+        (split_number, split, sport_number, sport, i)
+        for split_number, (split, count) in enumerate(COUNTS.items())
+        for sport_number, sport in enumerate(SPORTS)
+        for i in range(count)
+    ]
+    for split_number, split, sport_number, sport, i in tqdm(
+        jobs, "drawing the sample", unit="img", delay=2, leave=False, disable=None
+    ):
+        folder = partial / split / sport
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_scene(sport, np.random.default_rng([split_number, sport_number, i])).save(
+            folder / f"{i + 1:03d}.jpg", quality=90
+        )
+    partial.chmod(0o755)
+    make_lasting(partial)
+    try:
+        os.rename(partial, root)
+    except OSError:  # another process was first; its pictures are the same
+        shutil.rmtree(partial)
+        if not root.is_dir():
+            raise

@@ -1,0 +1,122 @@
+"""The figures that every command quotes, under the names that every file and dashboard uses.
+
+All but two come from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the model was trained with.
+Macro averages are the mean over the classes that are there or predicted, with 0 for one that is never predicted, as
+scikit-learn has them.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval
+
+# Apple's GPUs have no 64-bit floats.
+_SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
+
+class Figures(Metric):
+    """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro`, summed up batch by batch.
+
+    Args:
+        num_classes: columns of the logits.
+        sync_on_compute: add up over all processes of a distributed run.
+    """
+
+    confusion: Tensor
+    top5: Tensor
+    loss: Tensor
+    full_state_update = False
+
+    def __init__(self, num_classes: int, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("top5", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("loss", torch.tensor(0.0, dtype=_SUM_DTYPE), dist_reduce_fx="sum")
+        self.set_dtype(_SUM_DTYPE)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch: logits (n, classes) float and labels (n,) int64."""
+        top = preds.topk(min(5, preds.shape[1]), dim=1).indices
+        self.confusion += confusion_matrix(top[:, 0], target, preds.shape[1])
+        self.top5 += (top == target[:, None]).sum()
+        self.loss += F.cross_entropy(preds.float(), target, reduction="none").sum(dtype=_SUM_DTYPE)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures so far, by name."""
+        count = self.confusion.sum()
+        present = _present(self.confusion)
+        precision, recall, f1 = (scores[present].mean() for scores in class_scores(self.confusion))
+        return {
+            "loss": self.loss / count,
+            "acc": self.confusion.diag().sum().to(_SUM_DTYPE) / count,
+            "acc_top5": self.top5.to(_SUM_DTYPE) / count,
+            "f1_macro": f1,
+            "precision_macro": precision,
+            "recall_macro": recall,
+        }
+
+
+def compute_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The figures of logits (n, classes) float32 against labels (n,) int64, in this process alone."""
+    metric = Figures(logits.shape[1], sync_on_compute=False)
+    metric.update(logits, labels)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """(classes, classes) int64 counts; rows are labels, columns predictions. Both arguments are (n,) int64."""
+    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=labels.device)
+    counts.index_add_(0, labels * num_classes + predicted, torch.ones_like(labels))
+    return counts.view(num_classes, num_classes)
+
+
+def class_scores(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall and F1 of each class, (classes,) each; 0 where nothing is there to divide by."""
+    return _scores(confusion.diag().to(_SUM_DTYPE), confusion.sum(0), confusion.sum(1))
+
+
+def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
+    """95 % intervals of `precision_macro`, `recall_macro` and `f1_macro` by percentile bootstrap; the same every time.
+
+    Pictures are drawn anew within each class (stratified), so that no resample lacks one, n - 1 of n, which then count
+    n / (n - 1) each: with few pictures a class, n of n would give too narrow an interval (Rao and Wu 1988). The figures
+    depend on the confusion matrix alone, so a resample of a class's pictures is a multinomial draw of its row.
+
+    Args:
+        confusion: (classes, classes) int64 counts; rows are labels.
+
+    Returns:
+        Nothing where a class has one picture only, which says nothing of its spread.
+    """
+    if bool((confusion.sum(1) == 1).any()):
+        return {}
+    present = _present(confusion).cpu()
+    draws = np.random.default_rng(0)
+    counts = confusion.cpu().numpy()
+    correct = np.zeros((RESAMPLES, len(counts)))
+    predicted = np.zeros_like(correct)
+    for label, row in enumerate(counts):
+        if row.any():
+            resampled = draws.multinomial(row.sum() - 1, row / row.sum(), size=RESAMPLES) * row.sum() / (row.sum() - 1)
+            predicted += resampled
+            correct[:, label] = resampled[:, label]
+    scores = _scores(torch.from_numpy(correct), torch.from_numpy(predicted), confusion.cpu().sum(1))
+    return {
+        name: tuple(np.quantile(of_class[:, present].mean(dim=1).numpy(), TAILS).tolist())
+        for name, of_class in zip(("precision_macro", "recall_macro", "f1_macro"), scores, strict=True)
+    }
+
+
+def _present(confusion: Tensor) -> Tensor:
+    return (confusion.sum(0) + confusion.sum(1)) > 0
+
+
+def _scores(correct: Tensor, predicted: Tensor, actual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        correct / predicted.clamp(min=1),
+        correct / actual.clamp(min=1),
+        2 * correct / (predicted + actual).clamp(min=1),
+    )

@@ -1,0 +1,54 @@
+"""Batch normalisation folded into the convolution before it, for passes that learn nothing.
+
+The same function but for rounding, with one pass less over every map: what pays most where convolutions are light.
+"""
+
+import copy
+from typing import Any
+
+from timm.layers import BatchNormAct2d, Conv2dSame
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from sports_lightning.models.classifier import Classifier
+
+
+def folded(classifier: Classifier) -> Classifier:
+    """A copy in eval mode, whose batch normalisations are folded where nothing else uses the convolution's output.
+
+    A model whose forward pass torch.fx can't follow stays as it is.
+    """
+    classifier = copy.deepcopy(classifier).eval()
+    net = classifier.net
+    for conv_name, norm_name in _pairs(net):
+        norm: Any = net.get_submodule(norm_name)
+        net.set_submodule(conv_name, fuse_conv_bn_eval(net.get_submodule(conv_name), norm))  # type: ignore[type-var]
+        rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        net.set_submodule(norm_name, rest)
+    return classifier
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # timm's own kinds too, which pad by the picture's size, or end with an activation.
+        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _pairs(net: nn.Module) -> list[tuple[str, str]]:
+    """Names of the convolutions and batch normalisations that follow one another, each of them used once."""
+    try:
+        nodes = [node for node in _Tracer().trace(net).nodes if node.op == "call_module"]
+    except Exception:  # whatever a model's code does with a stand-in for a tensor
+        return []
+    used = [node.target for node in nodes]
+    pairs = []
+    for node in nodes:
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or before not in nodes or len(before.users) > 1:
+            continue
+        conv, norm = net.get_submodule(str(before.target)), net.get_submodule(str(node.target))
+        # Of just these kinds: others may do more with their weights, as weight-standardised convolutions do.
+        known = type(conv) in (nn.Conv2d, Conv2dSame) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
+        if known and norm.running_mean is not None and used.count(node.target) == used.count(before.target) == 1:
+            pairs.append((str(before.target), str(node.target)))
+    return pairs

@@ -1,0 +1,1 @@
+"""Predict the classes of new images."""

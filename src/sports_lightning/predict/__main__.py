@@ -1,0 +1,27 @@
+"""Label pictures: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import run_command
+from sports_lightning.cli.imports import quick_imports
+from sports_lightning.config.checks import check_predict
+
+
+def predict(cfg: DictConfig, folder: Path) -> None:
+    """Predict every picture that `input` names and write `predictions.csv` and `predictions.png`."""
+    check_predict(cfg)
+    with quick_imports():
+        from sports_lightning.models.classifier import load_classifier
+        from sports_lightning.predict.prediction import find_inputs, predict_pictures
+
+    paths = find_inputs(str(cfg.input))
+    classifier = load_classifier(str(cfg.ckpt_path))
+    predictions = predict_pictures(classifier, paths, cfg.inference)
+    predictions.write(folder)
+    predictions.print()
+
+
+if __name__ == "__main__":
+    run_command(predict, "predict")

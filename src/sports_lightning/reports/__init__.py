@@ -1,0 +1,1 @@
+"""Everything that draws: HTML pages, plots, and Grad-CAM heat maps."""

@@ -1,0 +1,100 @@
+"""Self-contained web pages: everything is in the one file, which makes no request and needs no network.
+
+The pages themselves are Jinja templates in `templates/`; all that comes from data is escaped in those of HTML.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageOps
+
+from sports_lightning.data.modes import to_rgb
+from sports_lightning.storage.files import write_text
+
+_environment = Environment(
+    loader=PackageLoader("sports_lightning.reports"),
+    autoescape=lambda name: name is not None and not name.endswith(".md"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Render `templates/<template>` into one file."""
+    write_text(path, _environment.get_template(template).render(**values))
+
+
+def thumbnail_uri(path: Path) -> str:
+    """The picture at `path`, small, as a `data:` address; "" if it can't be read."""
+    small = thumbnail(path)
+    return image_uri(small) if small else ""
+
+
+def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
+    """The picture at `path`, RGB, at most side × side; None if it can't be read."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (side, side))
+            small = to_rgb(ImageOps.exif_transpose(image))
+            small.thumbnail((side, side))
+    except Exception:  # PIL's decoders raise a dozen types on damaged files
+        return None
+    return small
+
+
+def image_uri(image: Image.Image) -> str:
+    """A picture as a `data:` address of a JPEG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def chart(lines: Mapping[str, Sequence[tuple[float, float]]], width: int = 460, height: int = 260) -> dict[str, Any]:
+    """What `templates/chart.svg` draws: lines of (x, y) points on common axes.
+
+    Points that are not finite are left out. An empty chart has no lines.
+    """
+    kept = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in lines.items()}
+    kept = {name: points for name, points in kept.items() if points}
+    every = [point for points in kept.values() for point in points]
+    if not every:
+        return {"width": width, "height": height, "lines": [], "x_ticks": [], "y_ticks": []}
+    left, right, top, bottom = 44, width - 8, 8, height - 24
+    x_ticks, y_ticks = (_ticks(min(values), max(values)) for values in zip(*every, strict=True))
+
+    def place(value: float, ticks: list[float], start: float, end: float) -> float:
+        return round(start + (value - ticks[0]) / ((ticks[-1] - ticks[0]) or 1) * (end - start), 1)
+
+    return {
+        "width": width,
+        "height": height,
+        "lines": [
+            {
+                "name": name,
+                "number": number,
+                "points": " ".join(
+                    f"{place(x, x_ticks, left, right)},{place(y, y_ticks, bottom, top)}" for x, y in points
+                ),
+                "last": (place(points[-1][0], x_ticks, left, right), place(points[-1][1], y_ticks, bottom, top)),
+            }
+            for number, (name, points) in enumerate(kept.items())
+        ],
+        "x_ticks": [(f"{tick:g}", place(tick, x_ticks, left, right)) for tick in x_ticks],
+        "y_ticks": [(f"{tick:g}", place(tick, y_ticks, bottom, top)) for tick in y_ticks],
+    }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round numbers from `low` or below to `high` or above."""
+    span = (high - low) or abs(high) or 1.0
+    step = 10 ** math.floor(math.log10(span / 4))
+    step *= next(m for m in (1, 2, 5, 10) if span / (m * step) <= 5)
+    first = math.floor(low / step + 1e-9)
+    count = math.ceil(high / step - 1e-9) - first
+    return [round((first + i) * step, 10) for i in range(max(1, count) + 1)]

@@ -1,0 +1,1 @@
+"""Repeat a run and compare the results."""

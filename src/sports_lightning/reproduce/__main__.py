@@ -1,0 +1,32 @@
+"""Whether a run comes out the same once more: `python -m sports_lightning.reproduce run=RUN_FOLDER`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import run_command
+from sports_lightning.cli.imports import quick_imports
+from sports_lightning.config.checks import check_reproduce
+from sports_lightning.errors import UserError
+
+
+def reproduce(cfg: DictConfig, folder: Path) -> None:
+    """Repeat the training of `run` in `folder/run` and compare every figure, epoch and weight with the original's."""
+    check_reproduce(cfg)
+    with quick_imports():
+        from sports_lightning.reproduce.reproduction import compare_records, read_record, run_again
+
+    original = Path(str(cfg.run)).expanduser().absolute()
+    before = read_record(original)
+    run_again(original, folder / "run", cfg.changes, cfg.trust)
+    outcome = compare_records(before, read_record(folder / "run"))
+    if outcome.results:
+        causes = outcome.causes() or "nothing that was recorded; on a GPU, try +changes.trainer.deterministic=true"
+        raise UserError(f"not reproduced: {outcome.of_results()}; what differs otherwise: {causes}")
+    print(f"reproduced: all {outcome.compared} results are identical to the last digit")
+    if outcome.causes():
+        print(f"although these differ: {outcome.causes()}")
+
+
+if __name__ == "__main__":
+    run_command(reproduce, "reproduce")

@@ -1,0 +1,141 @@
+"""What a run depends on besides its config: the code, the libraries, the machine and the pictures.
+
+`run.json`, `pictures.csv.gz` and `git.diff` keep it in the run folder; `reproduce` and `compare` read it there.
+"""
+
+import csv
+import gzip
+import io
+import os
+import platform
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sports_lightning.config.overrides import arguments_of
+from sports_lightning.storage.disk_cache import fingerprint, library_versions
+from sports_lightning.storage.files import write_bytes, write_json, write_text
+
+PICTURES = "pictures.csv.gz"
+
+
+def record(cfg: DictConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts for `run.json`; `git.diff` holds what has been changed since the commit.
+
+    Args:
+        cfg: the composed config.
+        data: where the images are, and for each split their number and fingerprint (`Index.facts`).
+    """
+    hydra_cfg = HydraConfig.get()
+    git = _git_state()
+    return {
+        "command": shlex.join(["python", "-m", hydra_cfg.help.app_name, *arguments_of(hydra_cfg)]),
+        "seed": cfg.get("seed"),
+        "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
+        "packages": _packages(),
+        "machine": machine(),
+        "data": dict(data),
+    }
+
+
+def write_record(facts: dict[str, Any], pictures: Iterable[tuple[str, str, str]], folder: Path) -> None:
+    """Write `run.json`, `pictures.csv.gz` and, where the code had been changed, `git.diff`.
+
+    Args:
+        facts: see `record`.
+        pictures: (split, path, digest) of each image (`Index.rows`).
+        folder: the run's.
+    """
+    _write_pictures(pictures, folder / PICTURES)
+    diff = facts["git"]["diff"]
+    if diff:
+        write_text(folder / "git.diff", diff)
+    write_json(folder / "run.json", as_written(facts))
+
+
+def as_written(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with a fingerprint in place of the changes themselves."""
+    return facts | {"git": facts["git"] | {"diff": fingerprint(facts["git"]["diff"])}} if facts else {}
+
+
+def read_pictures(folder: Path) -> dict[str, str]:
+    """{path: digest} of the pictures that a run saw, from its `pictures.csv.gz`."""
+    with gzip.open(folder / PICTURES, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {row["path"]: row["digest"] for row in csv.DictReader(file)}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads that torch uses, GPUs and system."""
+    import torch
+
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+    }
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return f"{found[1] if found else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested mappings; one that is empty is a value."""
+    if not isinstance(tree, Mapping) or not tree:
+        return {prefix.removesuffix("."): tree}
+    return {key: value for name, part in tree.items() for key, value in flatten(part, f"{prefix}{name}.").items()}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (first, second)} where two mappings differ; None where one has no such key. Two NaNs are the same."""
+    pairs = {key: (first.get(key), second.get(key)) for key in dict.fromkeys([*first, *second])}
+    return {key: (a, b) for key, (a, b) in pairs.items() if a != b and not (a != a and b != b)}
+
+
+def _packages() -> dict[str, str]:
+    """Versions of this package and of those that it requires."""
+    try:
+        needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return library_versions()
+    return {name: version(name) for name in ["sports-lightning", *sorted(match[0] for match in needed if match)]}
+
+
+def _git_state() -> dict[str, str]:
+    """The commit that this package's code is at and what has been changed since; empty outside a checkout."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        found = subprocess.run(["git", "-C", str(here.parent), *arguments], capture_output=True, check=True, timeout=60)
+        return found.stdout.decode(errors="replace").strip("\n")
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed package may lie within some other repository
+        top = git("rev-parse", "--show-toplevel")
+        diff = git("-C", top, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", "src", "conf")
+        for name in git("-C", top, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():
+            diff += f"\nnot in git: {name}\n{(Path(top) / name).read_text(encoding='utf-8', errors='replace')}"
+        return {"commit": git("rev-parse", "HEAD"), "diff": diff}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "", "diff": ""}
+
+
+def _write_pictures(pictures: Iterable[tuple[str, str, str]], path: Path) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["split", "path", "digest"])
+    writer.writerows(pictures)
+    write_bytes(path, gzip.compress(buffer.getvalue().encode(errors="surrogateescape"), mtime=0))

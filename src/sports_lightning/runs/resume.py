@@ -1,0 +1,185 @@
+"""Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.config.overrides import command_line, given
+from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
+from sports_lightning.errors import FolderTaken, UserError
+from sports_lightning.runs.layout import is_finished, is_over
+from sports_lightning.storage.disk_cache import fingerprint
+from sports_lightning.storage.files import remove_half_written, write_bytes
+from sports_lightning.storage.locks import lock
+
+LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
+LOCK = ".lock"
+RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process whose run goes on
+_held: list[int] = []  # open for as long as this process lives
+
+
+def claim(folder: Path) -> None:
+    """Make this process the only one that writes into the run folder, until it ends.
+
+    Raises:
+        UserError: the run is finished.
+        FolderTaken: another process has it.
+    """
+    check_unfinished(folder)
+    _held.append(_lock(folder))
+    for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
+        remove_half_written(place)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
+    if is_finished(folder):
+        raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
+
+
+def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
+    """See to it that Hydra does not write over anything in `hydra.run.dir=FOLDER`.
+
+    Returns:
+        With `resume=auto`, Hydra's files of the interrupted run there.
+
+    Raises:
+        UserError: there is a finished run, or an interrupted one that is not asked to go on.
+        FolderTaken: another process has it.
+    """
+    value = given(arguments, "hydra.run.dir")
+    folder = Path(value).absolute() if value is not None else None
+    if folder is None or not (folder / ".hydra").is_dir():
+        return {}
+    check_unfinished(folder)
+    os.close(_lock(folder))
+    if not has_checkpoint(folder):
+        return {}
+    if "resume=auto" not in arguments:
+        raise UserError(f"{folder} holds an interrupted run: resume={folder} goes on; or choose another hydra.run.dir")
+    return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run there can go on."""
+    return (folder / LAST_CHECKPOINT).exists()
+
+
+def resume_command(folder: Path) -> str:
+    """The line that goes on with an interrupted run; "" where nothing is saved or nothing is left to do."""
+    if not has_checkpoint(folder) or is_over(folder):
+        return ""
+    return command_line("train", [f"resume={folder}"])
+
+
+def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
+    """The newest run with the settings of `cfg` that has a checkpoint, is not finished and that nobody is writing.
+
+    Args:
+        cfg: as composed.
+        folder: a run folder of its own; it and those beside it are searched.
+        before: what Hydra has written over there (see check_run_dir).
+
+    Raises:
+        UserError: the folder itself holds an interrupted run with other settings.
+    """
+    last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
+    for file, content in before.items():
+        write_bytes(file, content)
+    wanted = settings(cfg)
+    if before and _settings_of(folder) != wanted:
+        raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
+    for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
+        is_unfinished = not is_over(run) and begun_in(run) == run.resolve()
+        if is_unfinished and _settings_of(run) == wanted and is_free(run):
+            return run
+    return None
+
+
+def resumed_folder(arguments: list[str]) -> Path | None:
+    """The folder that the command line `resume=FOLDER` names, perhaps with `trust=true`; None for any other.
+
+    Raises:
+        UserError: it is not the folder of an unfinished run, its config could run anything, or there are other
+            arguments.
+    """
+    value = given(arguments, "resume") or ""
+    if value in ("", "auto", "null"):
+        return None
+    check_alone(arguments, value)
+    folder = Path(value).expanduser().absolute()
+    if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
+        raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
+    if is_over(folder):
+        raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
+    if "trust=true" not in arguments:
+        check_targets(load_config(folder), f"resume={value}")
+        distrust_working_folder()
+    begun = begun_in(folder)
+    if begun != folder.resolve():
+        raise UserError(f"resume={value} was begun as {begun}: move the folder back there, where its settings point")
+    return folder
+
+
+def check_alone(arguments: list[str], value: str, *allowed: str) -> None:
+    """Raise UserError where anything but `trust=true` and `allowed` stands beside `resume=FOLDER`."""
+    others = [argument for argument in arguments if argument not in ("trust=true", *allowed)]
+    others = [argument for argument in others if not argument.startswith("resume=")]
+    if others:
+        raise UserError(f"resume={value} goes on with the settings there: leave out {others[0]}")
+
+
+def load_config(folder: Path) -> Any:
+    """The config of a run folder as plain dicts and lists.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _load(folder, "config.yaml")
+
+
+def _load(folder: Path, name: str) -> Any:
+    file = folder / ".hydra" / name
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # whatever a torn or foreign file leads the parser into
+        raise UserError(f"{file} can't be read as a config: {' '.join(str(error).split())[:200]}") from error
+
+
+def settings(cfg: DictConfig) -> str:
+    """Fingerprint of all that decides a run's result and stands in its config."""
+    tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
+    return fingerprint({name: part for name, part in tree.items() if name != "resume"})
+
+
+def _settings_of(folder: Path) -> str | None:
+    try:
+        return settings(OmegaConf.create(load_config(folder)))
+    except UserError:
+        return None
+
+
+def begun_in(folder: Path) -> Path | None:
+    """Where the run was begun, with links resolved; None where its folder does not say."""
+    try:
+        return Path(_load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]).resolve()
+    except (UserError, LookupError, TypeError):
+        return None
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no other process writes into the run folder."""
+    try:
+        os.close(_lock(folder))
+    except FolderTaken:
+        return False
+    return True
+
+
+def _lock(folder: Path) -> int:
+    held = lock(folder / LOCK)
+    if held is None:
+        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
+    return held

@@ -1,0 +1,1 @@
+"""Train a classifier and report its best checkpoint."""

@@ -1,0 +1,39 @@
+"""Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import run_command
+from sports_lightning.cli.imports import quick_imports
+from sports_lightning.config.checks import check_train
+from sports_lightning.runs.process import is_rank_zero
+from sports_lightning.runs.resume import LAST_CHECKPOINT, claim
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Fit, choose the checkpoint with the best validation accuracy, and write its figures into `folder`."""
+    check_train(cfg)
+    if is_rank_zero():
+        claim(folder)
+    last = folder / LAST_CHECKPOINT
+    resume_from = last if cfg.resume and last.exists() else None
+    from sports_lightning.audit.scan import survey
+    from sports_lightning.data.source import open_dataset
+    from sports_lightning.storage.disk_cache import cache_dir_of
+
+    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
+    seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit and is_rank_zero() else None
+    with quick_imports():  # torch and all, only once the data is known to be good
+        from sports_lightning.runs.provenance import record
+        from sports_lightning.train.finish import write_results
+        from sports_lightning.train.fit import fit
+
+    facts = record(cfg, index.facts()) if is_rank_zero() else {}  # now: the code may change while the run goes on
+    run = fit(cfg, index, facts, resume_from)
+    if is_rank_zero():
+        write_results(cfg, run, seen, facts, folder)
+
+
+if __name__ == "__main__":
+    run_command(train, "train")

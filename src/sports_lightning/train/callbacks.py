@@ -1,0 +1,167 @@
+"""Callbacks that Lightning has not got."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import Tensor
+
+from sports_lightning.data.file_hashes import printable
+from sports_lightning.errors import UserError
+from sports_lightning.storage.files import write_csv, write_text
+
+log = logging.getLogger(__name__)
+
+
+class EpochTable(Checkpoint):
+    """Writes `metrics.csv` and `timings.csv`, one row an epoch, while the run goes on.
+
+    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` figures, and `lr` after the epoch's last step; it is the
+    same each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
+    `images_per_second` of its training part.
+
+    It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's figures.
+
+    Args:
+        folder: where to write them.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.epochs: list[dict[str, Any]] = []
+        self.timings: list[dict[str, Any]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._validation: dict[str, float] = {}
+        self._images, self._training_seconds = 0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far and what is known of the next, so that a resumed run writes on."""
+        return {
+            "epochs": self.epochs,
+            "timings": self.timings,
+            "validation": self._validation,
+            "images": self._images,
+            "training_seconds": self._training_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows of an interrupted run."""
+        self.epochs, self.timings = state_dict["epochs"], state_dict["timings"]
+        self._validation, self._images = state_dict["validation"], state_dict["images"]
+        self._training_seconds = state_dict["training_seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, in the midst of an epoch perhaps."""
+        self._started = time.perf_counter() - self._training_seconds
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock anew."""
+        self._begin()
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count pictures; the last batch before validation gives the training time."""
+        self._images += len(batch[0]) * trainer.world_size
+        self._training_seconds = time.perf_counter() - self._started
+        pl_module.log("img/s", self._images / self._training_seconds, prog_bar=True, logger=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the figures; in an epoch without validation Lightning would still have an earlier one's."""
+        self._validation = _figures(trainer, "val/")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables with the new row (Lightning has validated by now)."""
+        epoch = {"epoch": trainer.current_epoch}
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        self.epochs.append({**epoch, **_figures(trainer, "train/"), **self._validation, "lr": rate})
+        seconds = round(time.perf_counter() - self._started, 3)
+        images_per_second = round(self._images / max(self._training_seconds, 1e-9), 2)
+        self.timings.append({**epoch, "seconds": seconds, "images_per_second": images_per_second})
+        if trainer.is_global_zero:
+            for name, rows in (("metrics.csv", self.epochs), ("timings.csv", self.timings)):
+                header = list(dict.fromkeys(key for row in rows for key in row))
+                write_csv(self.folder / name, header, [[row.get(key, "") for key in header] for row in rows])
+
+
+def _figures(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+    return {name: float(v) for name, v in sorted(trainer.callback_metrics.items()) if name.startswith(prefix)}
+
+
+class FiniteLoss(Callback):
+    """Stops a training whose loss becomes infinite or not a number, before that reaches the weights.
+
+    The batch's files are in `not_finite.txt`.
+
+    Args:
+        folder: where to write that.
+        skip: leave the step out instead, with all of its batches where gradients are accumulated, and go on.
+    """
+
+    def __init__(self, folder: str, skip: bool = False) -> None:
+        self.path, self.skip = Path(folder) / "not_finite.txt", skip
+        self._step_is_bad = False
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Look at the loss.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        is_bad = not pl_module.loss_is_finite
+        if trainer.world_size > 1:  # all stop, or leave the step out, together
+            is_bad = trainer.strategy.reduce_boolean_decision(is_bad, all=False)
+        if not is_bad:
+            return
+        self._step_is_bad = True
+        batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
+        paths = [printable(path) for path in data.train_paths(batch_idx)]
+        if trainer.world_size > 1:
+            of_devices: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(of_devices, [] if pl_module.loss_is_finite else paths)
+            paths = [path for of_device in of_devices for path in of_device]
+        if not trainer.is_global_zero:  # the first process says it for all
+            if self.skip:
+                return
+            sys.exit()
+        where = f"epoch {trainer.current_epoch}, batch {batch_idx}"
+        more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
+        message = f"the loss is infinite or not a number in {where}, of {', '.join(paths[:2])}{more}"
+        write_text(self.path, "\n".join([where, *paths]) + "\n")
+        if not self.skip:
+            raise UserError(
+                f"{message} ({self.path}): try a smaller optimizer.lr or trainer.gradient_clip_val=1.0, or leave such "
+                f"batches out with callbacks.finite_loss.skip=true"
+            )
+        log.warning("left out: %s", message)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Without gradients an optimiser leaves weights and its own state alone."""
+        if self._step_is_bad:
+            optimizer.zero_grad(set_to_none=True)
+        self._step_is_bad = False
+
+
+def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """An exponential moving average for Lightning's `WeightAveraging`, whose decay rises to `decay` with the steps.
+
+    min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow's ExponentialMovingAverage and timm's ModelEmaV3 have
+    it, so that the untrained weights are forgotten in a short run too.
+    """
+
+    def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+        share = torch.clamp((1 + updates) / (10 + updates), max=decay)
+        return averaged + (current - averaged) * (1 - share)  # which leaves a frozen weight exactly as it is
+
+    return average

@@ -1,0 +1,188 @@
+"""One training step, one validation step, and the optimiser: the classifier as Lightning trains it."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import timm.optim
+import timm.scheduler
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from sports_lightning.errors import UserError
+from sports_lightning.evaluate.metrics import Figures
+from sports_lightning.inference.frozen_part import FrozenPart
+from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier
+from sports_lightning.models.freezing import apply_finetune, set_frozen_parts_to_eval
+
+_FIGURES = "train_figures"
+
+
+class ClassifierModule(pl.LightningModule):
+    """Trains a `Classifier`.
+
+    Args:
+        classifier: what is trained.
+        loss: takes logits (n, classes) and labels (n,) or target shares (n, classes).
+        optimizer: `conf/optimizer/*.yaml`.
+        scheduler: `conf/scheduler/*.yaml`.
+        finetune: `conf/finetune/*.yaml`.
+        seed: of the run.
+
+    Attributes:
+        loss_is_finite: of the last training step.
+        frozen: what has run already, so that batches hold what it gives instead of pictures; None: nothing.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        loss: nn.Module,
+        optimizer: DictConfig,
+        scheduler: DictConfig,
+        finetune: DictConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.seed = seed
+        self.classifier = classifier
+        self.loss = loss
+        self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
+        self.frozen: FrozenPart | None = None
+        self.loss_is_finite = True
+        apply_finetune(classifier.net, finetune)
+        num_classes = len(classifier.spec.classes)
+        self.train_figures = Figures(num_classes)
+        self.val_figures = Figures(num_classes)
+
+    def train(self, mode: bool = True) -> "ClassifierModule":
+        """As torch's, but what is frozen stays in eval mode."""
+        super().train(mode)
+        if mode:
+            set_frozen_parts_to_eval(self.classifier.net)
+        return self
+
+    def on_train_start(self) -> None:
+        """As at an epoch's start, for a run that goes on in the midst of one."""
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
+        if self.finetune_config.mode == "gradual":
+            apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
+        self.train()  # Lightning leaves every module in the mode that it finds it in
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout and the like draw from (seed, epoch, batch, device), so that a resumed run draws the same."""
+        key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of a picture
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for absent CUDA devices too
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(seed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (n, classes) of a batch's pictures, or of what the frozen part has made of them."""
+        return self.frozen.rest(self.classifier, inputs) if self.frozen else self.classifier(inputs)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss that is optimised; the figures are logged as `train/…`."""
+        inputs, targets = batch
+        logits = self(inputs)
+        # Mixed pictures count as the class that has the larger share of them.
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        loss = self.loss(logits, targets)
+        self.loss_is_finite = bool(loss.isfinite())  # if not, it ends the run or is left out (callbacks.FiniteLoss)
+        if self.loss_is_finite:
+            self.train_figures.update(logits.detach(), labels)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's `train/…`."""
+        self.log_dict({f"train/{name}": value for name, value in self.train_figures.compute().items()})
+        self.train_figures.reset()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch in; the figures are logged as `val/…`."""
+        inputs, labels = batch
+        self.val_figures.update(self(inputs), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/…`."""
+        for name, value in self.val_figures.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name in ("loss", "acc"))
+        self.val_figures.reset()
+
+    def configure_optimizers(self) -> Any:
+        """timm's optimiser and schedule by name; the schedule steps with every optimiser step."""
+        config, net = self.optimizer_config, self.classifier.net
+        if self.finetune_config.mode == "gradual":  # everything learns sooner or later: the optimiser must know it
+            net.requires_grad_(True)
+        try:
+            optimizer = timm.optim.create_optimizer_v2(
+                net,
+                opt=config.name,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                layer_decay=config.layer_decay,
+                **OmegaConf.to_container(config.arguments),  # type: ignore[arg-type]
+            )
+        except (AssertionError, TypeError, ValueError) as error:
+            raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
+        apply_finetune(net, self.finetune_config, self.current_epoch)
+
+        epochs = self.trainer.max_epochs
+        assert epochs is not None
+        steps_per_epoch = _steps_per_epoch(self.trainer)
+        schedule = self.scheduler_config
+        try:
+            scheduler, _ = timm.scheduler.create_scheduler_v2(
+                optimizer,
+                sched=schedule.name,
+                num_epochs=epochs,
+                warmup_epochs=schedule.warmup_epochs,
+                warmup_lr=config.lr * schedule.warmup_start,
+                min_lr=config.lr * schedule.final,
+                step_on_epochs=False,
+                updates_per_epoch=steps_per_epoch,
+                **OmegaConf.to_container(schedule.arguments),  # type: ignore[arg-type]
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"scheduler={schedule.name} with {dict(schedule.arguments)}: {error}") from error
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """timm's schedules are told the number of the update."""
+        scheduler.step_update(num_updates=self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `load_classifier` needs, as plain data, and the epoch's figures so far of every device."""
+        checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.spec)
+        checkpoint[_FIGURES] = {
+            name: self._of_devices(value) for name, value in self.train_figures.metric_state.items()
+        }
+
+    def _of_devices(self, value: Any) -> Tensor:
+        """(devices, …) on the CPU."""
+        gathered: Any = self.all_gather(value)
+        return gathered.view(-1, *value.shape).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up this device's figures of the epoch so far."""
+        for name, of_devices in checkpoint[_FIGURES].items():
+            setattr(self.train_figures, name, of_devices[self.global_rank])
+
+
+def _steps_per_epoch(trainer: pl.Trainer) -> int:
+    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume."""
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches)
+    if trainer.max_steps != -1:
+        steps = min(steps, trainer.max_steps // trainer.max_epochs)  # type: ignore[operator]
+    return max(1, steps)

@@ -1,0 +1,104 @@
+"""The head, fitted anew once training is done, to what the finished backbone makes of the training pictures.
+
+Training sees crops, in which objects look larger than in the whole pictures that are evaluated, and a classifier of the
+features of whole pictures is better at those (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+Besides, the few epochs that a backbone takes leave a linear layer far from the best one for its features.
+"""
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sports_lightning.data.image_folder import Index
+from sports_lightning.errors import UserError
+from sports_lightning.inference.feature_cache import FeatureStore
+from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenPart, find_frozen_part
+from sports_lightning.inference.predictor import evaluation_pictures, run_over
+from sports_lightning.models.classifier import Classifier
+from sports_lightning.models.freezing import apply_finetune, heads
+from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.train.losses import balanced_weights
+
+log = logging.getLogger(__name__)
+
+_ITERATIONS = 100  # of L-BFGS, if it does not converge before; evaluations: a quarter more
+
+
+def check_head(classifier: Classifier) -> None:
+    """Raise UserError for a model whose last layer can't be fitted apart from the rest."""
+    probe = copy.deepcopy(classifier)
+    apply_finetune(probe.net, OmegaConf.create({"mode": "head"}))
+    head, *more = heads(probe.net)
+    is_linear = isinstance(head, nn.Linear) and head.bias is not None and not more
+    if not is_linear or not isinstance(find_frozen_part(probe), FrozenBackbone):
+        raise UserError(
+            f"refit needs a model that can be taken apart before its last layer, and whose last layer is linear: "
+            f"{probe.spec.architecture} is not one, leave refit out"
+        )
+
+
+def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, frozen: FrozenPart | None) -> None:
+    """Replace the head's weights by those that suit the pictures of `train`, preprocessed as in evaluation.
+
+    Plain cross-entropy, with the weights that the run's sampling or loss has given the classes. Where the features are
+    not finite the head is left as it was, with a warning. All features are in memory: (pictures, features) float32.
+
+    Args:
+        classifier: trained, see `check_head`.
+        index: the pictures.
+        cfg: `conf/train.yaml`.
+        frozen: what has not learned; the features of a whole backbone are kept on disk for other runs.
+    """
+    train = index.splits["train"]
+    pictures = evaluation_pictures(classifier, index.root, train, cfg.data)
+    # Mirror images besides bring nothing, even where evaluation averages over them.
+    inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
+    if isinstance(frozen, FrozenBackbone):
+        store = FeatureStore(frozen, classifier, inference, cache_dir_of(cfg.data))
+        features = store.features(pictures, train.digests)
+    else:
+        batches: list[Tensor] = []
+        run_over(Classifier.features, classifier, pictures, inference, batches.append)
+        features = torch.cat(batches)
+    times_balanced = cfg.data.balanced_sampling + (cfg.loss.class_weights == "balanced")
+    weights = balanced_weights(index.class_counts("train")) ** times_balanced
+    weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        log.warning("refit: the features or their fit are not finite; the head is left as it was trained")
+        return
+    (head,) = heads(classifier.net)
+    head.load_state_dict({"weight": weight, "bias": bias})
+
+
+def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression: the weight (classes, features) and bias (classes,) of a linear layer.
+
+    The mean cross-entropy, plus `penalty` times the squared norm of the weight for features of a mean square of one, by
+    at most 100 iterations of L-BFGS (torch's, with line search) from zero.
+
+    Args:
+        features: (n, features) float32.
+        labels: (n,) int64.
+        weights: (classes,) of the cross-entropy.
+        penalty: L2; larger than 0, else separable classes have no best weight.
+    """
+    scale = features.square().mean().sqrt()
+    features = features / scale
+    weight = torch.zeros(len(weights), features.shape[1], requires_grad=True)
+    bias = torch.zeros(len(weights), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(features @ weight.T + bias, labels, weights) + penalty * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    log.info("head fitted anew to %s pictures: loss %.4f", f"{len(labels):,}", loss().item())
+    return (weight / scale).detach(), bias.detach()
