@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def ours(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
-    """Pictures a second, GiB."""
+    """Images a second, GiB."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             "data=folder", f"data.root={root}", f"model={model}", "model.pretrained=false", "model.image_size=224",
@@ -38,7 +38,7 @@ def ours(root: str, model: str, batch_size: int, steps: int) -> tuple[float, flo
 
 
 def plain(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
-    """Pictures a second, GiB."""
+    """Images a second, GiB."""
     printed, memory = _run(str(HERE / "plain_loop.py"), f"{root}/train", NAMES[model], str(batch_size), str(steps))
     return float(printed.split()[-1]), memory
 

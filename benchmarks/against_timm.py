@@ -2,9 +2,9 @@
 
     python benchmarks/against_timm.py ROOT TIMM [--model resnet50] [--bfloat16] [--compile]
 
-ROOT is a data set with train/ valid/, of which the first pictures are taken; TIMM a checkout of timm's repository
+ROOT is a data set with train/ valid/, of which the first images are taken; TIMM a checkout of timm's repository
 (pytorch-image-models), whose train.py no package has. Everything counts: start-up, validation, checkpoints, and on our
-side the figures and the report of the run. Weights are random, the batch size is 32. Run it on an otherwise idle
+side the metrics and the report of the run. Weights are random, the batch size is 32. Run it on an otherwise idle
 machine.
 """
 
@@ -31,7 +31,7 @@ def seconds(cwd: str, *arguments: str, path: Path | None = None) -> float:
 
 
 def take(root: Path, target: Path, split: str, count: int) -> None:
-    """Links to the first `count` pictures of a split, of every class in turn."""
+    """Links to the first `count` images of a split, of every class in turn."""
     of_class = [sorted(folder.iterdir()) for folder in sorted((root / split).iterdir())]
     in_turn = [files[i] for i in range(max(map(len, of_class))) for files in of_class if i < len(files)]
     for file in in_turn[:count]:
@@ -45,14 +45,14 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("timm", type=Path)
     parser.add_argument("--model", default="resnet50", choices=["resnet50", "efficientnet_lite0"])
-    parser.add_argument("--pictures", type=int, default=320, help="of the epoch")
+    parser.add_argument("--images", type=int, default=320, help="of the epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bfloat16", action="store_true", help="timm's --amp --amp-dtype bfloat16")
     parser.add_argument("--compile", action="store_true", help="timm's --torchcompile")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
-        take(options.root, data, "train", options.pictures)
+        take(options.root, data, "train", options.images)
         take(options.root, data, "valid", max(32, len(list((data / "train").iterdir()))))
         classes = len(list((data / "train").iterdir()))
         ours = [

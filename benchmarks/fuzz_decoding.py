@@ -1,8 +1,8 @@
-"""Decode mutated picture files: is there a crash, a hang, a growth of memory, or an error of another kind?
+"""Decode mutated image files: is there a crash, a hang, a growth of memory, or an error of another kind?
 
     python benchmarks/fuzz_decoding.py ROOT [--inputs 20000] [--seed 0]
 
-Every input is a real picture below ROOT, saved in one of eight formats and then spoilt: bytes flipped, cut, repeated,
+Every input is a real image below ROOT, saved in one of eight formats and then spoilt: bytes flipped, cut, repeated,
 put in from another file, or numbers in its header made large. Exits with 1 where one takes a second or more, or raises
 anything but UnreadablePicture. Memory is the process's resident size, after a tenth of the inputs and at the end.
 """
@@ -20,14 +20,14 @@ from pathlib import Path
 from PIL import Image
 
 from sports_lightning.data.decode import decode
-from sports_lightning.data.file_hashes import examine
-from sports_lightning.data.image_folder import list_pictures
-from sports_lightning.errors import UnreadablePicture
+from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.image_folder import list_images
+from sports_lightning.errors import UnreadableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "progressive JPEG", "CMYK JPEG")
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "examined": lambda file: examine(file.parent, [file.name]),
+    "examined": lambda file: check_files(file.parent, [file.name]),
     "decoded": lambda file: decode(file, 224),
     "decoded whole": decode,
 }
@@ -35,7 +35,7 @@ NUMBERS = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\0\0
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """The picture's file in one of FORMATS."""
+    """The image's file in one of FORMATS."""
     content = io.BytesIO()
     if kind == "CMYK JPEG":
         image.convert("CMYK").save(content, "JPEG")
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draws = random.Random(arguments.seed)
-    sources = draws.sample(list_pictures(arguments.root), 20)
+    sources = draws.sample(list_images(arguments.root), 20)
     images = [Image.open(arguments.root / source).convert("RGB") for source in sources]
     files = [(kind, encode(image, kind)) for image in images for kind in FORMATS]
     outcomes: Counter[str] = Counter()
@@ -100,7 +100,7 @@ def main() -> int:
                 try:
                     read(file)
                     outcomes[name] += 1
-                except UnreadablePicture:
+                except UnreadableImage:
                     outcomes[f"{name}: refused"] += 1
                 except Exception as error:
                     bad += 1

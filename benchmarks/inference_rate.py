@@ -1,6 +1,6 @@
-"""How much of the forward pass's own rate is left when a folder of pictures is evaluated.
+"""How much of the forward pass's own rate is left when a folder of images is evaluated.
 
-    python benchmarks/inference_rate.py FOLDER_OF_JPEGS [--models resnet50 efficientnet_lite0] [--pictures 640]
+    python benchmarks/inference_rate.py FOLDER_OF_JPEGS [--models resnet50 efficientnet_lite0] [--images 640]
 
 The way that evaluate, predict and the end of train share, from listed files to logits, workers' start included, against
 the same network on one batch over and over; in turn, the median of the rounds' ratios. Weights are random.
@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from sports_lightning import CONF_DIR
 from sports_lightning.data.image_folder import Split
 from sports_lightning.inference.predictor import compute_logits
-from sports_lightning.models.batchnorm_folding import folded
+from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import build_classifier
 
 
@@ -32,19 +32,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--models", nargs="+", default=["resnet50", "efficientnet_lite0"])
-    parser.add_argument("--pictures", type=int, default=640)
+    parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     files = sorted(str(path.relative_to(options.root)) for path in options.root.rglob("*.jpg"))
-    files = random.Random(0).sample(files, options.pictures)
+    files = random.Random(0).sample(files, options.images)
     split = Split(files, [0] * len(files))
     for model in options.models:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             cfg = compose("evaluate", ["ckpt_path=none"])
             of_model = compose("train", [f"model={model}", "model.pretrained=false", "model.image_size=224"]).model
         classifier = build_classifier(of_model, [f"class {i}" for i in range(100)], options.root).eval()
-        network = folded(classifier)
+        network = fuse_conv_bn(classifier)
         batch = torch.randint(256, (cfg.inference.batch_size, 3, 224, 224), dtype=torch.uint8)
         batch = batch.contiguous(memory_format=torch.channels_last)  # as loaders put them together
         rounds = []

@@ -2,8 +2,8 @@
 
     python benchmarks/input_pipeline.py FOLDER_OF_JPEGS
 
-Milliseconds of CPU time a picture, each in a data-loading process as they run in training; ours also from kept pictures
-(data.cache). Medians of five passes in turn over up to 500 pictures. Ours ends with uint8 (the rest happens on the
+Milliseconds of CPU time an image, each in a data-loading process as they run in training; ours also from kept images
+(data.cache). Medians of five passes in turn over up to 500 images. Ours ends with uint8 (the rest happens on the
 device, in batches), the other with normalised floats.
 """
 
@@ -24,9 +24,9 @@ from plain_loop import TRANSFORM
 from sports_lightning import CONF_DIR
 from sports_lightning.cli.c_libraries import tune_c_libraries
 from sports_lightning.data.augment import EpochTransform
-from sports_lightning.data.dataset import TrainingPictures
-from sports_lightning.data.decoded_cache import open_pictures
-from sports_lightning.data.file_hashes import examine
+from sports_lightning.data.dataset import TrainingImages
+from sports_lightning.data.decoded_cache import open_images
+from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
 
@@ -34,7 +34,7 @@ ROUNDS = 5
 
 
 class Passes(Dataset[float]):
-    """Milliseconds a picture of passes over `count` pictures, by each of `loads` in turn."""
+    """Milliseconds an image of passes over `count` images, by each of `loads` in turn."""
 
     def __init__(self, loads: Sequence[Callable[[int], object]], count: int) -> None:
         self.loads, self.count = loads, count
@@ -65,10 +65,10 @@ def main() -> None:
         none, standard = (OmegaConf.load(CONF_DIR / "augment" / f"{name}.yaml") for name in ("none", "standard"))
         augment = OmegaConf.create({"augment": OmegaConf.merge(none, standard)}).augment
         augment.preprocessing = preprocessing.to_dict()
-        split = Split(paths, [0] * len(paths), [entry.digest for entry in examine(root, paths)])
+        split = Split(paths, [0] * len(paths), [entry.digest for entry in check_files(root, paths)])
         for name, kept in (("ours", None), ("ours, data.cache=disk", "disk")):
-            pictures = open_pictures(root, split, preprocessing.least_side, kept, Path(cache))
-            dataset = TrainingPictures(pictures, split.labels, EpochTransform(augment), seed=0)
+            images = open_images(root, split, preprocessing.least_side, kept, Path(cache))
+            dataset = TrainingImages(images, split.labels, EpochTransform(augment), seed=0)
             passes = Passes([usual, lambda i, dataset=dataset: dataset[0, i, 0]], len(paths))  # type: ignore[misc]
             each = [float(ms) for ms in DataLoader(passes, None, num_workers=1)]
             usual_ms, ours_ms = statistics.median(each[::2]), statistics.median(each[1::2])

@@ -2,7 +2,7 @@
 
     python benchmarks/million_files.py PICTURE [--files 1000000] [--classes 1000] [--cold]
 
-The tree is made of hard links to copies of one picture, in a temporary folder. Each figure is of a process of its own.
+The tree is made of hard links to copies of one image, in a temporary folder. Each metric is of a process of its own.
 With --cold the disk's caches are emptied before the first, which needs the right to.
 """
 
@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 from sports_lightning.data import file_hashes as ledger
-from sports_lightning.data.image_folder import read_index
+from sports_lightning.data.image_folder import read_image_folder
 
 _MOST_LINKS = 60_000  # ext4 allows 65,000 to a file
 
 
-def plant(root: Path, picture: Path, files: int, classes: int) -> None:
+def plant(root: Path, image: Path, files: int, classes: int) -> None:
     """Make the tree: 98 % train, 1 % valid, 1 % test, of every class."""
     sources: list[Path] = []
     links = _MOST_LINKS
@@ -34,7 +34,7 @@ def plant(root: Path, picture: Path, files: int, classes: int) -> None:
             for i in range(count):
                 if links == _MOST_LINKS:
                     sources.append(root / f"source{len(sources)}")
-                    shutil.copy(picture, sources[-1])
+                    shutil.copy(image, sources[-1])
                     links = 0
                 os.link(sources[-1], folder / f"{i:06d}.jpg")
                 links += 1
@@ -44,10 +44,10 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
     """In a process of its own: do it and print the seconds and the memory that it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    index = read_index(root, ["train", "val", "test"])
+    index = read_image_folder(root, ["train", "val", "test"])
     done = f"{sum(map(len, index.splits.values())):,} files listed"
     if what == "known":
-        found = [ledger.examine(root, split.paths, cache_dir) for split in index.splits.values()]
+        found = [ledger.check_files(root, split.paths, cache_dir) for split in index.splits.values()]
         assert not any(entry.problem for entries in found for entry in entries)
         done += " and checked"
     seconds = time.perf_counter() - started
@@ -57,7 +57,7 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
 
 def make_known(root: Path, cache_dir: Path) -> None:
     """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
-    for split in read_index(root, ["train", "val", "test"]).splits.values():
+    for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
         stats = {path: str(ledger._stat(os.path.join(root, path))) for path in split.paths}
         ledger._remember(root, cache_dir, {path: (stat, "0" * 32) for path, stat in stats.items()})
 
@@ -65,7 +65,7 @@ def make_known(root: Path, cache_dir: Path) -> None:
 def main() -> None:
     """Make the tree and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--cold", action="store_true")
@@ -79,16 +79,16 @@ def main() -> None:
             measured(root, cache_dir, what)
         return
     with tempfile.TemporaryDirectory() as folder:
-        root, cache_dir = Path(folder, "pictures"), Path(folder, "cache")
+        root, cache_dir = Path(folder, "images"), Path(folder, "cache")
         started = time.perf_counter()
-        plant(root, arguments.picture, arguments.files, arguments.classes)
+        plant(root, arguments.image, arguments.files, arguments.classes)
         print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
         for what in ("first", "again", "make known", "known"):
             if what == "first" and arguments.cold:
                 subprocess.run(["sync"], check=True)
                 Path("/proc/sys/vm/drop_caches").write_text("3")
             measure = ["--measure", str(root), str(cache_dir), what]
-            subprocess.run([sys.executable, __file__, str(arguments.picture), *measure], check=True)
+            subprocess.run([sys.executable, __file__, str(arguments.image), *measure], check=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Look for copies among a million pictures: how long, how much memory, and how many planted ones are found?
+"""Look for copies among a million images: how long, how much memory, and how many planted ones are found?
 
-    python benchmarks/million_pictures.py ROOT [--pictures 1000000] [--copies 1000] [--seed 1]
+    python benchmarks/million_images.py ROOT [--images 1000000] [--copies 1000] [--seed 1]
 
 Reading that many files is linear and left out. What is compared are the small grey versions that the audit makes of
-files: here those of the pictures below ROOT with random signs to their frequencies, which look like nothing but have
+files: here those of the images below ROOT with random signs to their frequencies, which look like nothing but have
 the spectra of photographs; and as planted copies some of them again, in turn mirrored, 10 % darker and cropped by 3 %
 at each side.
 """
@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn, idctn
 
-from sports_lightning.audit.duplicates import find_pairs
-from sports_lightning.audit.thumbnails import SIDE, look_at
-from sports_lightning.data.image_folder import list_pictures
+from sports_lightning.audit.duplicates import find_duplicates
+from sports_lightning.audit.thumbnails import SIDE, read_thumbnails
+from sports_lightning.data.image_folder import list_images
 
 
 def cropped(pixels: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(pixels)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (1, 1, SIDE - 1, SIDE - 1)))
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (1, 1, SIDE - 1, SIDE - 1)))
 
 
 CHANGES = (lambda pixels: pixels[:, ::-1], lambda pixels: (0.9 * pixels).astype(np.uint8), cropped)
@@ -33,30 +33,30 @@ CHANGES = (lambda pixels: pixels[:, ::-1], lambda pixels: (0.9 * pixels).astype(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--pictures", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--copies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    own = look_at(options.root, list_pictures(options.root)).small
+    own = read_thumbnails(options.root, list_images(options.root)).small
     draws = np.random.default_rng(options.seed)
-    small = np.empty((options.pictures + options.copies, SIDE, SIDE), np.uint8)
+    small = np.empty((options.images + options.copies, SIDE, SIDE), np.uint8)
     spectra = dctn(own.astype(np.float32), axes=(1, 2), norm="ortho")
-    for first in range(0, options.pictures, len(own)):
+    for first in range(0, options.images, len(own)):
         signs = draws.choice(np.float32([-1, 1]), size=spectra.shape)
         signs[:, 0, 0] = 1  # the mean
         scrambled = idctn(spectra * signs, axes=(1, 2), norm="ortho").clip(0, 255)
-        small[first : min(first + len(own), options.pictures)] = scrambled[: options.pictures - first]
-    originals = draws.choice(options.pictures, options.copies, replace=False)
+        small[first : min(first + len(own), options.images)] = scrambled[: options.images - first]
+    originals = draws.choice(options.images, options.copies, replace=False)
     for place, original in enumerate(originals):
-        small[options.pictures + place] = CHANGES[place % len(CHANGES)](small[original])
+        small[options.images + place] = CHANGES[place % len(CHANGES)](small[original])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     started = time.perf_counter()
-    pairs = find_pairs(small, [str(i) for i in range(len(small))])
+    pairs = find_duplicates(small, [str(i) for i in range(len(small))])
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     found = {(pair.first, pair.second) for pair in pairs}
-    recall = sum((int(o), options.pictures + i) in found for i, o in enumerate(originals)) / options.copies
-    print(f"{options.pictures:,} pictures: {seconds:.0f} s, {peak:.1f} GB at most ({before:.1f} before)")
+    recall = sum((int(o), options.images + i) in found for i, o in enumerate(originals)) / options.copies
+    print(f"{options.images:,} images: {seconds:.0f} s, {peak:.1f} GB at most ({before:.1f} before)")
     print(f"{len(found):,} pairs, {recall:.3f} of the planted ones among them")
 
 

@@ -6,7 +6,7 @@ import torch
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """Every weight of both checkpoints, and the files of figures of a run that has its report, too."""
+    """Every weight of both checkpoints, and the files of metrics of a run that has its report, too."""
     assert (folder / "report.html").exists(), "it counts as finished"
     found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
     for name in ("best", "last"):

@@ -3,7 +3,7 @@
     python benchmarks/parity.py ROOT model=scratch_cnn model.image_size=64 data.cache=disk optimizer=sgd …
     python benchmarks/parity.py ROOT experiment=head model.weights=FILE [--seeds 0,1,2] [--choices compiled …]
 
-ROOT is a data set of real pictures. What else is given goes to every run. `--choices` leaves some out, such as bf16
+ROOT is a data set of real images. What else is given goes to every run. `--choices` leaves some out, such as bf16
 where the CPU only imitates it. Prints validation accuracy and loss of each choice, mean and standard error over the
 seeds, and how far its mean is from float32's, in standard errors of the difference. Exits with 1 where that is two or
 more.
@@ -34,11 +34,11 @@ SETTINGS = [
 
 
 def train(folder: Path, arguments: list[str]) -> dict[str, float]:
-    """The validation figures of one run."""
+    """The validation metrics of one run."""
     command = [sys.executable, "-m", "sports_lightning.train", *SETTINGS, *arguments, f"hydra.run.dir={folder}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    figures: dict[str, float] = json.loads((folder / "metrics.json").read_text())["val"]
-    return figures
+    metrics: dict[str, float] = json.loads((folder / "metrics.json").read_text())["val"]
+    return metrics
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
     python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS
 
-Prints the pictures per second of the second of two epochs of STEPS steps.
+Prints the images per second of the second of two epochs of STEPS steps.
 """
 
 import sys
@@ -49,9 +49,9 @@ class Plain(pl.LightningModule):
 
 def main() -> None:
     folder, name, batch_size, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    pictures = ImageFolder(folder, TRANSFORM)
-    loader = DataLoader(pictures, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
-    module = Plain(name, len(pictures.classes))
+    images = ImageFolder(folder, TRANSFORM)
+    loader = DataLoader(images, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    module = Plain(name, len(images.classes))
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

@@ -1,8 +1,8 @@
-"""How many planted copies the audit finds among a data set's own pictures, of each kind.
+"""How many planted copies the audit finds among a data set's own images, of each kind.
 
     python benchmarks/planted_copies.py ROOT [--copies 500] [--seed 1]
 
-Every kind of copy is planted by itself, of pictures drawn from all splits, and the whole set is searched. A crop takes
+Every kind of copy is planted by itself, of images drawn from all splits, and the whole set is searched. A crop takes
 5 % of the width and of the height away: from one corner, from all sides together, or from each side.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from sports_lightning.audit.duplicates import find_pairs
-from sports_lightning.audit.thumbnails import look_at
-from sports_lightning.data.image_folder import list_pictures
+from sports_lightning.audit.duplicates import find_duplicates
+from sports_lightning.audit.thumbnails import read_thumbnails
+from sports_lightning.data.image_folder import list_images
 
 
 def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:
@@ -54,13 +54,13 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    paths = list_pictures(options.root)
+    paths = list_images(options.root)
     started = time.perf_counter()
-    small = look_at(options.root, paths).small
+    small = read_thumbnails(options.root, paths).small
     looked = time.perf_counter()
-    own = find_pairs(small, paths)
+    own = find_duplicates(small, paths)
     compared = time.perf_counter()
-    print(f"{len(paths):,} pictures: {looked - started:.1f} s to look at, {compared - looked:.1f} s to compare")
+    print(f"{len(paths):,} images: {looked - started:.1f} s to look at, {compared - looked:.1f} s to compare")
     print(f"{len(own)} pairs of their own\n")
     chosen = random.Random(options.seed).sample(range(len(paths)), options.copies)
     for kind, change in KINDS.items():
@@ -71,8 +71,8 @@ def main() -> None:
                 copy = change(Image.open(options.root / paths[i]).convert("RGB"))
                 copy.save(buffer, "JPEG", quality=40 if "quality" in kind else 95)
                 (Path(folder) / name).write_bytes(buffer.getvalue())
-            planted = look_at(Path(folder), names).small
-        pairs = find_pairs(np.concatenate([small, planted]), [*paths, *names])
+            planted = read_thumbnails(Path(folder), names).small
+        pairs = find_duplicates(np.concatenate([small, planted]), [*paths, *names])
         found = {(pair.first, pair.second) for pair in pairs}
         recall = sum((i, len(paths) + place) in found for place, i in enumerate(chosen)) / len(chosen)
         print(f"{kind:32} recall {recall:.3f}", flush=True)

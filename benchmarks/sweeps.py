@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def check_job(folder: Path, group: str) -> None:
-    """One tracked run, with the run's own config, and figures that are those of `metrics.json`."""
+    """One tracked run, with the run's own config, and metrics that are those of `metrics.json`."""
     (tracked,) = (folder / "wandb").glob("offline-run-*")
     run = read_offline_run(tracked)
     config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
@@ -53,8 +53,8 @@ def check_job(folder: Path, group: str) -> None:
     assert run.config["optimizer"]["lr"] == config["optimizer"]["lr"]
     assert run.config["model"]["name"] == config["model"]["name"]
     assert len(run.config["git"]["commit"]) in (0, 40)
-    figures: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    for split, values in figures.items():
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    for split, values in metrics.items():
         for name in ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"):
             assert run.summary[f"best/{split}/{name}"] == values[name], (split, name)
     assert run.summarised_by["val/acc"] == "max"
@@ -77,7 +77,7 @@ def grid(cwd: Path) -> None:
     assert [job.name for job in jobs_of(sweep)] == ["0", "1", "2", "3"]
     for job in jobs_of(sweep):
         check_job(job, sweep.name)
-    print("grid: 4 job folders, 1 sweep folder, 4 tracked runs with the figures of metrics.json")
+    print("grid: 4 job folders, 1 sweep folder, 4 tracked runs with the metrics of metrics.json")
 
 
 def search(cwd: Path) -> None:

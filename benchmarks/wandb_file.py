@@ -19,7 +19,7 @@ class OfflineRun:
     Attributes:
         id, group, tags, job_type: the run's.
         config: nested.
-        summary: the last value of each figure, by name.
+        summary: the last value of each metric, by name.
         history: rows.
         artifacts: {type: names}.
     """

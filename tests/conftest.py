@@ -111,14 +111,14 @@ def sample(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def few(sample: Path, shared: Path) -> Path:
-    """24 / 5 / 5 pictures a class of the sample, for runs of which nobody asks how much they learn."""
+    """24 / 5 / 5 images a class of the sample, for runs of which nobody asks how much they learn."""
     with FileLock(shared / "few.lock"):
         if not (shared / "few").exists():
             for split, count in {"train": 24, "valid": 5, "test": 5}.items():
                 for of_class in (sample / split).iterdir():
                     (folder := shared / "few" / split / of_class.name).mkdir(parents=True)
-                    for picture in sorted(of_class.iterdir())[:count]:
-                        (folder / picture.name).hardlink_to(picture)
+                    for image in sorted(of_class.iterdir())[:count]:
+                        (folder / image.name).hardlink_to(image)
     return shared / "few"
 
 

@@ -10,7 +10,7 @@ logging.getLogger().addHandler(_handler)  # where there is none, Lightning makes
 import captum.attr  # noqa: E402, F401
 import hydra  # noqa: E402, F401
 import jinja2  # noqa: E402, F401
-import matplotlib.figure  # noqa: E402, F401
+import matplotlib.metric  # noqa: E402, F401
 import pytorch_lightning  # noqa: E402, F401
 import rich.table  # noqa: E402, F401
 import scipy.stats  # noqa: E402, F401

@@ -14,14 +14,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
 from commands import command
-from sports_lightning.audit.duplicates import find_pairs
-from sports_lightning.audit.hash_neighbours import find_alike
-from sports_lightning.audit.scan import survey
-from sports_lightning.audit.thumbnails import look_at
+from sports_lightning.audit.duplicates import find_duplicates
+from sports_lightning.audit.hash_neighbours import find_neighbours
+from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.audit.thumbnails import read_thumbnails
 
 
-def picture(seed: int, side: int = 160) -> Image.Image:
-    """A picture with structure at all scales, unlike any other."""
+def image(seed: int, side: int = 160) -> Image.Image:
+    """An image with structure at all scales, unlike any other."""
     random = np.random.default_rng(seed)
     layers = [
         np.asarray(Image.fromarray(random.integers(0, 255, (n, n, 3), dtype=np.uint8)).resize((side, side)), float) / n
@@ -53,25 +53,25 @@ COPIES = {
 def test_copies_are_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
     names = []
     for i in range(60):
-        picture(i).save(tmp_path / f"{i}.png")
+        image(i).save(tmp_path / f"{i}.png")
         names.append(f"{i}.png")
     for i in range(40):
-        COPIES[kind](picture(i)).save(tmp_path / f"copy{i}.png")
+        COPIES[kind](image(i)).save(tmp_path / f"copy{i}.png")
         names.append(f"copy{i}.png")
-    pairs = find_pairs(look_at(tmp_path, names).small, names)
+    pairs = find_duplicates(read_thumbnails(tmp_path, names).small, names)
     assert {(pair.first, pair.second) for pair in pairs} == {(i, 60 + i) for i in range(40)}
     assert {pair.mirrored for pair in pairs} == {kind == "mirrored"}
 
 
 def test_identical_files_are_pairs_and_unreadable_or_blank_ones_are_not() -> None:
     small = np.zeros((5, 32, 32), np.uint8)
-    pairs = find_pairs(small, ["a", "a", "", "", "b"])
+    pairs = find_duplicates(small, ["a", "a", "", "", "b"])
     assert [(pair.first, pair.second, pair.similarity) for pair in pairs] == [(0, 1, 1.0)]
 
 
-def test_pictures_that_have_nothing_in_common_make_no_pairs() -> None:
+def test_images_that_have_nothing_in_common_make_no_pairs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
-    assert find_pairs(noise, ["a", "b", "c"]) == []
+    assert find_duplicates(noise, ["a", "b", "c"]) == []
 
 
 @pytest.fixture
@@ -83,15 +83,15 @@ def flawed(tmp_path: Path) -> Path:
         for name in ("a", "b"):
             (root / split / name).mkdir(parents=True)
             for i in range(4):
-                picture(number).save(root / split / name / f"{i}.png")
+                image(number).save(root / split / name / f"{i}.png")
                 number += 1
     shutil.copy(root / "train/a/0.png", root / "test/a/copy.png")
     ImageOps.mirror(Image.open(root / "train/a/1.png")).save(root / "test/b/mirrored.png")
-    (root / "valid/b/broken.jpg").write_bytes(b"not a picture")
-    picture(99, 40).save(root / "train/b/tiny.png")
-    picture(100).convert("L").save(root / "train/b/grey.png")
+    (root / "valid/b/broken.jpg").write_bytes(b"not an image")
+    image(99, 40).save(root / "train/b/tiny.png")
+    image(100).convert("L").save(root / "train/b/grey.png")
     (root / "train/c").mkdir()
-    picture(101).save(root / "train/c/only.png")
+    image(101).save(root / "train/c/only.png")
     return root
 
 
@@ -111,7 +111,7 @@ def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
     with (tmp_path / "out/leaks.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["test/a/copy.png", "test/b/mirrored.png"]
     page = (tmp_path / "out/audit.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 4, "both pictures of both pairs are in the page"
+    assert page.count("data:image/jpeg;base64,") == 4, "both images of both pairs are in the page"
     assert "http://" not in page
     assert "https://" not in page
     assert "2 of test also in an earlier split" in run.stdout
@@ -129,23 +129,23 @@ def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, netw
     Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
     run = command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out", cwd=tmp_path)
     found = json.loads((tmp_path / "out/audit.json").read_text())
-    listed = {(row["first"], row["second"]): row for row in found["look_alikes"]}
+    listed = {(row["first"], row["second"]): row for row in found["feature_neighbours"]}
     assert listed["train/a/2.png", "test/a/cut.png"]["kind"] == "alike"
     assert len(listed) < 40, "of 325 pairs"
     assert not listed.keys() & {(row["first"], row["second"]) for row in found["pairs"]}
-    across = [row["first_split"] != row["second_split"] for row in found["look_alikes"]]
+    across = [row["first_split"] != row["second_split"] for row in found["feature_neighbours"]]
     assert across == sorted(across, reverse=True), "leaks would be among the first"
     assert {row["second"] for row in found["leaks"]} == {"test/a/copy.png", "test/b/mirrored.png"}
     assert "Look-alikes" in (tmp_path / "out/audit.html").read_text()
     assert "to be judged by eye" in run.stdout
 
 
-def test_two_pictures_have_no_look_alikes(network: list[str], tmp_path: Path) -> None:
+def test_two_images_have_no_look_alikes(network: list[str], tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"data/train/{i}").mkdir(parents=True)
-        picture(i).save(tmp_path / f"data/train/{i}/only.png")
+        image(i).save(tmp_path / f"data/train/{i}/only.png")
     command("audit", "data=folder", "data.root=data", *network, "hydra.run.dir=out", cwd=tmp_path)
-    assert json.loads((tmp_path / "out/audit.json").read_text())["look_alikes"] == []
+    assert json.loads((tmp_path / "out/audit.json").read_text())["feature_neighbours"] == []
 
 
 def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
@@ -153,26 +153,26 @@ def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
     vectors = draws.standard_normal((2000, 64)).astype(np.float32)
     vectors[1000:] = vectors[:1000] + 0.3 * vectors[1000:]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows, pictures = find_alike(vectors, vectors, 2000, 0.9, 24, np.random.default_rng(1))
-    found = set(zip(rows.tolist(), pictures.tolist(), strict=True))
+    rows, images = find_neighbours(vectors, vectors, 2000, 0.9, 24, np.random.default_rng(1))
+    found = set(zip(rows.tolist(), images.tolist(), strict=True))
     everything = {(int(a), int(b)) for a, b in np.argwhere(vectors @ vectors.T >= 0.9) if a != b}
     assert found <= everything
     assert len(found) == len(rows)
     assert len(found) > 0.95 * len(everything) > 1500
 
 
-def test_what_was_found_is_kept_until_a_picture_changes(flawed: Path, tmp_path: Path) -> None:
-    first = survey(flawed, tmp_path / "cache")
-    assert survey(flawed, tmp_path / "cache").pairs == first.pairs
+def test_what_was_found_is_kept_until_a_image_changes(flawed: Path, tmp_path: Path) -> None:
+    first = scan_dataset(flawed, tmp_path / "cache")
+    assert scan_dataset(flawed, tmp_path / "cache").pairs == first.pairs
     assert len(list((tmp_path / "cache/survey").iterdir())) == 1
-    picture(200).save(flawed / "test/a/copy.png")
-    assert survey(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
+    image(200).save(flawed / "test/a/copy.png")
+    assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 
 
 def test_evaluate_gives_the_figures_without_leaks_too(trained: tuple[Path, str], sample: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(sample, root)
-    for name in sorted((root / "test").iterdir()):  # one test picture of every class is in train too
+    for name in sorted((root / "test").iterdir()):  # one test image of every class is in train too
         shutil.copy(sorted((root / "train" / name.name).iterdir())[0], name / "leak.jpg")
     checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
     command("evaluate", checkpoint, f"data.root={root}", "hydra.run.dir=out", cwd=tmp_path)

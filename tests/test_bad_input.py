@@ -17,12 +17,12 @@ TRAIN = [*FAST, "logger=csv"]
 
 @pytest.fixture
 def tree(sample: Path, tmp_path: Path) -> Path:
-    """A small copy of the sample that a test may spoil: 3 pictures of each class."""
+    """A small copy of the sample that a test may spoil: 3 images of each class."""
     root = tmp_path / "tree"
-    for picture in sample.glob("*/*/00[123].jpg"):
-        target = root / picture.relative_to(sample)
+    for image in sample.glob("*/*/00[123].jpg"):
+        target = root / image.relative_to(sample)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, target)
+        shutil.copy(image, target)
     return root
 
 
@@ -111,11 +111,11 @@ def test_a_single_class(in_process: InProcess, tree: Path, tmp_path: Path) -> No
     assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "'tennis'", "two or more")
 
 
-def test_class_without_pictures(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
+def test_class_without_images(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
     (tree / "train" / "curling").mkdir()
     (tree / "valid" / "curling").mkdir()
     (tree / "test" / "curling").mkdir()
-    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "'curling' has no pictures")
+    assert_one_line(in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "'curling' has no images")
 
 
 @pytest.mark.parametrize(("split", "change"), [("valid", "remove"), ("test", "add")])
@@ -129,16 +129,16 @@ def test_classes_that_differ(in_process: InProcess, tree: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("content", ["torn", "text"])
-def test_unreadable_picture(in_process: InProcess, tree: Path, tmp_path: Path, content: str) -> None:
+def test_unreadable_image(in_process: InProcess, tree: Path, tmp_path: Path, content: str) -> None:
     victim = tree / "train" / "tennis" / "002.jpg"
-    victim.write_bytes(victim.read_bytes()[:1500] if content == "torn" else b"not a picture")
+    victim.write_bytes(victim.read_bytes()[:1500] if content == "torn" else b"not an image")
     assert_one_line(
         in_process("train", *TRAIN, f"data.root={tree}"), tmp_path, "tennis/002.jpg", "data.skip_unreadable=true"
     )
 
 
 def test_skip_unreadable_leaves_the_file_out_and_names_it(in_process: InProcess, tree: Path, tmp_path: Path) -> None:
-    (tree / "train" / "tennis" / "002.jpg").write_bytes(b"not a picture")
+    (tree / "train" / "tennis" / "002.jpg").write_bytes(b"not an image")
     status, _ = in_process(
         "train", *TRAIN, "debug=fast", f"data.root={tree}", "data.skip_unreadable=true", "hydra.run.dir=run"
     )
@@ -232,9 +232,9 @@ def test_checkpoint_that_would_run_code_is_refused(in_process: InProcess, sample
 def test_input_that_matches_nothing(in_process: InProcess, trained: tuple[Path, str], tmp_path: Path) -> None:
     checkpoint = f"ckpt_path={trained[0] / 'checkpoints/best.ckpt'}"
     assert_one_line(in_process("predict", checkpoint), tmp_path, "input is not set")
-    assert_one_line(in_process("predict", checkpoint, "input=no*.jpg"), tmp_path, "input=no*.jpg matches no pictures")
-    (tmp_path / "note.jpg").write_text("no picture")
-    assert_one_line(in_process("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not a picture")
+    assert_one_line(in_process("predict", checkpoint, "input=no*.jpg"), tmp_path, "input=no*.jpg matches no images")
+    (tmp_path / "note.jpg").write_text("no image")
+    assert_one_line(in_process("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not an image")
 
 
 @pytest.mark.parametrize(

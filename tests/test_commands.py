@@ -26,8 +26,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_figures_match(figures: dict[str, float], predictions: list[dict[str, str]]) -> None:
-    """The figures of metrics.json equal scikit-learn's on the predictions file."""
+def assert_figures_match(metrics: dict[str, float], predictions: list[dict[str, str]]) -> None:
+    """The metrics of metrics.json equal scikit-learn's on the predictions file."""
     labels = [row["label"] for row in predictions]
     predicted = [row["prediction"] for row in predictions]
     precision, recall, f1, _ = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
@@ -40,7 +40,7 @@ def assert_figures_match(figures: dict[str, float], predictions: list[dict[str, 
         "precision_macro": precision,
         "recall_macro": recall,
     }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
@@ -61,11 +61,11 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
         "wandb",
     }
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "MODEL_CARD.md"}
-    figures = json.loads((folder / "metrics.json").read_text())
-    assert set(figures) == {"val", "test", "train"}
-    assert all(set(values) >= FIGURES for values in figures.values())
-    assert figures["test"]["acc"] > 0.25, "three epochs beat chance (0.1) by far"
-    assert_figures_match(figures["test"], read_csv(folder / "predictions.csv"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == {"val", "test", "train"}
+    assert all(set(values) >= FIGURES for values in metrics.values())
+    assert metrics["test"]["acc"] > 0.25, "three epochs beat chance (0.1) by far"
+    assert_figures_match(metrics["test"], read_csv(folder / "predictions.csv"))
 
 
 def test_metrics_csv_has_a_row_an_epoch_and_the_best_one_is_the_checkpoint(trained: tuple[Path, str]) -> None:
@@ -73,11 +73,11 @@ def test_metrics_csv_has_a_row_an_epoch_and_the_best_one_is_the_checkpoint(train
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert {f"{split}/{name}" for split in ("train", "val") for name in FIGURES} <= set(rows[0])
-    figures = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     best = max(rows, key=lambda row: float(row["val/acc"]))
-    assert float(best["val/acc"]) == pytest.approx(figures["val"]["acc"], abs=1e-6)
-    assert float(best["val/loss"]) == pytest.approx(figures["val"]["loss"], rel=1e-5)
-    assert float(best["train/acc"]) == figures["train"]["acc"]
+    assert float(best["val/acc"]) == pytest.approx(metrics["val"]["acc"], abs=1e-6)
+    assert float(best["val/loss"]) == pytest.approx(metrics["val"]["loss"], rel=1e-5)
+    assert float(best["train/acc"]) == metrics["train"]["acc"]
 
 
 def test_per_class_figures_equal_scikit_learn(trained: tuple[Path, str]) -> None:
@@ -109,18 +109,18 @@ def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path
     assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
 
 
-def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
+def test_predict_labels_any_image_and_lists_what_it_cannot_read(
     trained: tuple[Path, str], sample: Path, tmp_path: Path
 ) -> None:
     folder, _ = trained
-    pictures = tmp_path / "photos" / "deeper"
-    pictures.mkdir(parents=True)
+    images = tmp_path / "photos" / "deeper"
+    images.mkdir(parents=True)
     source = sample / "test" / "sailing" / "001.jpg"
-    shutil.copy(source, pictures / "plain.jpg")
+    shutil.copy(source, images / "plain.jpg")
     with Image.open(source) as image:
-        image.convert("L").save(pictures / "grey.png")
-        image.convert("RGBA").resize((300, 90)).save(pictures / "wide.webp")
-    (pictures / "torn.jpg").write_bytes(source.read_bytes()[:900])
+        image.convert("L").save(images / "grey.png")
+        image.convert("RGBA").resize((300, 90)).save(images / "wide.webp")
+    (images / "torn.jpg").write_bytes(source.read_bytes()[:900])
     result = command(
         "predict",
         f"ckpt_path={folder / 'checkpoints/best.ckpt'}",
@@ -136,13 +136,13 @@ def test_predict_labels_any_picture_and_lists_what_it_cannot_read(
     assert rows["plain.jpg"]["error"] == ""
     assert "torn.jpg" in result.stdout
     assert (out / "predictions.png").stat().st_size > 10_000
-    # The same picture gets the same answer from predict as from the evaluation at the end of train.
+    # The same image gets the same answer from predict as from the evaluation at the end of train.
     tested = {row["path"]: row for row in read_csv(folder / "predictions.csv")}["test/sailing/001.jpg"]
     assert rows["plain.jpg"]["prediction"] == tested["prediction"]
     assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
 
 
-def test_predictions_of_many_pictures_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_of_many_images_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
     paths = [f"photos/{i:04}.jpg" for i in range(1234)]
     torn = [f"torn/{i:04}.png" for i in range(60)]
     Predictions(paths, torch.randn(1234, 3), ["a", "b", "c"], dict.fromkeys(torn, "truncated")).print()
@@ -207,9 +207,9 @@ def test_the_average_is_what_is_validated_saved_and_tested(few: Path, tmp_path: 
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     name = "classifier.net.classifier.weight"
     assert not torch.equal(checkpoint["state_dict"][name], checkpoint["current_model_state"][name])
-    figures = json.loads((tmp_path / "run/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     validated = float(read_csv(tmp_path / "run/metrics.csv")[0]["val/loss"])
-    assert validated == pytest.approx(figures["val"]["loss"], rel=1e-5)
+    assert validated == pytest.approx(metrics["val"]["loss"], rel=1e-5)
 
 
 def test_last_is_the_last_epoch_and_best_the_best(trained: tuple[Path, str]) -> None:

@@ -20,7 +20,7 @@ def runs(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_are_compared_picture_by_picture(runs: Path) -> None:
+def test_runs_are_compared_image_by_image(runs: Path) -> None:
     printed = command("compare", "sweep", "hydra.run.dir=out", cwd=runs).stdout
     result = json.loads((runs / "out/compare.json").read_text())
     assert [run["settings"] for run in result["runs"]] == [

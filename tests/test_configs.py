@@ -72,7 +72,7 @@ def test_every_recipe_can_be_looked_at_quickly(debug: str, tmp_path: Path) -> No
     for experiment in CONF_DIR.glob("experiment/*.yaml"):
         cfg = composed(tmp_path, f"experiment={experiment.stem}", f"debug={debug}")
         check_train(cfg)
-        assert cfg.refit is None, "which goes through all pictures"
+        assert cfg.refit is None, "which goes through all images"
 
 
 def test_every_key_of_the_trainer_is_lightnings_and_none_is_missing(tmp_path: Path) -> None:

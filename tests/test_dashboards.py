@@ -20,21 +20,21 @@ from wandb_file import read_offline_run
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.num_workers=0", "data.audit=false"]
 
 
-def test_wandb_has_the_config_the_commit_the_figures_and_the_pictures(trained: tuple[Path, str]) -> None:
+def test_wandb_has_the_config_the_commit_the_figures_and_the_images(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     run = read_offline_run(next((folder / "wandb").glob("offline-run-*")))
     config = yaml.safe_load((folder / ".hydra/config.yaml").read_text())
     assert run.config["optimizer"]["lr"] == config["optimizer"]["lr"]
     assert run.config["trainer"]["default_root_dir"] == str(folder), "the resolved config"
-    facts = json.loads((folder / "run.json").read_text())
-    assert run.config["git"] == {name: facts["git"][name] for name in ("commit", "dirty")}
-    figures = json.loads((folder / "metrics.json").read_text())
-    for split, values in figures.items():
+    provenance = json.loads((folder / "run.json").read_text())
+    assert run.config["git"] == {name: provenance["git"][name] for name in ("commit", "dirty")}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for split, values in metrics.items():
         assert run.summary[f"best/{split}/acc"] == values["acc"]
         assert run.summary[f"best/{split}/loss"] == values["loss"]
     assert (run.summarised_by["val/acc"], run.summarised_by["val/loss"]) == ("max", "min")
-    assert run.summary["flops"] == facts["flops"] > 1e6
-    assert run.summary["parameters"] == facts["parameters"]
+    assert run.summary["flops"] == provenance["flops"] > 1e6
+    assert run.summary["parameters"] == provenance["parameters"]
     assert run.job_type == "train"
     assert run.group == "", "it is of no sweep"
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/predictions_*.json")
@@ -66,9 +66,9 @@ def test_mlflow_has_the_config_and_the_figures(few: Path, tmp_path: Path) -> Non
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=mlflow", "hydra.run.dir=run"]
     command("train", *arguments, cwd=tmp_path)
     (run,) = client.search_runs([client.get_experiment_by_name("sports_lightning").experiment_id])
-    figures = json.loads((tmp_path / "run/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["val/acc"] == figures["val"]["acc"]
+    assert run.data.metrics["val/acc"] == metrics["val"]["acc"]
     assert run.data.params["optimizer/lr"] == "0.001"
 
 

@@ -22,16 +22,16 @@ from conftest import composed
 from sports_lightning.data import datamodule
 from sports_lightning.data.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
 from sports_lightning.data.datamodule import count_workers
-from sports_lightning.data.dataset import TrainingPictures, seed_draws
+from sports_lightning.data.dataset import TrainingImages, seed_draws
 from sports_lightning.data.decode import decode
-from sports_lightning.data.decoded_cache import PictureFiles
-from sports_lightning.data.file_hashes import examine
-from sports_lightning.data.image_folder import read_index, split_fingerprint
+from sports_lightning.data.decoded_cache import ImageFiles
+from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.image_folder import read_image_folder, split_fingerprint
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sample.dataset import COUNTS, draw_sample
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.errors import UnreadablePicture, UserError
+from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.packed_strings import PackedStrings
 from sports_lightning.storage.parallel import map_ahead
@@ -48,12 +48,12 @@ def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path
         (tmp_path / split / ".ipynb_checkpoints").mkdir()
     (tmp_path / "sports.csv").write_text("x")
     (tmp_path / "model.h5").write_text("x")
-    index = read_index(tmp_path, ["train", "val"])
+    index = read_image_folder(tmp_path, ["train", "val"])
     assert index.classes == ["a", "b"]
     assert index.splits["train"].paths == ["train/a/1.PNG", "train/b/1.PNG"]
     assert index.splits["val"].labels.tolist() == [0, 1]
     with pytest.raises(UserError, match="test is missing"):
-        read_index(tmp_path, ["test"])
+        read_image_folder(tmp_path, ["test"])
 
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -97,7 +97,7 @@ def test_exif_orientation_is_applied_and_the_first_frame_taken(tmp_path: Path) -
 
 def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).resize((151, 203), Image.Resampling.BICUBIC)
+    image = Image.fromarray(noise).resize((151, 203), Image.Resampling.BICUBIC)
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
     kinds: list[dict[str, Any]] = [{"quality": 30}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}]
     kinds += [{"icc_profile": b"\xff\xda" * 20_000}, {"comment": b"Exif\0\0"}, {"xmp": xmp}]
@@ -108,16 +108,16 @@ def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Pat
     for number, kind in enumerate(kinds):
         for mode in ("RGB", "L", "CMYK"):
             path = tmp_path / f"{number}{mode}.jpg"
-            picture.convert(mode).save(path, **kind)
+            image.convert(mode).save(path, **kind)
             filled = path.read_bytes().replace(b"\xff\xe1", b"\xff\xff\xe1", 1)  # markers may be filled up
             (tmp_path / f"{number}{mode}_filled.jpg").write_bytes(filled)
     for path in sorted(tmp_path.iterdir()):
-        with Image.open(path) as image:
-            expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(path) as opened:
+            expected = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
         assert np.array_equal(decode(path).permute(1, 2, 0), expected), path.name
-        with Image.open(path) as image:
-            image.draft(None, (40, 40))
-            scaled = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(path) as opened:
+            opened.draft(None, (40, 40))
+            scaled = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
         assert np.array_equal(decode(path, 40).permute(1, 2, 0), scaled), path.name
 
 
@@ -159,10 +159,10 @@ def test_unreadable_files_are_found_with_their_reason(
     Image.new("RGB", (300, 300)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
     names = [path.name for path in tmp_path.iterdir()]
-    unreadable = {name for name, entry in zip(names, examine(tmp_path, names), strict=True) if entry.problem}
+    unreadable = {name for name, entry in zip(names, check_files(tmp_path, names), strict=True) if entry.problem}
     assert unreadable == {"torn.jpg", "text.png", "nothing.gif", "bomb.png"}
     for name in ("torn.jpg", "text.png", "nothing.gif", "bomb.png"):
-        with pytest.raises(UnreadablePicture, match=name), warnings.catch_warnings():
+        with pytest.raises(UnreadableImage, match=name), warnings.catch_warnings():
             decode(tmp_path / name)
 
 
@@ -190,24 +190,24 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     items = list(EpochSampler(1000, 0, weights / weights.sum()))
     drawn = Counter(labels[i] for _, i, _ in items)
     assert 400 < drawn[1] < 600
-    assert len(set(items)) == 1000, "a picture that comes again is drawn anew"
+    assert len(set(items)) == 1000, "an image that comes again is drawn anew"
 
 
 def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: Path) -> None:
-    split = read_index(sample, ["train"]).splits["train"]
+    split = read_image_folder(sample, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
-    files = PictureFiles(sample, split, None)
-    pictures = TrainingPictures(files, split.labels, lambda _: transform, 7, PairMix(10, 0.4, 1.0))
+    files = ImageFiles(sample, split, None)
+    images = TrainingImages(files, split.labels, lambda _: transform, 7, PairMix(10, 0.4, 1.0))
     before = torch.get_rng_state()
-    image, target = pictures[3, 11, 0]
+    image, target = images[3, 11, 0]
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
-    again, same_target = pictures[3, 11, 0]
+    again, same_target = images[3, 11, 0]
     assert torch.equal(image, again)
     assert torch.equal(target, same_target)
-    assert not torch.equal(image, pictures[4, 11, 0][0])
-    assert not torch.equal(image, pictures[3, 11, 1][0])
-    assert not torch.equal(image, TrainingPictures(files, split.labels, lambda _: transform, 8)[3, 11, 0][0])
+    assert not torch.equal(image, images[4, 11, 0][0])
+    assert not torch.equal(image, images[3, 11, 1][0])
+    assert not torch.equal(image, TrainingImages(files, split.labels, lambda _: transform, 8)[3, 11, 0][0])
     with isolate_rng():
         seed_draws(1, 2)
         first = (torch.rand(1).item(), np.random.rand(), random.random())
@@ -229,8 +229,8 @@ def test_mixup_blends_and_target_says_how_much() -> None:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_the_random_crop_and_the_flip_are_torchvisions(sample: Path, interpolation: str) -> None:
     settings = {"size": [48, 64], "scale": (0.1, 1.0), "interpolation": v2.InterpolationMode(interpolation)}
-    picture = decode(next((sample / "train").glob("*/*.jpg")))
-    for layout in (picture, picture.contiguous()):
+    image = decode(next((sample / "train").glob("*/*.jpg")))
+    for layout in (image, image.contiguous()):
         for seed in range(5):
             torch.manual_seed(seed)
             ours = RandomHorizontalFlip()(RandomResizedCrop(**settings)(layout))
@@ -280,11 +280,11 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     cfg = composed(tmp_path, f"augment={augment}", "augment.sides=[[0,32],[3,48],[5,64]]")
     cfg.augment.preprocessing = Preprocessing((96, 96), (0.5,), (0.5,), "bilinear", 1.0, "center").to_dict()
     transform = EpochTransform(cfg.augment)
-    picture = torch.zeros(3, 120, 130, dtype=torch.uint8)
-    assert [transform(epoch)(picture).shape[-1] for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
+    image = torch.zeros(3, 120, 130, dtype=torch.uint8)
+    assert [transform(epoch)(image).shape[-1] for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
     assert list(cfg.augment.preprocessing.size) == [96, 96]
     cfg.augment.sides = []
-    assert EpochTransform(cfg.augment)(9)(picture).shape == (3, 96, 96)
+    assert EpochTransform(cfg.augment)(9)(image).shape == (3, 96, 96)
 
 
 def test_loading_processes_are_for_devices_that_leave_cores_free(monkeypatch: pytest.MonkeyPatch) -> None:

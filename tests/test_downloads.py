@@ -102,8 +102,8 @@ def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:
             pytest.skip(f"port {KAGGLE_TEST_PORT} is taken")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
-        for picture in sample.glob("*/*/00[12].jpg"):
-            bundle.write(picture, picture.relative_to(sample))
+        for image in sample.glob("*/*/00[12].jpg"):
+            bundle.write(image, image.relative_to(sample))
         bundle.writestr("sports.csv", "stray")
         bundle.writestr("EfficientNetB0.h5", "stray")
 
@@ -113,22 +113,22 @@ def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:
         return ({"Content-Type": "application/zip"}, archive.getvalue()) if path.endswith("/DownloadDataset") else None
 
     environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
-    arguments = ["data=sports100", "data.root=pictures", "data.download=true"]
+    arguments = ["data=sports100", "data.root=images", "data.download=true"]
     with serving(kaggle, KAGGLE_TEST_PORT):
         result = train(tmp_path, *arguments, **environment)
     assert result.returncode == 0, result.stderr
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"train", "valid", "test"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"train", "valid", "test"}
     assert "20 train + 20 val" in result.stdout + result.stderr
 
 
 def test_kaggle_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("kagglehub")
     environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
-    result = train(tmp_path, "data=sports100", "data.root=pictures", "data.download=true", **environment)
+    result = train(tmp_path, "data=sports100", "data.root=images", "data.download=true", **environment)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1, result.stderr
     assert "data.root=FOLDER" in result.stderr
-    assert not (tmp_path / "pictures").exists()
+    assert not (tmp_path / "images").exists()
 
 
 def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(

@@ -16,7 +16,7 @@ from commands import command
 from conftest import FAST, InProcess, assert_error_line
 from sports_lightning.errors import UserError
 from sports_lightning.train import batch_size as memory
-from sports_lightning.train.batch_size import check_room, enough_memory
+from sports_lightning.train.batch_size import check_disk_space, explain_out_of_memory
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 
@@ -37,7 +37,7 @@ class BrokenInBatch(nn.Module):
 BROKEN = ["loss.function._target_=test_going_wrong.BrokenInBatch", "~loss.function.label_smoothing"]
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(
     in_process: InProcess, few: Path, tmp_path: Path
 ) -> None:
     arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
@@ -53,7 +53,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_pictures(
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
 
 
-def test_on_one_of_two_devices_it_stops_both_and_names_the_pictures_of_that_one(
+def test_on_one_of_two_devices_it_stops_both_and_names_the_images_of_that_one(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -96,9 +96,12 @@ def test_weights_that_are_no_numbers_do_not_replace_good_ones(in_process: InProc
 
 
 def test_out_of_memory_suggests_a_batch_size() -> None:
-    with pytest.raises(UserError, match=r"data.batch_size=64: try data.batch_size=32, or auto"), enough_memory(64):
+    with (
+        pytest.raises(UserError, match=r"data.batch_size=64: try data.batch_size=32, or auto"),
+        explain_out_of_memory(64),
+    ):
         torch.empty(10**15)
-    with pytest.raises(RuntimeError, match="shapes"), enough_memory(64):
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(64):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
@@ -112,7 +115,7 @@ def test_auto_takes_a_batch_size_that_memory_holds(
     monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
     arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
     assert in_process("train", *QUICK, f"data.root={few}", *arguments)[0] == 0
-    assert "data.batch_size=auto: 128 pictures" in (tmp_path / "run/train.log").read_text()
+    assert "data.batch_size=auto: 128 images" in (tmp_path / "run/train.log").read_text()
 
 
 def test_auto_heeds_the_devices_and_the_limits_of_every_control_group(
@@ -128,7 +131,7 @@ def test_auto_heeds_the_devices_and_the_limits_of_every_control_group(
     monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what is set
     monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
     module: Any = None
-    # Of 400 MiB that are left, 0.8 hold 128 pictures of 1.25 MiB with the weights, and not 256.
+    # Of 400 MiB that are left, 0.8 hold 128 images of 1.25 MiB with the weights, and not 256.
     assert memory.choose_batch_size(module, "32-true", "cpu", 3) == 126
 
 
@@ -188,7 +191,7 @@ def test_a_disk_that_fills_up_loses_nothing(
 
 def test_a_disk_that_does_not_say_how_large_it_is_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
-    check_room(torch.nn.Linear(2, 2), tmp_path / "run", False)
+    check_disk_space(torch.nn.Linear(2, 2), tmp_path / "run", False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=9, used=9, free=0))
     with pytest.raises(UserError, match="not enough room"):
-        check_room(torch.nn.Linear(2, 2), tmp_path / "run", False)
+        check_disk_space(torch.nn.Linear(2, 2), tmp_path / "run", False)

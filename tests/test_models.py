@@ -12,9 +12,9 @@ from timm.layers import StdConv2d
 from torch import nn
 
 from sports_lightning.errors import UserError
-from sports_lightning.models.batchnorm_folding import folded
-from sports_lightning.models.classifier import Classifier, Spec, build_classifier, load_classifier
-from sports_lightning.models.freezing import apply_finetune, count_parameters
+from sports_lightning.models.batchnorm_folding import fuse_conv_bn
+from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier, load_classifier
+from sports_lightning.models.freezing import count_parameters, set_trainable
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
 
@@ -85,9 +85,9 @@ def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
 
 def test_every_model_learns_whole_or_by_its_head(tmp_path: Path) -> None:
     net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # of whose stages timm says nothing
-    apply_finetune(net, OmegaConf.create({"mode": "head"}))
+    set_trainable(net, OmegaConf.create({"mode": "head"}))
     assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
-    apply_finetune(net, OmegaConf.create({"mode": "full"}))
+    set_trainable(net, OmegaConf.create({"mode": "full"}))
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -97,14 +97,14 @@ def test_last_stages_and_gradual_free_the_end_first(tmp_path: Path) -> None:
     def learning() -> set[str]:
         return {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
 
-    apply_finetune(net, OmegaConf.create({"mode": "last_stages", "stages": 2}))
+    set_trainable(net, OmegaConf.create({"mode": "last_stages", "stages": 2}))
     assert learning() == {"layer3", "layer4", "fc"}
     gradual = OmegaConf.create({"mode": "gradual", "epochs_per_stage": 2})
     expected = [{"fc"}, {"fc"}, {"fc", "layer4"}, {"fc", "layer4"}, {"fc", "layer4", "layer3"}]
     for epoch, parts in enumerate(expected):
-        apply_finetune(net, gradual, epoch)
+        set_trainable(net, gradual, epoch)
         assert learning() == parts
-    apply_finetune(net, gradual, 1000)
+    set_trainable(net, gradual, 1000)
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -160,7 +160,7 @@ def test_folded_batch_normalisation_gives_the_same_logits(name: str, left: int, 
                 tensor.data.uniform_(0.5, 1.5)  # type: ignore[union-attr]
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
     images = torch.randint(256, (2, 3, *classifier.spec.preprocessing["size"]), dtype=torch.uint8)
-    fast = folded(classifier)
+    fast = fuse_conv_bn(classifier)
     with torch.inference_mode():
         torch.testing.assert_close(fast(images), classifier(images), rtol=1e-6, atol=1e-6)
     assert sum(isinstance(part, nn.BatchNorm2d) for part in fast.modules()) == left, "those before a convolution stay"
@@ -172,7 +172,7 @@ def test_convolutions_that_do_more_are_not_folded() -> None:
     with torch.no_grad():
         net[1].running_var.fill_(3)  # type: ignore[union-attr,operator]
     preprocessing = build_classifier(model("test_resnet"), CLASSES, Path()).spec.preprocessing
-    classifier = Classifier(net, Spec("", {}, ["a", "b"], preprocessing, ""))
+    classifier = Classifier(net, ClassifierSpec("", {}, ["a", "b"], preprocessing, ""))
     images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     with torch.inference_mode():
-        torch.testing.assert_close(folded(classifier)(images), classifier(images))
+        torch.testing.assert_close(fuse_conv_bn(classifier)(images), classifier(images))

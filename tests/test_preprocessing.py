@@ -1,4 +1,4 @@
-"""One preprocessing, resolved once: train, evaluate and predict give a picture the same pixels, and timm's own."""
+"""One preprocessing, resolved once: train, evaluate and predict give an image the same pixels, and timm's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,21 +20,21 @@ from sports_lightning.predict import prediction
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    """A smooth picture of an odd size."""
+def image(tmp_path: Path) -> Path:
+    """A smooth image of an odd size."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((310, 230), Image.Resampling.BICUBIC).save(tmp_path / "odd.png")
     return tmp_path / "odd.png"
 
 
 @pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "convnext_tiny"])
-def test_equals_timms_own_evaluation_transform(name: str, picture: Path) -> None:
+def test_equals_timms_own_evaluation_transform(name: str, image: Path) -> None:
     cfg = timm.get_pretrained_cfg(name).to_dict()
     ours = Preprocessing.from_pretrained_cfg(cfg)
     theirs = timm.data.create_transform(**timm.data.resolve_data_config({}, pretrained_cfg=cfg))
-    with Image.open(picture) as image:
-        expected = theirs(image.convert("RGB"))
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    with Image.open(image) as opened:
+        expected = theirs(opened.convert("RGB"))
+        pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
     got = ours.transform()(pixels)
     mean, std = torch.tensor(ours.mean).view(3, 1, 1), torch.tensor(ours.std).view(3, 1, 1)
     difference = (got / 255 - mean) / std - expected
@@ -46,16 +46,16 @@ def test_equals_timms_own_evaluation_transform(name: str, picture: Path) -> None
 def test_train_evaluate_and_predict_feed_the_network_the_same(
     trained: tuple[Path, str], sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catch what the backbone itself receives for one picture on each of the three ways."""
+    """Catch what the backbone itself receives for one image on each of the three ways."""
     from sports_lightning.data.datamodule import SportsDataModule
-    from sports_lightning.data.image_folder import read_index
+    from sports_lightning.data.image_folder import read_image_folder
 
     classifier = load_classifier(trained[0] / "checkpoints/best.ckpt")
     received: list[torch.Tensor] = []
     classifier.net.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].detach().clone()))
     defaults = OmegaConf.load(Path(__file__).parents[1] / "conf/inference/default.yaml")
     settings = OmegaConf.merge(defaults, {"accelerator": "cpu", "batch_size": 1, "num_workers": 0})
-    index = read_index(sample, ["train", "val"])
+    index = read_image_folder(sample, ["train", "val"])
     path = index.splits["val"].paths[0]
     split = Split([path], [0])
 
@@ -63,11 +63,11 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     cfg = OmegaConf.create({"augment": augment})
     cfg.augment.preprocessing = classifier.spec.preprocessing
     from sports_lightning.data.augment import EpochTransform
-    from sports_lightning.data.dataset import TrainingPictures
-    from sports_lightning.data.decoded_cache import PictureFiles
+    from sports_lightning.data.dataset import TrainingImages
+    from sports_lightning.data.decoded_cache import ImageFiles
 
-    files = PictureFiles(sample, split, None)
-    image, _ = TrainingPictures(files, split.labels, EpochTransform(cfg.augment), seed=0)[0, 0, 0]
+    files = ImageFiles(sample, split, None)
+    image, _ = TrainingImages(files, split.labels, EpochTransform(cfg.augment), seed=0)[0, 0, 0]
     classifier(image[None])
     folder = OmegaConf.merge(
         OmegaConf.load(Path(__file__).parents[1] / "conf/data/folder.yaml"), {"batch_size": 1, "num_workers": 0}
@@ -75,7 +75,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     data = SportsDataModule(index, Preprocessing.from_dict(classifier.spec.preprocessing), folder, cfg.augment, 0)  # type: ignore[arg-type]
     classifier(next(iter(data.val_dataloader()))[0])
     inference.compute_logits(classifier, sample, split, settings)
-    prediction.predict_pictures(classifier, [str(sample / path)], settings)
+    prediction.predict_images(classifier, [str(sample / path)], settings)
 
     assert len(received) == 4
     assert received[0].std() > 0.1

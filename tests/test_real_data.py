@@ -13,13 +13,13 @@ WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
 
 pytestmark = [
     pytest.mark.real_data,
-    pytest.mark.skipif(not (PICTURES.is_dir() and WEIGHTS.is_file()), reason="no real pictures beside the checkout"),
+    pytest.mark.skipif(not (PICTURES.is_dir() and WEIGHTS.is_file()), reason="no real images beside the checkout"),
 ]
 
 
 @pytest.fixture(scope="module")
 def ten_sports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten classes of the real pictures, 20 to train and 5 to validate on each."""
+    """Ten classes of the real images, 20 to train and 5 to validate on each."""
     root = tmp_path_factory.mktemp("real")
     names = sorted(path.name for path in (PICTURES / "train").iterdir())[::10]
     for split in ("train", "valid"):
@@ -40,5 +40,5 @@ def test_a_linear_head_on_real_weights_tells_real_sports_apart(ten_sports: Path,
         "data.batch_size=32",
         cwd=tmp_path,
     )
-    figures = json.loads((tmp_path / result.stdout.strip().splitlines()[-1] / "metrics.json").read_text())
-    assert figures["val"]["acc"] >= 0.9
+    metrics = json.loads((tmp_path / result.stdout.strip().splitlines()[-1] / "metrics.json").read_text())
+    assert metrics["val"]["acc"] >= 0.9

@@ -10,7 +10,7 @@ from PIL import Image
 
 from commands import command
 from sports_lightning.evaluate.evaluation import shown
-from sports_lightning.models.classifier import Classifier, Spec
+from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports import plots
 from sports_lightning.reports.gradcam import heatmaps
 from sports_lightning.reports.html import chart, write_page
@@ -19,14 +19,14 @@ from sports_lightning.reports.html import chart, write_page
 def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     page = (folder / "report.html").read_text()
-    figures = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     for split in ("val", "test"):
         for name in ("loss", "acc", "f1_macro", "brier"):
-            assert shown(figures[split], name) in page
-    assert f"<b>{100 * figures['test']['acc']:.1f} %</b>" in page
+            assert shown(metrics[split], name) in page
+    assert f"<b>{100 * metrics['test']['acc']:.1f} %</b>" in page
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//""", page)
     assert not re.search(r"<(link|iframe|script src)", page)
-    assert page.count("data:image/jpeg;base64,") >= 24, "mistakes, successes, heat maps and training pictures"
+    assert page.count("data:image/jpeg;base64,") >= 24, "mistakes, successes, heat maps and training images"
     classes = re.findall(r"<tr><td>([a-z]+)</td><td class=\"n\">20</td>", page)
     assert len(set(classes)) == 10, "every class has its row"
 
@@ -34,8 +34,8 @@ def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path,
 def test_the_model_card_holds_the_same_figures(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     card = (folder / "checkpoints/MODEL_CARD.md").read_text()
-    figures = json.loads((folder / "metrics.json").read_text())["test"]
-    assert f"| acc | {shown(figures, 'acc')} |" in card
+    metrics = json.loads((folder / "metrics.json").read_text())["test"]
+    assert f"| acc | {shown(metrics, 'acc')} |" in card
     assert json.loads((folder / "run.json").read_text())["command"] in card
     assert "archery" in card
 
@@ -46,11 +46,11 @@ def test_the_report_is_in_the_dashboard(trained: tuple[Path, str]) -> None:
 
 def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
     found = {
-        "root": "<script>alert(1)</script>", "pictures": {"train": 1}, "leaking_pictures": {"train": 0}, "identical": 0,
+        "root": "<script>alert(1)</script>", "images": {"train": 1}, "leaking_images": {"train": 0}, "identical": 0,
         "near_duplicates": 0, "label_conflicts": [], "unreadable": {'"><img src=x onerror=alert(1)>.jpg': "<b>why</b>"},
         "pairs": [], "classes_missing": {}, "classes": 1, "imbalance": {"split": "train", "least": 1, "most": 1},
         "splits_missing": [], "usual_size": [1, 1],
-        "odd_sized": {}, "tiny": [], "grey": [], "look_alikes": None, "class_counts": {"<i>a</i>": {"train": 1}},
+        "odd_sized": {}, "tiny": [], "grey": [], "feature_neighbours": None, "class_counts": {"<i>a</i>": {"train": 1}},
     }  # fmt: skip
     write_page(tmp_path / "audit.html", "audit.html", found=found, pairs=[], tiny=64)
     page = (tmp_path / "audit.html").read_text()
@@ -75,7 +75,7 @@ def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> 
         "size": [size, size], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "crop_pct": 1.0,
         "crop_mode": "center",
     }  # fmt: skip
-    classifier = Classifier(net, Spec(name, {}, ["a", "b", "c"], preprocessing, "")).eval()
+    classifier = Classifier(net, ClassifierSpec(name, {}, ["a", "b", "c"], preprocessing, "")).eval()
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
     drawn = heatmaps(classifier, images, torch.tensor([0, 2]))
     assert [image.size for image in drawn] == ([(size, size)] * 2 if has_maps else [])

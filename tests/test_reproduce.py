@@ -14,7 +14,7 @@ from conftest import FAST
 
 @pytest.fixture
 def run(few: Path, tmp_path: Path) -> Path:
-    """A short run on a copy of some pictures, started from a folder of its own, with a relative data root."""
+    """A short run on a copy of some images, started from a folder of its own, with a relative data root."""
     shutil.copytree(few, tmp_path / "there/data")
     overrides = ["data=folder", "data.root=data", "trainer.max_epochs=2", "trainer.limit_train_batches=4"]
     settings = [*FAST[1:], *overrides, "callbacks=[default,ema]", "augment.mixup=0.2", "logger=csv"]
@@ -36,11 +36,11 @@ def test_a_run_comes_out_the_same_or_says_why_not(run: Path) -> None:
     assert "config.seed 0 → 1" in seed.stderr
     assert "weights" in seed.stderr or "more" in seed.stderr
 
-    picture = sorted((run.parent / "data/valid/archery").iterdir())[3]
-    Image.new("RGB", (128, 128), "red").save(picture)
+    image = sorted((run.parent / "data/valid/archery").iterdir())[3]
+    Image.new("RGB", (128, 128), "red").save(image)
     changed = reproduce(run)
     assert changed.returncode == 1
-    assert f"1 pictures (valid/archery/{picture.name})" in changed.stderr
+    assert f"1 images (valid/archery/{image.name})" in changed.stderr
     assert changed.stderr.strip().count("\n") == 0, "one line"
 
 
@@ -53,14 +53,14 @@ def test_a_run_of_two_processes_comes_out_the_same(few: Path, tmp_path: Path) ->
 
 
 def test_run_json_holds_what_a_run_depends_on(run: Path) -> None:
-    facts = json.loads((run / "run.json").read_text())
-    assert facts["seed"] == 0
-    assert facts["packages"]["torch"]
-    assert facts["data"]["train"]["count"] == 240
-    assert facts["machine"]["threads"] >= 1
-    assert facts["numerics"]["precision"]
-    assert facts["seconds"] > 0
-    assert facts["command"].startswith("python -m sports_lightning.train model.image_size=64")
+    provenance = json.loads((run / "run.json").read_text())
+    assert provenance["seed"] == 0
+    assert provenance["packages"]["torch"]
+    assert provenance["data"]["train"]["count"] == 240
+    assert provenance["machine"]["threads"] >= 1
+    assert provenance["numerics"]["precision"]
+    assert provenance["seconds"] > 0
+    assert provenance["command"].startswith("python -m sports_lightning.train model.image_size=64")
 
 
 @pytest.mark.parametrize(

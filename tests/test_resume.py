@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if nothing had been: the same weights, tables and figures, to the last bit."""
+"""An interrupted run goes on as if nothing had been: the same weights, tables and metrics, to the last bit."""
 
 import os
 import random
@@ -15,9 +15,9 @@ from commands import Command, command
 from conftest import FAST, InProcess, assert_error_line, wait_for
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.errors import NotWritten
-from sports_lightning.runs.resume import claim
-from sports_lightning.storage.files import make_lasting, write_bytes
+from sports_lightning.errors import WriteFailed
+from sports_lightning.runs.resume import lock_run_folder
+from sports_lightning.storage.files import sync_to_disk, write_bytes
 
 # Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
 SETTINGS = [
@@ -162,8 +162,8 @@ def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: 
     for arguments in (own, [*own, "resume=auto", "seed=7"]):
         assert_error_line(in_process("train", *arguments, "hydra.run.dir=run"), "holds an interrupted run")
         assert config.read_text() == before, "still as it was"
-    picture = tmp_path / "data/train/tennis/001.jpg"
-    shutil.copy(tmp_path / "data/train/tennis/002.jpg", picture)
+    image = tmp_path / "data/train/tennis/001.jpg"
+    shutil.copy(tmp_path / "data/train/tennis/002.jpg", image)
     assert_error_line(in_process("train", "resume=run"), "data.train")
     (tmp_path / "run/checkpoints/last.ckpt").write_bytes(b"torn")
     assert_error_line(in_process("train", "resume=run"), "last.ckpt is not a checkpoint")
@@ -203,7 +203,7 @@ def test_a_run_folder_has_one_writer_that_removes_what_a_killed_one_left(tmp_pat
     (tmp_path / "checkpoints").mkdir()
     for left in ("metrics.csv.123.partial", "checkpoints/last.ckpt.123.partial", "somebody's.partial"):
         (tmp_path / left).touch()
-    claim(tmp_path)
+    lock_run_folder(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.partial")] == ["somebody's.partial"]
     script = f"from pathlib import Path; from sports_lightning.runs.resume import claim; claim(Path({str(tmp_path)!r}))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(NotWritten, match="file: No space left on device"):
+    with pytest.raises(WriteFailed, match="file: No space left on device"):
         write_bytes(tmp_path / "file", b"after")
     assert (tmp_path / "file").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-written"
@@ -261,5 +261,5 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     done.clear()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/inner").write_text("content")
-    make_lasting(tmp_path)
+    sync_to_disk(tmp_path)
     assert {name for _, name in done} == {"file", "folder", "inner", tmp_path.name, tmp_path.parent.name}

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf, open_dict
 
 from commands import command
 from conftest import FAST, composed
-from sports_lightning.data.image_folder import Split, read_index
+from sports_lightning.data.image_folder import Split, read_image_folder
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
 from sports_lightning.inference.predictor import compute_logits
@@ -18,7 +18,7 @@ from sports_lightning.models.classifier import build_classifier
 from sports_lightning.train import precision as numerics
 from sports_lightning.train.fit import build
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import choose_numerics, step_rate, training_step
+from sports_lightning.train.precision import choose_precision, step_rate, training_step
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def module(sample: Path, tmp_path: Path) -> ClassifierModule:
 
 def test_what_is_asked_for_is_taken(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for precision in ("64-true", 32):  # as Hydra reads trainer.precision=32
-        assert choose_numerics(precision, "cpu", module, tmp_path).precision == precision
+        assert choose_precision(precision, "cpu", module, tmp_path).precision == precision
     for has_bfloat16, why in ((True, "asked for"), (False, "only imitates bfloat16, many times slower")):
         monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
-        chosen = choose_numerics("bf16-mixed", "cpu", module, tmp_path)
+        chosen = choose_precision("bf16-mixed", "cpu", module, tmp_path)
         assert chosen.precision == "bf16-mixed"
         assert chosen.why.endswith(why)
     assert not list(tmp_path.glob("numerics/*"))
@@ -40,10 +40,10 @@ def test_what_is_asked_for_is_taken(module: ClassifierModule, tmp_path: Path, mo
 
 def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: False)
-    assert choose_numerics("auto", "cpu", module, tmp_path).precision == "32-true"
-    assert choose_numerics("auto", "mps", module, tmp_path).precision == "32-true"
+    assert choose_precision("auto", "cpu", module, tmp_path).precision == "32-true"
+    assert choose_precision("auto", "mps", module, tmp_path).precision == "32-true"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert choose_numerics("auto", "cuda", module, tmp_path).precision == "bf16-mixed"
+    assert choose_precision("auto", "cuda", module, tmp_path).precision == "bf16-mixed"
     assert not list(tmp_path.glob("numerics/*"))
 
 
@@ -52,7 +52,7 @@ def test_beside_bfloat16_a_gpu_multiplies_in_tf32_in_a_run_that_goes_on_too(
     module: ClassifierModule, tmp_path: Path, precision: str, expected: str
 ) -> None:
     try:
-        assert choose_numerics(precision, "cuda", module, tmp_path).precision == precision
+        assert choose_precision(precision, "cuda", module, tmp_path).precision == precision
         assert torch.get_float32_matmul_precision() == expected
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -74,10 +74,10 @@ def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     monkeypatch.setattr(numerics, "step_rate", rate)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     draws = torch.get_rng_state()
-    chosen = choose_numerics("auto", "cpu", module, tmp_path)
+    chosen = choose_precision("auto", "cpu", module, tmp_path)
     assert chosen.precision == expected
     assert chosen.images_per_second == {"32-true": 1.0, "bf16-mixed": half}
-    assert choose_numerics("auto", "cpu", module, tmp_path) == chosen
+    assert choose_precision("auto", "cpu", module, tmp_path) == chosen
     assert tried == ["32-true", "bf16-mixed"] * 3, "in turn, and only once"
     assert torch.equal(torch.get_rng_state(), draws), "what is drawn later does not depend on a trial"
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
@@ -125,7 +125,7 @@ def test_compiled_passes_give_the_same_logits(sample: Path, tmp_path: Path) -> N
         tmp_path, f"data.root={sample}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false",
         "inference.accelerator=cpu", "inference.batch_size=8", "inference.num_workers=0",
     )  # fmt: skip
-    split = read_index(sample, ["val"]).splits["val"]
+    split = read_image_folder(sample, ["val"]).splits["val"]
     split = Split(split.paths[:20], split.labels[:20])
     classifier = build_classifier(cfg.model, ["a", "b", "c"], sample).eval()
     plain = compute_logits(classifier, sample, split, cfg.inference)

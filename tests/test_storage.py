@@ -20,18 +20,18 @@ from commands import command
 from conftest import FAST, composed
 from sports_lightning.data import file_hashes as ledger
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
-from sports_lightning.data.decoded_cache import PictureFiles, open_pictures
-from sports_lightning.data.file_hashes import examine
-from sports_lightning.data.image_folder import Split, read_index
+from sports_lightning.data.decoded_cache import ImageFiles, open_images
+from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.image_folder import Split, read_image_folder
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.source import open_dataset
 from sports_lightning.inference import feature_cache as features
-from sports_lightning.inference.feature_cache import logits_from_features, use_features
+from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
 from sports_lightning.inference.predictor import compute_logits
-from sports_lightning.models.classifier import Classifier, Spec, build_classifier
-from sports_lightning.models.freezing import apply_finetune, set_frozen_parts_to_eval
-from sports_lightning.storage.disk_cache import stored
+from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
+from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
+from sports_lightning.storage.disk_cache import cached_folder
 from sports_lightning.storage.parallel import usable_cores
 
 
@@ -47,14 +47,14 @@ def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> 
         calls.append(folder)
         (folder / "data").write_bytes(b"x" * 1000)
 
-    folder = stored(tmp_path, "things", "key", build)
-    assert stored(tmp_path, "things", "key", build) == folder
+    folder = cached_folder(tmp_path, "things", "key", build)
+    assert cached_folder(tmp_path, "things", "key", build) == folder
     assert len(calls) == 1
     for damage in (b"x" * 999, b"x" * 999 + b"y"):
         (folder / "data").write_bytes(damage)
-        assert (stored(tmp_path, "things", "key", build) / "data").read_bytes() == b"x" * 1000
+        assert (cached_folder(tmp_path, "things", "key", build) / "data").read_bytes() == b"x" * 1000
     (folder / "contents.json").write_text('{"data"')
-    stored(tmp_path, "things", "key", build)
+    cached_folder(tmp_path, "things", "key", build)
     assert len(calls) == 4
     assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"], "nothing is left lying about"
 
@@ -63,13 +63,13 @@ def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stored(tmp_path, "things", "other", fail)
+        cached_folder(tmp_path, "things", "other", fail)
     assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"]
 
 
 def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        folders = pool.starmap(stored, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
+        folders = pool.starmap(cached_folder, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
     assert set(folders) == {tmp_path / "things" / "key"}
     assert (folders[0] / "who").read_text() == "anyone"
     assert [path.name for path in (tmp_path / "things").iterdir()] == ["key"]
@@ -79,35 +79,35 @@ def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "_RACY_NS", 0)
-    pictures, cache = tmp_path / "pictures", tmp_path / "cache"
-    pictures.mkdir()
+    images, cache = tmp_path / "images", tmp_path / "cache"
+    images.mkdir()
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (8, 8), colour).save(pictures / name)
-    first = examine(pictures, ["a.png", "b.png"], cache)
+        Image.new("RGB", (8, 8), colour).save(images / name)
+    first = check_files(images, ["a.png", "b.png"], cache)
     assert len({entry.digest for entry in first}) == 2
     read: list[Path] = []
     real = ledger._read
     monkeypatch.setattr(ledger, "_read", lambda path: (read.append(path), real(path))[1])
-    assert examine(pictures, ["b.png", "a.png"], cache) == first[::-1]
+    assert check_files(images, ["b.png", "a.png"], cache) == first[::-1]
     assert not read
 
-    times = (pictures / "a.png").stat()
-    torn = (pictures / "a.png").read_bytes()[:-20].ljust(times.st_size, b"\0")
-    (pictures / "a.png").write_bytes(torn)
-    os.utime(pictures / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
-    changed = examine(pictures, ["a.png", "b.png"], cache)
-    assert read == [pictures / "a.png"]
+    times = (images / "a.png").stat()
+    torn = (images / "a.png").read_bytes()[:-20].ljust(times.st_size, b"\0")
+    (images / "a.png").write_bytes(torn)
+    os.utime(images / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
+    changed = check_files(images, ["a.png", "b.png"], cache)
+    assert read == [images / "a.png"]
     assert changed[0].digest != first[0].digest
     assert changed[0].problem
     assert changed[1] == first[1]
-    examine(pictures, ["a.png"], cache)
+    check_files(images, ["a.png"], cache)
     assert len(read) == 2, "what can't be read is tried again"
 
     (cache / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
-    assert examine(pictures, ["a.png", "b.png"], cache) == changed
+    assert check_files(images, ["a.png", "b.png"], cache) == changed
     (cache / "ledger.sqlite").unlink()
     (cache / "ledger.sqlite").mkdir()
-    assert examine(pictures, ["a.png", "b.png"], cache) == changed, "one that can't be opened costs time alone"
+    assert check_files(images, ["a.png", "b.png"], cache) == changed, "one that can't be opened costs time alone"
 
 
 def test_the_ledger_knows_files_of_many_folders_whatever_their_names_and_order(
@@ -120,31 +120,31 @@ def test_the_ledger_knows_files_of_many_folders_whatever_their_names_and_order(
     for number, path in enumerate(paths):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / path)
-    first = examine(tmp_path, paths, tmp_path / "cache")
+    first = check_files(tmp_path, paths, tmp_path / "cache")
     assert len({entry.digest for entry in first}) == len(paths)
     monkeypatch.setattr(ledger, "_read", None)
-    assert examine(tmp_path, paths, tmp_path / "cache") == first
-    assert examine(tmp_path, paths[::-1], tmp_path / "cache") == first[::-1]
+    assert check_files(tmp_path, paths, tmp_path / "cache") == first
+    assert check_files(tmp_path, paths[::-1], tmp_path / "cache") == first[::-1]
     mixed = sorted(range(len(paths)), key=lambda i: i % len(names))
-    assert examine(tmp_path, [paths[i] for i in mixed], tmp_path / "cache") == [first[i] for i in mixed]
+    assert check_files(tmp_path, [paths[i] for i in mixed], tmp_path / "cache") == [first[i] for i in mixed]
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])
-def test_kept_pictures_are_the_decoded_ones(
+def test_kept_images_are_the_decoded_ones(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_RAM", str(tmp_path / "ram"))
-    paths = read_index(sample, ["val"]).splits["val"].paths[:6]
-    split = Split(paths, [0] * 6, [entry.digest for entry in examine(sample, paths)])
-    decoded = [PictureFiles(sample, split, 448)(i) for i in range(6)]
-    open_pictures(sample, split, 448, cache, tmp_path)
-    monkeypatch.setattr(PictureFiles, "__call__", None)  # a second time nothing is decoded
-    pictures = open_pictures(sample, split, 448, cache, tmp_path)
-    assert all(torch.equal(pictures(i), decoded[i]) for i in range(6))
-    pictures(0).zero_()
-    assert torch.equal(pictures(0), decoded[0]), "a picture that is changed in place is one's own copy"
-    sent = pickle.dumps(pictures)
-    assert len(sent) < 1000, "a worker is sent the place, not the pictures"
+    paths = read_image_folder(sample, ["val"]).splits["val"].paths[:6]
+    split = Split(paths, [0] * 6, [entry.digest for entry in check_files(sample, paths)])
+    decoded = [ImageFiles(sample, split, 448)(i) for i in range(6)]
+    open_images(sample, split, 448, cache, tmp_path)
+    monkeypatch.setattr(ImageFiles, "__call__", None)  # a second time nothing is decoded
+    images = open_images(sample, split, 448, cache, tmp_path)
+    assert all(torch.equal(images(i), decoded[i]) for i in range(6))
+    images(0).zero_()
+    assert torch.equal(images(0), decoded[0]), "an image that is changed in place is one's own copy"
+    sent = pickle.dumps(images)
+    assert len(sent) < 1000, "a worker is sent the place, not the images"
     assert torch.equal(pickle.loads(sent)(5), decoded[5])
 
 
@@ -187,13 +187,13 @@ def compose_frozen(sample: Path, cache: Path, *overrides: str) -> DictConfig:
 
 
 def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
-    """The model and four pictures a split."""
+    """The model and four images a split."""
     torch.manual_seed(0)
     index = open_dataset(cfg.data, ["train", "val"])
     for name, split in index.splits.items():
         index.splits[name] = Split(split.paths[::100][:4], split.labels[::100][:4], split.digests[::100][:4])
     classifier = build_classifier(cfg.model, index.classes, index.root)
-    apply_finetune(classifier.net, cfg.finetune)
+    set_trainable(classifier.net, cfg.finetune)
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
@@ -212,18 +212,18 @@ def test_features_give_the_logits_of_the_whole_model(
         sample, tmp_path, f"augment={augment}", "augment.views=2", f"model.name={model}", f"finetune={mode}"
     )
     classifier, data = small(cfg)
-    pictures, val_pictures = data.train_set, data.val_set
+    images, val_images = data.train_set, data.val_set
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
-    part = use_features(classifier.train(), data, cfg)
+    part = use_cached_features(classifier.train(), data, cfg)
     assert part
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
     with torch.inference_mode():
         for key in ((0, 0, 0), (1, 2, 0), (4, 3, 1)):
-            image, label = pictures[key]  # type: ignore[index]
+            image, label = images[key]  # type: ignore[index]
             features, same_label = data.train_set[key]  # type: ignore[index]
             torch.testing.assert_close(part.rest(classifier.eval(), features[None]), classifier(image[None]))
             assert label == same_label
-        image, label = val_pictures[1]
+        image, label = val_images[1]
         features, same_label = data.val_set[1]
         torch.testing.assert_close(part.rest(classifier, features[None]), classifier(image[None]))
         assert label == same_label
@@ -231,11 +231,11 @@ def test_features_give_the_logits_of_the_whole_model(
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
 @pytest.mark.parametrize("way", ["inference.mirror=true", "inference.precision=bf16-mixed"])
-def test_logits_from_features_are_those_from_pictures(sample: Path, tmp_path: Path, mode: str, way: str) -> None:
+def test_logits_from_features_are_those_from_images(sample: Path, tmp_path: Path, mode: str, way: str) -> None:
     settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
     cfg = compose_frozen(sample, tmp_path, *settings)
     classifier, data = small(cfg)
-    part = use_features(classifier, data, cfg)
+    part = use_cached_features(classifier, data, cfg)
     assert part
     torch.testing.assert_close(
         logits_from_features(part, classifier, data.index, "val", cfg.inference, tmp_path),
@@ -260,7 +260,7 @@ def test_no_cut_goes_between_a_convolution_and_a_normalisation_that_learns() -> 
     stem.requires_grad_(False)
     preprocessing = {"size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "crop_pct": 1.0,
                      "crop_mode": "center"}  # fmt: skip
-    classifier = Classifier(net, Spec("", {}, ["a", "b"], preprocessing, ""))
+    classifier = Classifier(net, ClassifierSpec("", {}, ["a", "b"], preprocessing, ""))
     assert find_frozen_part(classifier) is None
     norm.requires_grad_(False)
     part = find_frozen_part(classifier)
@@ -281,7 +281,7 @@ def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample
     classifier, data = small(cfg)
     nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
     nn.init.zeros_(classifier.net.get_classifier().bias)  # type: ignore[operator]
-    assert use_features(classifier, data, cfg) is None
+    assert use_cached_features(classifier, data, cfg) is None
 
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
@@ -293,20 +293,20 @@ def test_a_model_that_does_more_than_its_stages_is_not_cut(
     cfg = compose_frozen(sample, tmp_path, "augment=none", f"finetune={mode}", "model.name=tf_efficientnet_lite0")
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
-        assert use_features(classifier, data, cfg) is None
+        assert use_cached_features(classifier, data, cfg) is None
     assert "no part of tf_efficientnet_lite0 can run once" in caplog.text
 
 
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:
     cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
     classifier, data = small(cfg)
-    pictures = data.train_set
-    part = use_features(classifier, data, cfg)
+    images = data.train_set
+    part = use_cached_features(classifier, data, cfg)
     assert part
     gradients = []
-    for dataset, forward in ((pictures, classifier), (data.train_set, partial(part.rest, classifier))):
+    for dataset, forward in ((images, classifier), (data.train_set, partial(part.rest, classifier))):
         batch = torch.stack([dataset[0, i, 0][0] for i in range(4)])  # type: ignore[index]
-        set_frozen_parts_to_eval(classifier.train())
+        set_frozen_to_eval(classifier.train())
         classifier.zero_grad()
         forward(batch).logsumexp(dim=1).sum().backward()
         gradients.append([p.grad for p in classifier.parameters() if p.requires_grad])
@@ -321,7 +321,7 @@ def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
     cfg = compose_frozen(sample, tmp_path, *settings)
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
-        assert use_features(classifier, data, cfg) is None
+        assert use_cached_features(classifier, data, cfg) is None
     assert "finetune.keep_gb=1e-06" in caplog.text
     assert not (tmp_path / "features").exists()
 
@@ -335,7 +335,7 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
         if change:
             with torch.no_grad():
                 next(classifier.net.parameters())[0] += 1
-        assert use_features(classifier, data, cfg)
+        assert use_cached_features(classifier, data, cfg)
         return len(list((tmp_path / "features").iterdir()))
 
     assert entries("augment=none") == 2, "one for each split"
@@ -352,11 +352,11 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none") == 20, "another kind of device"
 
 
-def test_pictures_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:
+def test_images_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:
     for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
         cfg = compose_frozen(sample, tmp_path, *overrides)
         classifier, data = small(cfg)
-        assert not use_features(classifier, data, cfg)
+        assert not use_cached_features(classifier, data, cfg)
 
 
 def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(few: Path, tmp_path: Path) -> None:
@@ -369,13 +369,13 @@ def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(fe
     assert "running the frozen backbone" in runs[0].stdout
     assert "running the frozen backbone" not in runs[1].stdout
     folders = [Path(run.stdout.strip().splitlines()[-1]) for run in runs]
-    figures = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    assert figures[0] == figures[1]
-    # evaluate runs the whole model on the pictures
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    assert metrics[0] == metrics[1]
+    # evaluate runs the whole model on the images
     evaluated = command("evaluate", f"ckpt_path={folders[0]}/checkpoints/best.ckpt", cwd=tmp_path)
     whole = json.loads((Path(evaluated.stdout.strip().splitlines()[-1]) / "metrics.json").read_text())
     for name in ("loss", "acc", "f1_macro", "ece", "brier"):
-        assert whole["test"][name] == pytest.approx(figures[0]["test"][name], abs=1e-5)
+        assert whole["test"][name] == pytest.approx(metrics[0]["test"][name], abs=1e-5)
 
 
 def test_large_jpegs_are_scaled_while_they_are_decoded(tmp_path: Path) -> None:

@@ -26,14 +26,14 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(few: Path, tm
     for name, lr in (("0", 1e-3), ("1", 3e-3)):
         job = folder / name
         assert yaml.safe_load((job / ".hydra/config.yaml").read_text())["optimizer"]["lr"] == lr
-        figures = json.loads((job / "metrics.json").read_text())
-        assert set(figures) == {"val", "test", "train"}
+        metrics = json.loads((job / "metrics.json").read_text())
+        assert set(metrics) == {"val", "test", "train"}
         assert [path.name for path in job.glob("*.log")] == ["train.log"], "no stray logs of other ranks"
         (tracked,) = (job / "wandb").glob("offline-run-*")  # one a job
         run = read_offline_run(tracked)
         assert run.group == folder.name
         assert run.config["optimizer"]["lr"] == lr
-        assert run.summary["best/test/acc"] == figures["test"]["acc"]
+        assert run.summary["best/test/acc"] == metrics["test"]["acc"]
     losses = [json.loads((folder / name / "metrics.json").read_text())["train"]["loss"] for name in "01"]
     assert losses[0] != losses[1], "each trained with its own rate"
 
@@ -73,8 +73,8 @@ def test_what_is_printed_runs_with_configs_of_ones_own_too(few: Path, tmp_path: 
     python, _, module, *arguments = shlex.split(best.partition(": ")[2])
     assert (python, module) == ("python", "sports_lightning.train")
     printed = command("train", *arguments, cwd=tmp_path).stdout
-    facts = json.loads(Path(printed.splitlines()[-1], "run.json").read_text())
-    assert facts["command"] == shlex.join(["python", "-m", module, *arguments])
+    provenance = json.loads(Path(printed.splitlines()[-1], "run.json").read_text())
+    assert provenance["command"] == shlex.join(["python", "-m", module, *arguments])
 
 
 def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:

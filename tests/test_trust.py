@@ -19,7 +19,7 @@ from commands import command
 from conftest import FAST
 from sports_lightning.compare.significance import holm, mean_and_error, paired_difference
 from sports_lightning.data.image_folder import Split
-from sports_lightning.evaluate.calibration import calibration_figures, fit_temperature, reliability
+from sports_lightning.evaluate.calibration import calibration_metrics, fit_temperature, reliability
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson
 from sports_lightning.evaluate.metrics import confusion_matrix, macro_intervals
@@ -44,29 +44,29 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
 @settings(max_examples=40)
 @given(evaluations())
 def test_figures_equal_the_libraries(evaluation: Evaluation) -> None:
-    figures = evaluation.figures()
+    metrics = evaluation.metrics()
     labels, predicted = evaluation.split.labels, evaluation.predicted.tolist()
     every = range(len(evaluation.classes))
     probabilities = evaluation.probabilities.numpy()
-    assert figures["acc"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert metrics["acc"] == pytest.approx(sk.accuracy_score(labels, predicted))
     scores = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
-    assert [figures[f"{name}_macro"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3])
+    assert [metrics[f"{name}_macro"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3])
     # scikit-learn clips no probability, and neither do we; float32 logits against float64
-    assert figures["loss"] == pytest.approx(
+    assert metrics["loss"] == pytest.approx(
         -np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4, abs=1e-6
     )
     one_hot = np.eye(len(every))[labels]
-    assert figures["brier"] == pytest.approx(((probabilities - one_hot) ** 2).sum(axis=1).mean())
+    assert metrics["brier"] == pytest.approx(((probabilities - one_hot) ** 2).sum(axis=1).mean())
     if len(every) > 2:
         expected = sk.top_k_accuracy_score(labels, probabilities, k=min(5, len(every)), labels=every)
-        assert figures["acc_top5"] == pytest.approx(expected)
+        assert metrics["acc_top5"] == pytest.approx(expected)
         brier = sk.brier_score_loss(labels, probabilities, labels=list(every), scale_by_half=False)
-        assert figures["brier"] == pytest.approx(brier)
-    expected = proportion_confint(round(figures["acc"] * len(labels)), len(labels), method="wilson")
-    assert figures["ci95"]["acc"] == pytest.approx(expected)
-    for name, (low, high) in figures["ci95"].items():
+        assert metrics["brier"] == pytest.approx(brier)
+    expected = proportion_confint(round(metrics["acc"] * len(labels)), len(labels), method="wilson")
+    assert metrics["ci95"]["acc"] == pytest.approx(expected)
+    for name, (low, high) in metrics["ci95"].items():
         assert np.isnan(low) or low <= high
-        assert len(labels) < 30 or name.endswith("macro") or low <= figures[name] <= high
+        assert len(labels) < 30 or name.endswith("macro") or low <= metrics[name] <= high
 
 
 @given(st.integers(1, 2000), st.data())
@@ -143,8 +143,8 @@ def test_temperature_makes_overconfident_logits_calibrated() -> None:
     logits = torch.randn(5000, 5, generator=random) * 2
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=random).flatten()
     assert fit_temperature(logits * 3, labels) == pytest.approx(3.0, rel=0.1)
-    before = calibration_figures((logits * 3).softmax(dim=1), labels)
-    after = calibration_figures((logits * 3 / fit_temperature(logits * 3, labels)).softmax(dim=1), labels)
+    before = calibration_metrics((logits * 3).softmax(dim=1), labels)
+    after = calibration_metrics((logits * 3 / fit_temperature(logits * 3, labels)).softmax(dim=1), labels)
     assert after["ece"] < 0.03 < before["ece"]
     assert after["brier"] < before["brier"]
 
@@ -152,7 +152,7 @@ def test_temperature_makes_overconfident_logits_calibrated() -> None:
 def test_reliability_bins_hold_every_prediction() -> None:
     confidence = np.array([0.0, 0.05, 0.5, 0.99, 1.0])
     bins = reliability(confidence, np.array([False, False, True, True, True]))
-    assert sum(b.pictures for b in bins) == 5
+    assert sum(b.images for b in bins) == 5
     assert (bins[-1].high, bins[-1].accuracy) == (1.0, 1.0)
 
 
@@ -161,10 +161,10 @@ def test_what_is_fitted_after_training_is_what_every_later_command_uses(few: Pat
     fitted = {"plain": [], "calibrated": ["calibrate=true"], "refitted": ["calibrate=true", "refit=1e-3"]}
     for run, more in fitted.items():
         command("train", *overrides, *more, f"hydra.run.dir={run}", cwd=tmp_path)
-    figures = {run: json.loads((tmp_path / run / "metrics.json").read_text()) for run in fitted}
-    assert figures["calibrated"]["test"]["acc"] == figures["plain"]["test"]["acc"], "the order of the classes stays"
-    assert figures["calibrated"]["val"]["loss"] < figures["plain"]["val"]["loss"]
-    assert figures["refitted"]["val"]["acc"] > figures["plain"]["val"]["acc"] + 0.05, "15 batches leave a poor head"
+    metrics = {run: json.loads((tmp_path / run / "metrics.json").read_text()) for run in fitted}
+    assert metrics["calibrated"]["test"]["acc"] == metrics["plain"]["test"]["acc"], "the order of the classes stays"
+    assert metrics["calibrated"]["val"]["loss"] < metrics["plain"]["val"]["loss"]
+    assert metrics["refitted"]["val"]["acc"] > metrics["plain"]["val"]["acc"] + 0.05, "15 batches leave a poor head"
     best = {run: load_classifier(tmp_path / run / "checkpoints/best.ckpt") for run in fitted}
     assert best["calibrated"].spec.temperature != 1.0
     before, after = (best[run].state_dict() for run in ("plain", "refitted"))
@@ -173,10 +173,10 @@ def test_what_is_fitted_after_training_is_what_every_later_command_uses(few: Pat
         "net.classifier.bias",
     }
     command("evaluate", "ckpt_path=refitted/checkpoints/best.ckpt", "hydra.run.dir=again", cwd=tmp_path)
-    assert json.loads((tmp_path / "again/metrics.json").read_text())["test"] == figures["refitted"]["test"]
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["test"] == metrics["refitted"]["test"]
     (tmp_path / "refitted/metrics.json").unlink()  # as if killed after the checkpoint was written
     command("train", "resume=refitted", cwd=tmp_path)
-    assert json.loads((tmp_path / "refitted/metrics.json").read_text()) == figures["refitted"]
+    assert json.loads((tmp_path / "refitted/metrics.json").read_text()) == metrics["refitted"]
 
 
 def test_a_head_is_fitted_as_scikit_learn_does() -> None:
@@ -199,11 +199,11 @@ def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], sa
     from PIL import Image, ImageOps
 
     checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
-    picture = next((sample / "test").rglob("*.jpg"))
-    with Image.open(picture) as image:
-        image.save(tmp_path / "a.png")
-        ImageOps.mirror(image).save(tmp_path / "b.png")
+    image = next((sample / "test").rglob("*.jpg"))
+    with Image.open(image) as opened:
+        opened.save(tmp_path / "a.png")
+        ImageOps.mirror(opened).save(tmp_path / "b.png")
     command("predict", checkpoint, f"input={tmp_path}", "inference.mirror=true", "hydra.run.dir=out", cwd=tmp_path)
     first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
     numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "a picture and its mirror image get the same answer"
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image get the same answer"

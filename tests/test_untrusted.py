@@ -20,8 +20,8 @@ from commands import command
 from conftest import FAST, InProcess, assert_error_line
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.data.decode import decode
-from sports_lightning.data.file_hashes import examine, printable
-from sports_lightning.errors import UnreadablePicture, UserError
+from sports_lightning.data.file_hashes import check_files, printable
+from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.storage.files import read_csv, write_csv
 
 
@@ -154,9 +154,9 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> 
         file.truncate(2**31)  # takes no room on the disk
     names = sorted(path.name for path in tmp_path.iterdir())
     started = time.monotonic()
-    entries = dict(zip(names, examine(tmp_path, names), strict=True))
+    entries = dict(zip(names, check_files(tmp_path, names), strict=True))
     for name in names:
-        with pytest.raises(UnreadablePicture, match=name):
+        with pytest.raises(UnreadableImage, match=name):
             decode(tmp_path / name)
     assert time.monotonic() - started < 10
     assert entries["pipe.jpg"].problem == entries["zero.jpg"].problem == "not a regular file"
@@ -164,13 +164,13 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> 
     assert all(entry.problem for entry in entries.values())
 
 
-def test_a_picture_that_would_unpack_to_more_than_memory_holds(tmp_path: Path) -> None:
+def test_a_image_that_would_unpack_to_more_than_memory_holds(tmp_path: Path) -> None:
     chunk = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(chunk, "PNG")  # 900 million pixels
     (tmp_path / "bomb.png").write_bytes(chunk.getvalue())
     assert len(chunk.getvalue()) < 200_000
-    assert "900000000 pixels" in examine(tmp_path, ["bomb.png"])[0].problem
-    with pytest.raises(UnreadablePicture, match="900000000 pixels"):
+    assert "900000000 pixels" in check_files(tmp_path, ["bomb.png"])[0].problem
+    with pytest.raises(UnreadableImage, match="900000000 pixels"):
         decode(tmp_path / "bomb.png")
 
 
@@ -193,8 +193,8 @@ def test_names_that_are_markup_formulas_or_more_than_a_line(sample: Path, tmp_pa
         for name, source in zip(NAMES, sources, strict=False):
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
-            for i, picture in enumerate(sorted((sample / split / source.name).iterdir())[:count]):
-                shutil.copy(picture, folder / f"{name.replace('/', '')}{i}.jpg")
+            for i, image in enumerate(sorted((sample / split / source.name).iterdir())[:count]):
+                shutil.copy(image, folder / f"{name.replace('/', '')}{i}.jpg")
     arguments = [*FAST, "data=folder", "data.root=data", "logger=csv", "trainer.max_epochs=1", "data.num_workers=0"]
     result = command("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
     command("audit", "data=folder", "data.root=data", "hydra.run.dir=audit", cwd=tmp_path)
@@ -210,7 +210,7 @@ def test_names_that_are_markup_formulas_or_more_than_a_line(sample: Path, tmp_pa
         assert not [cell for row in rows for cell in row if cell.startswith(("=", "-", "+", "@"))], table
     assert {row["label"] for row in read_csv(tmp_path / "run/predictions.csv")} == set(NAMES)
 
-    (tmp_path / "data/train/line\nbreak/line\nbreak0.jpg").write_bytes(b"no picture")
+    (tmp_path / "data/train/line\nbreak/line\nbreak0.jpg").write_bytes(b"no image")
     broken = command("train", *arguments, cwd=tmp_path, check=False)
     assert broken.returncode == 1
     assert broken.stderr.count("\n") == 1
@@ -228,7 +228,7 @@ def test_printable() -> None:
     assert printable("a\nb\x1b[31m\udc80é😀") == "a\\nb\\x1b[31m\\udc80é😀"
 
 
-def test_mutated_pictures_are_decoded_or_refused(sample: Path, tmp_path: Path) -> None:
+def test_mutated_images_are_decoded_or_refused(sample: Path, tmp_path: Path) -> None:
     """The short form of benchmarks/fuzz_decoding.py, with its own process to see a crash."""
     script = Path(__file__).parents[1] / "benchmarks" / "fuzz_decoding.py"
     result = subprocess.run(

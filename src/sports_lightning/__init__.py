@@ -1,4 +1,4 @@
-"""Image classifiers on a folder of pictures: train, evaluate, predict, all composed by config.
+"""Image classifiers on a folder of images: train, evaluate, predict, all composed by config.
 
 Importing this package is cheap on purpose: torch is imported by the commands when they have work to do, not before.
 """

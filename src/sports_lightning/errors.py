@@ -5,16 +5,16 @@ class UserError(Exception):
     """Something the user can put right: one line with the culprit and the remedy. Commands print it and exit with 1."""
 
 
-class FolderTaken(UserError):
+class RunFolderLocked(UserError):
     """A run folder is another process's: hands off."""
 
 
-class NotWritten(UserError):
+class WriteFailed(UserError):
     """A file that could not be written, for want of room mostly; what was there before still is."""
 
 
-class UnreadablePicture(UserError):
-    """A file that cannot be decoded as a picture."""
+class UnreadableImage(UserError):
+    """A file that cannot be decoded as an image."""
 
 
 class Pruned(Exception):

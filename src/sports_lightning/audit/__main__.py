@@ -12,24 +12,24 @@ from sports_lightning.config.checks import check_audit
 def audit(cfg: DictConfig, folder: Path) -> None:
     """Look through all splits for copies, leaks and broken or odd files, and write the findings into `folder`."""
     check_audit(cfg)
-    from sports_lightning.audit.findings import find_all, print_findings, write_findings
-    from sports_lightning.audit.scan import survey
+    from sports_lightning.audit.findings import collect_findings, print_findings, write_findings
+    from sports_lightning.audit.scan import scan_dataset
     from sports_lightning.data.source import provide_data
-    from sports_lightning.storage.disk_cache import cache_dir_of
+    from sports_lightning.storage.disk_cache import resolve_cache_dir
 
-    root, cache_dir = provide_data(cfg.data), cache_dir_of(cfg.data)
-    network, look_alikes = None, None
-    if "model" in cfg:  # first, for a mistake in it should not take a look at all pictures to be known
+    root, cache_dir = provide_data(cfg.data), resolve_cache_dir(cfg.data)
+    network, feature_neighbours = None, None
+    if "model" in cfg:  # first, for a mistake in it should not take a look at all images to be known
         with quick_imports():
-            from sports_lightning.audit.feature_neighbours import find_look_alikes
+            from sports_lightning.audit.feature_neighbours import find_feature_neighbours
             from sports_lightning.models.classifier import build_classifier
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
         cache_dir.mkdir(parents=True, exist_ok=True)  # the features have to go there
-    seen = survey(root, cache_dir)
+    seen = scan_dataset(root, cache_dir)
     if network:
-        look_alikes = find_look_alikes(seen, network, cfg.inference, cache_dir)
-    found = find_all(seen, look_alikes)
+        feature_neighbours = find_feature_neighbours(seen, network, cfg.inference, cache_dir)
+    found = collect_findings(seen, feature_neighbours)
     write_findings(seen, found, folder)
     print_findings(found)
 

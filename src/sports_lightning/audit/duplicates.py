@@ -1,8 +1,8 @@
-"""The same picture twice: re-encoded, scaled, mirrored, slightly cropped or brightened.
+"""The same image twice: re-encoded, scaled, mirrored, slightly cropped or brightened.
 
-Each picture is described by the low frequencies of its small grey version, as perceptual hashes do (Zauner 2010), each
-times its frequency: amplitudes in natural pictures fall that fast (Field 1987), and the lowest would decide alone. A
-cropped copy is found by comparing it with crops of every picture. What may be alike (see neighbours) is then compared
+Each image is described by the low frequencies of its small grey version, as perceptual hashes do (Zauner 2010), each
+times its frequency: amplitudes in natural images fall that fast (Field 1987), and the lowest would decide alone. A
+cropped copy is found by comparing it with crops of every image. What may be alike (see neighbours) is then compared
 pixel by pixel. No torch in here.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dctn
 
-from sports_lightning.audit.hash_neighbours import find_alike, unit
+from sports_lightning.audit.hash_neighbours import find_neighbours, unit
 from sports_lightning.audit.thumbnails import SIDE
 
 VERSION = 2  # of what is found: raise it with any change below
@@ -22,14 +22,14 @@ _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
 _ALIKE = 0.8  # correlation of the low frequencies above which pixels are compared; that of copies is mostly above 0.95
 _CLOSE = 0.95  # correlation of the pixels above which they are aligned more closely
-_SAME = 0.977  # correlation of the pixels above which two pictures are the same, chosen by eye on 100 Sports
-_AT_ONCE = 2**14  # pictures
-_LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it a picture is blank, and like every other blank one
+_SAME = 0.977  # correlation of the pixels above which two images are the same, chosen by eye on 100 Sports
+_AT_ONCE = 2**14  # images
+_LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it an image is blank, and like every other blank one
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]
 
-# The parts of a picture that a copy may show, as (from, to) shares of the height and the width: to find it by, and,
+# The parts of an image that a copy may show, as (from, to) shares of the height and the width: to find it by, and,
 # since pixels want to be aligned more closely than low frequencies, to compare it with, in two rounds.
 _WHOLE, _FROM, _TO = (0.0, 1.0), (0.05, 1.0), (0.0, 0.95)
 _WINDOWS: list[Window] = [
@@ -41,8 +41,8 @@ _SPANS: list[Span] = [(low, 1 - high) for low in (0.0, 0.025, 0.05) for high in 
 _CLOSE_SPANS: list[Span] = [(low / 80, 1 - high / 80) for low in range(6) for high in range(6)]
 
 
-class Pair(NamedTuple):
-    """Two positions, first < second, that show the same picture.
+class DuplicatePair(NamedTuple):
+    """Two positions, first < second, that show the same image.
 
     Attributes:
         similarity: correlation of the grey pixels of the parts that match best; 1.0 for the same content.
@@ -55,8 +55,8 @@ class Pair(NamedTuple):
     mirrored: bool
 
 
-def find_pairs(small: np.ndarray, digests: list[str]) -> list[Pair]:
-    """Pairs of pictures that are the same, by position.
+def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair]:
+    """Pairs of images that are the same, by position.
 
     Of several byte-identical files each makes a pair with the first one, and that one alone stands for them otherwise.
 
@@ -65,7 +65,7 @@ def find_pairs(small: np.ndarray, digests: list[str]) -> list[Pair]:
         digests: (n,) of the content; "" for a file that can't be read, which is not compared.
     """
     first = first_of_each(digests)
-    pairs = [Pair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
+    pairs = [DuplicatePair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
     distinct = np.array(list(first.values()), dtype=np.int64)
     distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
     pixels = small[distinct]
@@ -77,7 +77,7 @@ def find_pairs(small: np.ndarray, digests: list[str]) -> list[Pair]:
             candidates, mirrored, similarity = candidates[enough], mirrored[enough], similarity[enough]
         for (a, b), value, flipped in zip(candidates, similarity, mirrored, strict=True):
             earlier, later = sorted((int(distinct[a]), int(distinct[b])))
-            pairs.append(Pair(earlier, later, round(float(value), 4), bool(flipped)))
+            pairs.append(DuplicatePair(earlier, later, round(float(value), 4), bool(flipped)))
     best = {(p.first, p.second): p for p in sorted(pairs, key=lambda p: p.similarity)}
     return sorted(best.values())
 
@@ -92,14 +92,14 @@ def first_of_each(digests: Sequence[str]) -> dict[str, int]:
 
 
 def _candidates(pixels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(m, 2) positions of pictures whose low frequencies are alike, the first the cropped one, and (m,) mirrored."""
+    """(m, 2) positions of images whose low frequencies are alike, the first the cropped one, and (m,) mirrored."""
     count = len(pixels)
     # (windows · n, 63)
     described = np.concatenate([_in_parts(partial(_describe, window=window), pixels) for window in _WINDOWS])
     wholes = described[:count]
     odd = np.tile(np.arange(_FREQUENCIES) % 2, _FREQUENCIES)[1:]
     queries = np.concatenate([wholes, wholes * (1 - 2 * odd).astype(np.float32)])  # and their mirror images
-    query, other = find_alike(queries, described, count, _ALIKE, _TABLES, draws)
+    query, other = find_neighbours(queries, described, count, _ALIKE, _TABLES, draws)
     return np.stack([query % count, other], axis=1), query >= count
 
 

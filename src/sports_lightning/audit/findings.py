@@ -9,24 +9,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sports_lightning.audit.duplicates import Pair
-from sports_lightning.audit.scan import Survey
+from sports_lightning.audit.duplicates import DuplicatePair
+from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.data.image_folder import SPLIT_FOLDERS
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import write_csv, write_json
 
 TINY = 64  # pixels on the shorter side; less is little for any model
-_SHOWN_PAIRS = 300  # with pictures, in audit.html
+_SHOWN_PAIRS = 300  # with images, in audit.html
 
 
-def find_all(survey: Survey, look_alikes: Sequence[Pair] | None = None) -> dict[str, Any]:
-    """Everything that is worth telling, as JSON can say it; pictures by their paths.
+def collect_findings(survey: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None = None) -> dict[str, Any]:
+    """Everything that is worth telling, as JSON can say it; images by their paths.
 
     `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
 
     Args:
         survey: the data set.
-        look_alikes: pairs that may be worth a look (see look_alikes), if any were looked for; they are not leaks.
+        feature_neighbours: pairs of similar images, if they were searched for; they do not count as leaks.
     """
     splits = list(dict.fromkeys(survey.splits))
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
@@ -38,10 +38,12 @@ def find_all(survey: Survey, look_alikes: Sequence[Pair] | None = None) -> dict[
     usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
     first = splits[0]  # train, where that is there
     pairs = [_row(survey, pair) for pair in survey.pairs]
-    alike = None if look_alikes is None else [_row(survey, pair) | {"kind": "alike"} for pair in look_alikes]
+    alike = (
+        None if feature_neighbours is None else [_row(survey, pair) | {"kind": "alike"} for pair in feature_neighbours]
+    )
     return {
         "root": str(survey.root.absolute()),
-        "pictures": {split: sum(count.values()) for split, count in counts.items()},
+        "images": {split: sum(count.values()) for split, count in counts.items()},
         "classes": len(classes),
         "class_counts": {label: {split: counts[split][label] for split in splits} for label in classes},
         "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
@@ -59,12 +61,12 @@ def find_all(survey: Survey, look_alikes: Sequence[Pair] | None = None) -> dict[
         "pairs": pairs,
         "label_conflicts": [row for row in pairs if not row["same_label"]],
         "leaks": [_row(survey, pair) for pair in survey.leaking],
-        "leaking_pictures": {split: len(survey.leaks(split)) for split in splits},
-        "look_alikes": alike,
+        "leaking_images": {split: len(survey.leaks(split)) for split in splits},
+        "feature_neighbours": alike,
     }
 
 
-def _row(survey: Survey, pair: Pair) -> dict[str, Any]:
+def _row(survey: DatasetScan, pair: DuplicatePair) -> dict[str, Any]:
     identical = survey.digests[pair.first] == survey.digests[pair.second]
     return {
         "first": survey.paths[pair.first],
@@ -77,22 +79,25 @@ def _row(survey: Survey, pair: Pair) -> dict[str, Any]:
     }
 
 
-def write_findings(survey: Survey, found: dict[str, Any], folder: Path) -> None:
-    """Write `audit.json`, `leaks.csv` (pictures of a later split that an earlier one has too) and `audit.html`."""
+def write_findings(survey: DatasetScan, found: dict[str, Any], folder: Path) -> None:
+    """Write `audit.json`, `leaks.csv` (images of a later split that an earlier one has too) and `audit.html`."""
     write_json(folder / "audit.json", found)
     header = ["path", "split", "also", "also_split", "kind", "similarity", "same_label"]
     columns = ["second", "second_split", "first", "first_split", "kind", "similarity", "same_label"]
     write_csv(folder / "leaks.csv", header, ([row[column] for column in columns] for row in found["leaks"]))
-    # The worst first: leaks, then pictures with two labels, then the rest.
+    # The worst first: leaks, then images with two labels, then the rest.
     ranked = sorted(found["pairs"], key=lambda row: (row["first_split"] == row["second_split"], row["same_label"]))
-    sections = {"pairs": _pictured(survey, ranked), "look_alikes": _pictured(survey, found["look_alikes"] or [])}
+    sections = {
+        "pairs": _with_thumbnails(survey, ranked),
+        "feature_neighbours": _with_thumbnails(survey, found["feature_neighbours"] or []),
+    }
     write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, **sections)
 
 
-def _pictured(survey: Survey, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of some rows of pairs, with their pictures."""
+def _with_thumbnails(survey: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of some rows of pairs, with their images."""
     return [
-        row | {"pictures": [thumbnail_uri(survey.root / row["first"]), thumbnail_uri(survey.root / row["second"])]}
+        row | {"images": [thumbnail_uri(survey.root / row["first"]), thumbnail_uri(survey.root / row["second"])]}
         for row in rows[:_SHOWN_PAIRS]
     ]
 
@@ -109,11 +114,11 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
     """The counts, in words."""
     missing = [f"no {split}" for split in found["splits_missing"]]
     missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
-    leaks = [f"{count} of {split}" for split, count in found["leaking_pictures"].items() if count]
-    imbalance, (width, height), alike = found["imbalance"], found["usual_size"], found["look_alikes"]
-    spread = f"{imbalance['least']} to {imbalance['most']} pictures each in {imbalance['split']}"
+    leaks = [f"{count} of {split}" for split, count in found["leaking_images"].items() if count]
+    imbalance, (width, height), alike = found["imbalance"], found["usual_size"], found["feature_neighbours"]
+    spread = f"{imbalance['least']} to {imbalance['most']} images each in {imbalance['split']}"
     return {
-        "pictures": " + ".join(f"{count:,} {split}" for split, count in found["pictures"].items()),
+        "images": " + ".join(f"{count:,} {split}" for split, count in found["images"].items()),
         "classes": f"{found['classes']}, {spread}",
         "splits and classes missing": "; ".join(missing) or "none",
         "byte-identical pairs": str(found["identical"]),

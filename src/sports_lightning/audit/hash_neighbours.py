@@ -16,24 +16,24 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(lengths, 1e-6)
 
 
-def find_alike(
-    wanted: np.ndarray, given: np.ndarray, pictures: int, least: float, tables: int, draws: np.random.Generator
+def find_neighbours(
+    wanted: np.ndarray, given: np.ndarray, images: int, least: float, tables: int, draws: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of vectors of different pictures whose scalar product is `least` or more; most of them.
+    """Pairs of vectors of different images whose scalar product is `least` or more; most of them.
 
     A pair among vectors that are both wanted and given is found from either side. Of hundreds that are all alike only
     some are compared.
 
     Args:
-        wanted: (m, d) float32 of length 1; row i is of picture i modulo `pictures`.
+        wanted: (m, d) float32 of length 1; row i is of image i modulo `images`.
         given: (n, d) float32, likewise.
-        pictures: how many there are.
+        images: how many there are.
         least: between 0 and 1.
         tables: how many; more find more.
         draws: of the planes.
 
     Returns:
-        (k,) rows of `wanted`, and (k,) pictures that they are like; none twice.
+        (k,) rows of `wanted`, and (k,) images that they are like; none twice.
     """
     bits = int(np.log2(len(given))) + 3
     weights = 1 << np.arange(bits, dtype=np.int64)
@@ -51,10 +51,10 @@ def find_alike(
             row = first + np.repeat(np.arange(len(sought)), length)
             offset = np.arange(len(row)) - np.repeat(length.cumsum() - length, length)
             other = order[np.repeat(start, length) + offset]
-            differ = row % pictures != other % pictures
+            differ = row % images != other % images
             row, other = row[differ], other[differ]
             alike = np.einsum("ij,ij->i", wanted[row], given[other]) >= least
-            of_table.append(row[alike] * pictures + other[alike] % pictures)
+            of_table.append(row[alike] * images + other[alike] % images)
         found = np.union1d(found, np.concatenate(of_table))
-    row, picture = np.divmod(found, pictures)
-    return row, picture
+    row, image = np.divmod(found, images)
+    return row, image

@@ -1,4 +1,4 @@
-"""All that a look through a data folder tells: every file of every split, and which pictures are the same.
+"""All that a look through a data folder tells: every file of every split, and which images are the same.
 
 Unlike `data.index` it refuses nothing: what is wrong with the data is what it is for. No torch in here.
 """
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sports_lightning.audit.duplicates import VERSION, Pair, find_pairs
-from sports_lightning.audit.thumbnails import Looks, look_at
-from sports_lightning.data.file_hashes import examine
+from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates
+from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
+from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, split_fingerprint
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import fingerprint, library_versions, stored
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The picture files of a data folder, in the order train, val, test; lists run parallel.
+class DatasetScan:
+    """The image files of a data folder, in the order train, val, test; lists run parallel.
 
     Attributes:
         root: the folder.
@@ -28,8 +28,8 @@ class Survey:
         paths: relative to the root.
         digests: of the content.
         problems: why a file can't be read ("": it can).
-        looks: what the pictures look like.
-        pairs: the same picture twice (see duplicates).
+        looks: what the images look like.
+        pairs: the same image twice (see duplicates).
         folders: the class folders of each split that is there, empty ones too.
     """
 
@@ -39,8 +39,8 @@ class Survey:
     paths: list[str]
     digests: list[str]
     problems: list[str]
-    looks: Looks
-    pairs: list[Pair]
+    looks: Thumbnails
+    pairs: list[DuplicatePair]
     folders: dict[str, list[str]]
 
     def fingerprint(self, split: str) -> str:
@@ -49,30 +49,30 @@ class Survey:
         return split_fingerprint([self.labels[i] for i in readable], [self.digests[i] for i in readable])
 
     @cached_property
-    def leaking(self) -> list[Pair]:
-        """Every picture (second) that an earlier split has too, with the first of those that it is the same as."""
+    def leaking(self) -> list[DuplicatePair]:
+        """Every image (second) that an earlier split has too, with the first of those that it is the same as."""
         copies: dict[str, list[int]] = {}
         for i, digest in enumerate(self.digests):
             copies.setdefault(digest, []).append(i)
-        found: dict[int, Pair] = {}
+        found: dict[int, DuplicatePair] = {}
         for pair in self.pairs:  # whose members stand for all that are byte-identical to them
             for first in copies[self.digests[pair.first]]:
                 for second in copies[self.digests[pair.second]]:
                     a, b = sorted((first, second))
                     if self.splits[a] != self.splits[b] and (b not in found or a < found[b].first):
-                        found[b] = Pair(a, b, pair.similarity, pair.mirrored)
+                        found[b] = DuplicatePair(a, b, pair.similarity, pair.mirrored)
         return sorted(found.values())
 
     def leaks(self, split: str) -> set[str]:
-        """Paths of the pictures of `split` that an earlier split has too."""
+        """Paths of the images of `split` that an earlier split has too."""
         return {self.paths[pair.second] for pair in self.leaking if self.splits[pair.second] == split}
 
 
-def survey(root: Path, cache_dir: Path) -> Survey:
-    """Look through the splits that are there below `root`; what was found of these very pictures before is taken up.
+def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
+    """Look through the splits that are there below `root`; what was found of these very images before is taken up.
 
     Raises:
-        UserError: no split with a picture.
+        UserError: no split with an image.
     """
     check_root(root)
     splits: list[str] = []
@@ -88,43 +88,43 @@ def survey(root: Path, cache_dir: Path) -> Survey:
                 labels += [name] * len(files)
                 paths += [os.path.join(split_folder, name, file) for file in files]
     if not paths:
-        raise UserError(f"data.root={root} has no pictures in train/ valid/ test/, one sub-folder a class")
-    entries = examine(root, paths, cache_dir)
+        raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder a class")
+    entries = check_files(root, paths, cache_dir)
     digests = ["" if entry.problem else entry.digest for entry in entries]
 
     def build(folder: Path) -> None:
-        looks = look_at(root, paths)
+        looks = read_thumbnails(root, paths)
         looks.write(folder)
-        pairs = [list(pair) for pair in find_pairs(looks.small, digests)]
+        pairs = [list(pair) for pair in find_duplicates(looks.small, digests)]
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
     # The splits and their order decide what comes first in a pair; names of files do not matter.
     key = fingerprint(["survey", VERSION, library_versions(), splits, labels, digests])
     try:
-        looks, pairs = _read(stored(cache_dir, "survey", key, build))
+        looks, pairs = _read(cached_folder(cache_dir, "survey", key, build))
     except UserError:  # nothing can be kept there
         with tempfile.TemporaryDirectory() as temporary:
             build(Path(temporary))
             looks, pairs = _read(Path(temporary))
     entry_digests, problems = [entry.digest for entry in entries], [entry.problem for entry in entries]
-    return Survey(root, splits, labels, paths, entry_digests, problems, looks, pairs, folders)
+    return DatasetScan(root, splits, labels, paths, entry_digests, problems, looks, pairs, folders)
 
 
-def _read(folder: Path) -> tuple[Looks, list[Pair]]:
+def _read(folder: Path) -> tuple[Thumbnails, list[DuplicatePair]]:
     pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-    return Looks.read(folder), [Pair(*pair) for pair in pairs]
+    return Thumbnails.read(folder), [DuplicatePair(*pair) for pair in pairs]
 
 
-def find_leaks(seen: Survey | None, split: str, trained_on: str) -> set[str] | None:
-    """Paths of the pictures of `split` that an earlier split has too.
+def find_leaks(seen: DatasetScan | None, split: str, trained_on: str) -> set[str] | None:
+    """Paths of the images of `split` that an earlier split has too.
 
-    None where that cannot be told: nobody looked (`data.audit=false`), or the training pictures that were looked
+    None where that cannot be told: nobody looked (`data.audit=false`), or the training images that were looked
     at are not those that the classifier has learned from.
 
     Args:
         seen: the data set, if it was looked at.
         split: "train", "val" or "test".
-        trained_on: fingerprint of the classifier's training pictures (see classifier.Spec).
+        trained_on: fingerprint of the classifier's training images (see classifier.Spec).
     """
     if seen is None or seen.fingerprint("train") != trained_on:
         return None

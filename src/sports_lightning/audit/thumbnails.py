@@ -1,4 +1,4 @@
-"""What a picture looks like at a glance: a small grey version, size and mode. Enough to find it again elsewhere."""
+"""What an image looks like at a glance: a small grey version, size and mode. Enough to find it again elsewhere."""
 
 import io
 from dataclasses import dataclass, fields
@@ -16,13 +16,13 @@ SIDE = 32  # pixels of the small version
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Of n pictures; those that can't be read have zeros.
+class Thumbnails:
+    """Of n images; those that can't be read have zeros.
 
     Attributes:
-        small: (n, 32, 32) uint8, grey, the whole picture squeezed into a square.
+        small: (n, 32, 32) uint8, grey, the whole image squeezed into a square.
         size: (n, 2) int32, width and height in pixels, as stored.
-        grey: (n,) bool: the picture has no colour.
+        grey: (n,) bool: the image has no colour.
     """
 
     small: np.ndarray
@@ -35,18 +35,18 @@ class Looks:
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
     @classmethod
-    def read(cls, folder: Path) -> "Looks":
+    def read(cls, folder: Path) -> "Thumbnails":
         """What `write` wrote."""
         return cls(*(np.load(folder / f"{field.name}.npy") for field in fields(cls)))
 
 
-def look_at(root: Path, paths: list[str]) -> Looks:
+def read_thumbnails(root: Path, paths: list[str]) -> Thumbnails:
     """Look at every file once. Those that can't be read must be known from elsewhere (see data.ledger)."""
-    looks = Looks(
+    looks = Thumbnails(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
     seen = tqdm(
-        map_ahead(lambda path: _look(root / path), paths, usable_cores()),
+        map_ahead(lambda path: _read_thumbnail(root / path), paths, usable_cores()),
         "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     for i, look in enumerate(seen):
@@ -55,14 +55,14 @@ def look_at(root: Path, paths: list[str]) -> Looks:
     return looks
 
 
-def _look(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | None:
+def _read_thumbnail(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | None:
     try:
         with Image.open(io.BytesIO(read_file(path))) as image:
             size = image.size
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            picture = to_rgb(ImageOps.exif_transpose(image))
+            rgb = to_rgb(ImageOps.exif_transpose(image))
     except Exception:  # PIL's decoders raise a dozen types on damaged files
         return None
-    colours = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
-    small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    colours = np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
+    small = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small), size, int(np.ptp(colours, axis=2).max()) <= 4  # a grey JPEG may be a step or two off

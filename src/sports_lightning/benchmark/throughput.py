@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from sports_lightning.data.image_folder import Index
+from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import device_of, synchronize
+from sports_lightning.inference.devices import device_type, synchronize
 from sports_lightning.storage.files import write_csv
 from sports_lightning.train.fit import build
 from sports_lightning.train.module import ClassifierModule
@@ -29,12 +29,12 @@ class Row:
 
     Attributes:
         precision: Lightning's name.
-        model: pictures a second of the training step alone, on one batch over and over.
-        pipeline: pictures a second that the loader delivers while nothing else runs.
-        end_to_end: pictures a second of training on what the loader delivers.
+        model: images a second of the training step alone, on one batch over and over.
+        pipeline: images a second that the loader delivers while nothing else runs.
+        end_to_end: images a second of training on what the loader delivers.
         ratio: end_to_end over model: 1 means that the model never waits.
         waiting: share of the time spent waiting for the loader.
-        gflops: floating-point operations a picture, forward and backward, in 10^9.
+        gflops: floating-point operations an image, forward and backward, in 10^9.
         utilisation: operations a second over those of a large matrix product in the same format.
         memory_gib: peak in GiB: of this row on a GPU, of the process so far on a CPU.
     """
@@ -62,22 +62,22 @@ _LINES = {
 }
 
 
-def measure(cfg: DictConfig, index: Index) -> list[Row]:
+def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
     """Time `cfg.steps` training steps of `conf/train.yaml` on `index`, in each of the formats that pay here.
 
     The steps are those of the first epoch. With `finetune=head` they are the frozen backbone's and the head's together.
 
     Raises:
-        UserError: a format that is not among the three, or too few pictures for so many steps.
+        UserError: a format that is not among the three, or too few images for so many steps.
     """
     pl.seed_everything(cfg.seed, verbose=False)
     known = ["32-true", "bf16-mixed", "16-mixed"]
     if cfg.trainer.precision not in ("auto", *known):
         raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark knows auto, {', '.join(known)}")
     module, data = build(cfg, index)
-    device = device_of(cfg.trainer.accelerator)
+    device = device_type(cfg.trainer.accelerator)
     module.to(device).train()
-    # The loader asks its trainer which share of the pictures is this device's.
+    # The loader asks its trainer which share of the images is this device's.
     data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
     loader = data.train_dataloader()
     if len(loader) <= cfg.steps:

@@ -23,33 +23,40 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
 from sports_lightning.cli.c_libraries import tune_c_libraries
-from sports_lightning.cli.distributed import RUN_FOLDER, find_peers, load_job, receive_job, send_job, send_no_job
+from sports_lightning.cli.distributed import (
+    RUN_FOLDER,
+    adopt_slurm_environment,
+    broadcast_job,
+    broadcast_no_job,
+    load_job,
+    receive_job,
+)
 from sports_lightning.cli.error_messages import one_line
 from sports_lightning.config.checks import check_sweep
-from sports_lightning.config.overrides import arguments_of, gather
+from sports_lightning.config.overrides import arguments_from, collect_positional
 from sports_lightning.config.trusted_targets import check_targets
-from sports_lightning.errors import FolderTaken, NotWritten, Pruned, UserError
-from sports_lightning.runs.process import has_peers, is_rank_zero
+from sports_lightning.errors import Pruned, RunFolderLocked, UserError, WriteFailed
+from sports_lightning.runs.process import is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import LOCK, RESUMES, check_run_dir, find_interrupted, resume_command, resumed_folder
 from sports_lightning.runs.signals import Interrupted, listen
-from sports_lightning.storage.files import make_lasting
-from sports_lightning.sweeps.jobs import BASIC_LAUNCHER, EndOfSweep, Sweep, SweepJob
+from sports_lightning.storage.files import sync_to_disk
+from sports_lightning.sweeps.jobs import BASIC_LAUNCHER, Sweep, SweepAborted, SweepJob
 from sports_lightning.sweeps.resume import ResumedSweep, check_sweep_dir, resumed_sweep
 
 # Warnings of libraries about their own insides or about choices that the config documents.
-_NOT_FOR_USERS = (
+_IGNORED_WARNINGS = (
     ".*LeafSpec",
     ".*does not have many workers",
     ".*Checkpoint directory .* exists",
     ".*log_every_n_steps",
     ".*dataloader is not resumable",  # ours is, in a way of its own
-    ".*sync_dist=True",  # of figures that are every device's already
+    ".*sync_dist=True",  # of metrics that are every device's already
     ".*all_gather is deprecated",
     ".*`srun` command is available",  # processes are started without it, too
 )
 
 # Options of Hydra's that print something and run nothing.
-_QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
+_PRINT_ONLY_OPTIONS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i")
 
 
 def run_command(task: Callable[[DictConfig, Path], None], config_name: str, positional: str | None = None) -> None:
@@ -71,10 +78,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     if not wants_traceback:  # torch's C++ warns of what training asks it for on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     tune_c_libraries()
-    for advice in _NOT_FOR_USERS:
+    for advice in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", advice)
     listen()
-    find_peers()
+    adopt_slurm_environment()
     logging.raiseExceptions = False  # what a full disk keeps out of the log file has been printed
     exit_status = 0
 
@@ -103,7 +110,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         is_job = hydra_cfg.mode == RunMode.MULTIRUN
         try:
             if is_job:
-                if has_peers():
+                if is_externally_launched():
                     raise UserError("torchrun and srun can't start a sweep: run its jobs one by one, or leave them out")
                 if of_sweep and not of_sweep.is_trusted:
                     check_targets(OmegaConf.to_container(cfg), f"resume={of_sweep.folder}")
@@ -112,7 +119,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                     check_sweep(cfg)
                 if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such as a cluster's, which sees to that itself
                     settings = {**settings, "parallel": 1}
-                return sweep.run(folder, Path(hydra_cfg.sweep.dir), arguments_of(hydra_cfg), settings)
+                return sweep.run(folder, Path(hydra_cfg.sweep.dir), arguments_from(hydra_cfg), settings)
             if cfg.get("resume") == "auto" and (interrupted := find_interrupted(cfg, folder, before)):
                 if interrupted != folder:
                     _remove_if_nothing_was_written(folder)
@@ -123,7 +130,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             if not is_job:
                 report(error)
             elif hydra_cfg.launcher._target_ == BASIC_LAUNCHER:  # it would be the next job's too
-                raise EndOfSweep(error) from error
+                raise SweepAborted(error) from error
             else:  # the launcher brings it back
                 raise
         finally:
@@ -134,23 +141,23 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         os.environ[RUN_FOLDER] = str(folder)
         try:
             if is_rank_zero():
-                make_lasting(folder / ".hydra")  # without it no checkpoint could be gone on with
-                if has_peers():
-                    send_job(folder)
+                sync_to_disk(folder / ".hydra")  # without it no checkpoint could be gone on with
+                if is_externally_launched():
+                    broadcast_job(folder)
             task(cfg, folder)
         except Pruned as pruned:
             if is_rank_zero():
                 print(pruned, folder, sep="\n", flush=True)
         except Exception as error:
-            if is_rank_zero() and not isinstance(error, FolderTaken):
+            if is_rank_zero() and not isinstance(error, RunFolderLocked):
                 _remove_if_nothing_was_written(folder)
-            report(error, _way_on(folder) if isinstance(error, NotWritten) else "")
+            report(error, _resume_hint(folder) if isinstance(error, WriteFailed) else "")
         except Interrupted as interrupted:
             nonlocal exit_status
             exit_status = interrupted.exit_status if is_rank_zero() else 0  # its own end says enough
             if is_rank_zero():
                 _remove_if_nothing_was_written(folder)
-                print(f"{interrupted}{_way_on(folder)}", file=sys.stderr)
+                print(f"{interrupted}{_resume_hint(folder)}", file=sys.stderr)
         else:
             if is_rank_zero():
                 print(folder, flush=True)
@@ -166,14 +173,14 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
 
     # In the midst of overrides Hydra's parser does not take it.
     sys.argv[1:] = arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-    asks = any(argument in _QUESTIONS for argument in arguments)
+    asks = any(argument in _PRINT_ONLY_OPTIONS for argument in arguments)
     try:
-        if config_name != "train" and has_peers() and not asks and os.environ["WORLD_SIZE"] != "1":
+        if config_name != "train" and is_externally_launched() and not asks and os.environ["WORLD_SIZE"] != "1":
             raise UserError(f"{config_name} is one process's work: start one task, not {os.environ['WORLD_SIZE']}")
         of_sweep = resumed_sweep(arguments) if config_name == "train" else None
         if arguments[:1] == ["--job"]:
             run(load_job(Path(arguments[1])), Path(arguments[1]))
-        elif has_peers() and not is_rank_zero():
+        elif is_externally_launched() and not is_rank_zero():
             if not asks:  # the first process answers
                 run(*receive_job())
         elif RUN_FOLDER in os.environ and not is_rank_zero():
@@ -184,7 +191,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
             print(_help(config_name, [argument for argument in arguments if argument != "--help"]))
         else:
             if positional:
-                sys.argv[1:] = gather(arguments, positional)
+                sys.argv[1:] = collect_positional(arguments, positional)
             before |= check_run_dir(arguments)
             if of_sweep:
                 sys.argv[1:] = of_sweep.arguments
@@ -193,7 +200,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 check_sweep_dir(arguments, config_name)
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(compose)()
             sweep.finish()
-    except EndOfSweep as end:
+    except SweepAborted as end:
         report(end.error)
     except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:  # Hydra's own are ValueErrors too
         report(error)
@@ -208,19 +215,19 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
         sweep.interrupt(interrupted)
     finally:
         sweep.stop(signal.SIGTERM)  # what still runs after an error
-        if config_name == "train" and has_peers() and is_rank_zero() and not asks:
+        if config_name == "train" and is_externally_launched() and is_rank_zero() and not asks:
             with suppress(UserError):
-                send_no_job()
+                broadcast_no_job()
     if sweep.jobs or of_sweep:
         try:
             lacking = sweep.print_summary()
             exit_status = exit_status or int(lacking)
-        except NotWritten as error:
+        except WriteFailed as error:
             report(error)
     sys.exit(exit_status)
 
 
-def _way_on(folder: Path) -> str:
+def _resume_hint(folder: Path) -> str:
     command = resume_command(folder)
     return f"; to go on: {command}" if command else ""
 

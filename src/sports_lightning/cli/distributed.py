@@ -19,8 +19,9 @@ from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import CONF_DIR
+from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.errors import UserError
-from sports_lightning.runs.process import TORCHRUN, has_peers, is_rank_zero
+from sports_lightning.runs.process import TORCHRUN, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import RESUMES
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
@@ -31,12 +32,12 @@ _PATIENCE = timedelta(minutes=5)
 _stores: list[Any] = []  # kept while the process lasts, for the first one's serves the others
 
 
-def find_peers() -> None:
+def adopt_slurm_environment() -> None:
     """Let the tasks of `srun` find each other as the processes of torchrun do, by the same environment variables.
 
     A command that is the only task, or stands in a batch script without srun, starts its further processes itself.
     """
-    if has_peers():
+    if is_externally_launched():
         return
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         os.environ.pop("SLURM_NTASKS", None)  # by which Lightning would leave it to SLURM to start a process a device
@@ -57,12 +58,12 @@ def load_job(folder: Path) -> DictConfig:
     return _set_up(folder, *_written(folder))
 
 
-def send_job(folder: Path) -> None:
+def broadcast_job(folder: Path) -> None:
     """Let the other processes that torchrun or srun has started run the job of this one."""
     _store().set(_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_written(folder)]))
 
 
-def send_no_job() -> None:
+def broadcast_no_job() -> None:
     """Let the other processes end, where this one has not come as far as to send them anything."""
     if not _stores:
         _store().set(_KEY, json.dumps(["", "", "", ""]))
@@ -108,7 +109,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     written: Any = OmegaConf.create(hydra_text)
     resumes = bool(os.environ.get(RESUMES))
     if resumes:  # the stored one could run anything
-        written.hydra.job_logging = own_logging()
+        written.hydra.job_logging = default_job_logging()
     typed = OmegaConf.structured(HydraConf)
     OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
     hydra_cfg = OmegaConf.merge({"hydra": typed}, written)
@@ -117,7 +118,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
         configure_log(hydra_cfg.hydra.job_logging)
     else:
         logging.disable(logging.INFO)  # the first process says it for all
-    cfg: Any = OmegaConf.create(text)
+    cfg: Any = OmegaConf.create(upgrade_config(OmegaConf.to_container(OmegaConf.create(text))))
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
         os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there
@@ -125,7 +126,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     return cfg
 
 
-def own_logging() -> Any:
+def default_job_logging() -> Any:
     """The logging that `conf/hydra/base.yaml` sets, as plain dicts and lists, interpolations and all."""
     if GlobalHydra.instance().is_initialized():  # in the midst of a command
         return OmegaConf.to_container(HydraConfig.instance().cfg.hydra.job_logging)  # type: ignore[union-attr]

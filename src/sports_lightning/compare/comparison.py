@@ -14,10 +14,10 @@ from rich.table import Column, Table
 
 from sports_lightning.compare.significance import PairedDifference, holm, mean_and_error, paired_difference
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.intervals import shown
+from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.reports.html import chart, write_page
 from sports_lightning.runs.layout import curve, is_finished
-from sports_lightning.runs.provenance import flatten
+from sports_lightning.runs.provenance import flatten, read_provenance
 from sports_lightning.storage.files import read_csv, write_json
 
 ALPHA = 0.05
@@ -46,34 +46,34 @@ class Run:
         folder: the run's.
         config: {dotted key: value}, as composed.
         metrics: of `metrics.json`.
-        facts: of `run.json`.
+        provenance: of `run.json`.
         epochs: rows of `metrics.csv`; none for an evaluation.
         split: the one that `predictions.csv` is of.
-        correct: which of its pictures are predicted right, in order.
+        correct: which of its images are predicted right, in order.
     """
 
     name: str
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
+    provenance: dict[str, Any]
     epochs: list[dict[str, str]]
     split: str
     correct: list[bool]
 
     @property
     def data(self) -> str:
-        """The fingerprint of the pictures that were predicted."""
-        return str(self.facts["data"][self.split]["fingerprint"])
+        """The fingerprint of the images that were predicted."""
+        return str(self.provenance["data"][self.split]["fingerprint"])
 
 
 class Pairing(NamedTuple):
-    """Two runs on the same pictures; `p_holm` is corrected for all pairings that are made together."""
+    """Two runs on the same images; `p_holm` is corrected for all pairings that are made together."""
 
     first: str
     second: str
     split: str
-    pictures: int
+    images: int
     result: PairedDifference
     p_holm: float
 
@@ -86,15 +86,15 @@ class Pairing(NamedTuple):
 
 
 class SeedGroup(NamedTuple):
-    """Runs that differ in their seed alone: {figure: (mean, standard error)}."""
+    """Runs that differ in their seed alone: {metric: (mean, standard error)}."""
 
     runs: list[str]
-    figures: dict[str, tuple[float, float]]
+    metrics: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, what is different between their settings, and what can be said of their figures."""
+    """Runs, what is different between their settings, and what can be said of their metrics."""
 
     runs: list[Run]
     differing: list[str]
@@ -139,7 +139,7 @@ def read_runs(folders: list[str]) -> tuple[list[Run], dict[Path, str]]:
 
 
 def compare_runs(runs: list[Run]) -> Comparison:
-    """Pair all runs that predicted the same pictures, and average those that differ in their seed alone."""
+    """Pair all runs that predicted the same images, and average those that differ in their seed alone."""
     keys = sorted({key for run in runs for key in run.config})
     differing = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
     compared, not_paired = [], []
@@ -166,26 +166,26 @@ def print_comparison(comparison: Comparison) -> None:
     for run in comparison.runs:
         settings = [f"{key}={value}" for key, value in comparison.settings(run).items() if value is not None]
         more = [f"… and {len(settings) - _SHOWN_DIFFERENCES} more"] if len(settings) > _SHOWN_DIFFERENCES else []
-        val_acc, val_loss, test_acc, test_loss, *facts = columns(run).values()
-        figures = ("\nloss ".join((acc.replace(" ", "\n"), loss.split(" ")[0])) if acc else "" for acc, loss in (
+        val_acc, val_loss, test_acc, test_loss, *provenance = columns(run).values()
+        metrics = ("\nloss ".join((acc.replace(" ", "\n"), loss.split(" ")[0])) if acc else "" for acc, loss in (
             (val_acc, val_loss), (test_acc, test_loss),
         ))  # fmt: skip
-        table.add_row(escape("\n".join([run.name, *settings[:_SHOWN_DIFFERENCES], *more])), *figures, *facts)
+        table.add_row(escape("\n".join([run.name, *settings[:_SHOWN_DIFFERENCES], *more])), *metrics, *provenance)
     console.print(table)
     for group in comparison.seeds:
-        means = (f"{name} {mean:.4f} ± {error:.4f}" for name, (mean, error) in group.figures.items())
+        means = (f"{name} {mean:.4f} ± {error:.4f}" for name, (mean, error) in group.metrics.items())
         console.print(f"{len(group.runs)} seeds, mean ± standard error: {', '.join(means)}", soft_wrap=True)
         console.print(f"  {escape(', '.join(group.runs))}", soft_wrap=True)
     pairs = Table(
         "pair", "accuracy difference", "only one right", "p", "p (Holm)", Column("in words", overflow="fold"),
-        caption="McNemar's exact test, picture by picture; 95 % intervals",
+        caption="McNemar's exact test, image by image; 95 % intervals",
     )  # fmt: skip
     for pair in comparison.pairings[:_SHOWN_PAIRS]:
         result = pair.result
         pairs.add_row(
             escape(f"{pair.first}\n{pair.second}"),
             f"{result.difference:+.4f}\n({result.low:+.4f} to {result.high:+.4f})",
-            f"{result.only_first} and {result.only_second}\nof {pair.pictures} {pair.split}",
+            f"{result.only_first} and {result.only_second}\nof {pair.images} {pair.split}",
             f"{result.p_value:.2g}", f"{pair.p_holm:.2g}", escape(pair.verdict),
         )  # fmt: skip
     if comparison.pairings:
@@ -197,15 +197,15 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def columns(run: Run) -> dict[str, str]:
-    """The figures by which runs are told apart, as text; "" where a run has none."""
+    """The metrics by which runs are told apart, as text; "" where a run has none."""
 
-    def figure(split: str, name: str) -> str:
-        return shown(run.metrics.get(split, {}), name, digits=3)
+    def metric(split: str, name: str) -> str:
+        return format_metric(run.metrics.get(split, {}), name, digits=3)
 
     def fact(name: str, form: str) -> str:
-        return format(run.facts[name], form) if name in run.facts else ""
+        return format(run.provenance[name], form) if name in run.provenance else ""
 
-    values = [figure("val", "acc"), figure("val", "loss"), figure("test", "acc"), figure("test", "loss")]
+    values = [metric("val", "acc"), metric("val", "loss"), metric("test", "acc"), metric("test", "loss")]
     return dict(
         zip(
             _COLUMNS,
@@ -217,7 +217,7 @@ def columns(run: Run) -> dict[str, str]:
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write `compare.html` and `compare.json` into `folder`."""
-    facts = {
+    provenance = {
         "runs": [
             {"name": run.name, "folder": str(run.folder), "settings": comparison.settings(run), "metrics": run.metrics}
             for run in comparison.runs
@@ -228,7 +228,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         ],
         "not_paired": comparison.not_paired,
     }
-    write_json(folder / "compare.json", facts)
+    write_json(folder / "compare.json", provenance)
     charts = {
         title: chart({run.name: curve(run.epochs, column) for run in comparison.runs})
         for title, column in (
@@ -251,12 +251,12 @@ def _seed_groups(runs: list[Run]) -> list[SeedGroup]:
     found = []
     for members in groups.values():
         if len(members) > 1:
-            figures = {
+            metrics = {
                 f"{split}/{name}": mean_and_error([run.metrics[split][name] for run in members])
                 for split in ("val", "test") if split in members[0].metrics
                 for name in ("acc", "loss", "f1_macro")
             }  # fmt: skip
-            found.append(SeedGroup([run.name for run in members], figures))
+            found.append(SeedGroup([run.name for run in members], metrics))
     return found
 
 
@@ -268,7 +268,7 @@ def _command(folder: Path) -> str:
 def _read(folder: Path, name: str) -> Run:
     config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(folder)
     settings = {k: v for k, v in flatten(config).items() if not f"{k}.".startswith(_NOT_SETTINGS)}
     correct = [row["prediction"] == row["label"] for row in read_csv(folder / "predictions.csv")]
     table = folder / "metrics.csv"
@@ -277,11 +277,11 @@ def _read(folder: Path, name: str) -> Run:
         folder,
         settings,
         metrics,
-        facts,
+        provenance,
         read_csv(table) if table.exists() else [],
-        facts["predictions"],
+        provenance["predictions"],
         correct,
     )
-    if len(correct) != facts["data"][run.split]["count"] or run.split not in metrics:
-        raise ValueError(f"predictions.csv does not hold the pictures of {run.split}")
+    if len(correct) != provenance["data"][run.split]["count"] or run.split not in metrics:
+        raise ValueError(f"predictions.csv does not hold the images of {run.split}")
     return run

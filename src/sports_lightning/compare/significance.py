@@ -11,13 +11,13 @@ from sports_lightning.evaluate.intervals import TAILS
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracy of one classifier minus that of another on the same n pictures.
+    """Accuracy of one classifier minus that of another on the same n images.
 
     Attributes:
         difference: of the accuracies.
-        low, high: 95 % interval, Wald's with one picture more that the first, and one that the second alone has right
+        low, high: 95 % interval, Wald's with one image more that the first, and one that the second alone has right
             (Bonett and Price 2012).
-        only_first, only_second: pictures that one of them alone has right.
+        only_first, only_second: images that one of them alone has right.
         p_value: McNemar's exact test (McNemar 1947), two-sided.
     """
 
@@ -30,7 +30,7 @@ class PairedDifference:
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
-    """Compare two classifiers by which of the same pictures, in the same order, each has right."""
+    """Compare two classifiers by which of the same images, in the same order, each has right."""
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     discordant, count = only_first + only_second, len(a)

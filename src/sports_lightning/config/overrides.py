@@ -14,7 +14,7 @@ _OPTIONS_WITH_VALUE = (
 )
 
 
-def quoted(text: str) -> str:
+def quote_value(text: str) -> str:
     """`text` as a value that Hydra's override grammar takes as it is."""
     if re.fullmatch(r"/[A-Za-z0-9_./-]+", text):  # a plain path
         return text
@@ -27,24 +27,24 @@ def config_dirs(hydra_cfg: Any) -> list[str]:
     return [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
 
 
-def arguments_of(hydra_cfg: Any) -> list[str]:
+def arguments_from(hydra_cfg: Any) -> list[str]:
     """The command line from which this config has been composed, but for Hydra's own keys."""
     return [*config_dirs(hydra_cfg), *map(str, hydra_cfg["overrides"]["task"])]
 
 
-def command_line(command: str, overrides: list[str]) -> str:
+def format_command(command: str, overrides: list[str]) -> str:
     """What runs one job of a sweep alone; its command line may begin with options."""
     once = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []
     return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *once])
 
 
-def given(arguments: list[str], key: str) -> str | None:
+def last_value(arguments: list[str], key: str) -> str | None:
     """The last value that a command line gives for a key, without quotes."""
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return values[-1].strip("'\"") if values else None
 
 
-def gather(arguments: list[str], key: str) -> list[str]:
+def collect_positional(arguments: list[str], key: str) -> list[str]:
     """The command line with its bare arguments put together as `key=[…]`.
 
     Raises:
@@ -61,4 +61,4 @@ def gather(arguments: list[str], key: str) -> list[str]:
         return arguments
     if any(argument.startswith(f"{key}=") for argument in arguments):
         raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
-    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quoted, bare))}]"]
+    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quote_value, bare))}]"]

@@ -1,1 +1,1 @@
-"""From a folder of pictures to batches: index → decode → augment → batch."""
+"""From a folder of images to batches: index → decode → augment → batch."""

@@ -1,7 +1,7 @@
 """Augmentations that torchvision has not got, and how an augmentation config becomes a transform.
 
 An augmentation is a list of `torchvision.transforms.v2` transforms in `conf/augment/`; a new one needs no code. Each
-works on a uint8 tensor (3, h, w) and draws from torch's global generator, which the data set seeds for every picture.
+works on a uint8 tensor (3, h, w) and draws from torch's global generator, which the data set seeds for every image.
 """
 
 import math
@@ -34,7 +34,7 @@ def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
 class EpochTransform:
     """The training transform of each epoch, which grows where `augment.sides` says so (progressive resizing).
 
-    Small pictures first is most of the learning for a part of the arithmetic (Howard 2018, fast.ai's DAWNBench entry;
+    Small images first is most of the learning for a part of the arithmetic (Howard 2018, fast.ai's DAWNBench entry;
     Tan and Le 2021, EfficientNetV2).
     """
 
@@ -55,12 +55,12 @@ def build_mix(augment: DictConfig, num_classes: int) -> "PairMix | None":
 
 
 class PairMix:
-    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of two pictures, by torchvision.
+    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of two images, by torchvision.
 
     Args:
         num_classes: length of the target.
         mixup: alpha of the Beta distribution that the share is drawn from; 0 is off.
-        cutmix: likewise; with both on, one of the two is drawn for each picture.
+        cutmix: likewise; with both on, one of the two is drawn for each image.
     """
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float) -> None:
@@ -77,8 +77,8 @@ class PairMix:
 class RandomResizedCrop(v2.RandomResizedCrop):
     """torchvision's, to the bit, in two thirds of the time.
 
-    Decoded pictures hold a pixel's colours side by side. torch resizes that layout fastest, but not a crop that is
-    still a window into the whole. And nothing looks for pictures among the arguments, which takes torchvision as long.
+    Decoded images hold a pixel's colours side by side. torch resizes that layout fastest, but not a crop that is
+    still a window into the whole. And nothing looks for images among the arguments, which takes torchvision as long.
     """
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -9,16 +9,16 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.data.augment import EpochTransform, build_mix
-from sports_lightning.data.dataset import EvaluationPictures, TrainingPictures
-from sports_lightning.data.decoded_cache import Pictures, open_pictures
-from sports_lightning.data.image_folder import Index
+from sports_lightning.data.dataset import EvaluationImages, TrainingImages
+from sports_lightning.data.decoded_cache import DecodedImages, open_images
+from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.runs.signals import leave_to_parent
-from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.runs.signals import ignore_signals
+from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.parallel import usable_cores
 
-_MOST_WORKERS = 8  # deliver some 10,000 pictures a second
+_MOST_WORKERS = 8  # deliver some 10,000 images a second
 
 
 class SportsDataModule(pl.LightningDataModule):
@@ -35,25 +35,25 @@ class SportsDataModule(pl.LightningDataModule):
 
     Attributes:
         train_set, val_set: what the batches are made of, addressed by (epoch, index, repeat) and by index. Sets that
-            hold something else than pictures for the same positions may take their place (see features).
+            hold something else than images for the same positions may take their place (see features).
     """
 
     def __init__(
-        self, index: Index, preprocessing: Preprocessing, data: DictConfig, augment: DictConfig, seed: int
+        self, index: DatasetIndex, preprocessing: Preprocessing, data: DictConfig, augment: DictConfig, seed: int
     ) -> None:
         super().__init__()
         self.index, self.data, self.seed = index, data, seed
         train, val = index.splits["train"], index.splits["val"]
 
-        def pictures(split: str) -> Pictures:
-            least, cache_dir = preprocessing.least_side, cache_dir_of(data)
-            return open_pictures(index.root, index.splits[split], least, data.cache, cache_dir)
+        def images(split: str) -> DecodedImages:
+            least, cache_dir = preprocessing.least_side, resolve_cache_dir(data)
+            return open_images(index.root, index.splits[split], least, data.cache, cache_dir)
 
         mix = build_mix(augment, len(index.classes))
-        self.train_set: Dataset[Any] = TrainingPictures(
-            pictures("train"), train.labels, EpochTransform(augment), seed, mix, augment.views
+        self.train_set: Dataset[Any] = TrainingImages(
+            images("train"), train.labels, EpochTransform(augment), seed, mix, augment.views
         )
-        self.val_set: Dataset[Any] = EvaluationPictures(pictures("val"), val.labels, preprocessing.transform())
+        self.val_set: Dataset[Any] = EvaluationImages(images("val"), val.labels, preprocessing.transform())
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others.
@@ -75,7 +75,7 @@ class SportsDataModule(pl.LightningDataModule):
         return build_loader(self.train_set, batch_size, self._num_workers(), sampler, drop_last)
 
     def train_paths(self, batch_idx: int) -> list[str]:
-        """The picture files of a batch of this epoch, without those that are mixed in."""
+        """The image files of a batch of this epoch, without those that are mixed in."""
         assert self.trainer is not None
         loader: Any = self.trainer.train_dataloader
         items = loader.sampler.items()[batch_idx * loader.batch_size :][: loader.batch_size]
@@ -128,15 +128,15 @@ def build_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         collate_fn=_collate,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=ignore_signals,
     )
 
 
 def _collate(items: list[tuple[Any, ...]]) -> list[Any]:
-    """torch's own, but that pictures (3, h, w) are put together as they are decoded: a pixel's colours side by side."""
+    """torch's own, but that images (3, h, w) are put together as they are decoded: a pixel's colours side by side."""
     inputs, *targets = map(list, zip(*items, strict=True))
     if inputs[0].ndim == 3:
-        batch = default_collate([picture.permute(1, 2, 0) for picture in inputs]).permute(0, 3, 1, 2)
+        batch = default_collate([image.permute(1, 2, 0) for image in inputs]).permute(0, 3, 1, 2)
     else:
         batch = default_collate(inputs)
     return [batch, *map(default_collate, targets)]

@@ -1,4 +1,4 @@
-"""Pictures as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
+"""Images as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from sports_lightning.data.decoded_cache import Pictures
+from sports_lightning.data.decoded_cache import DecodedImages
 from sports_lightning.storage.parallel import map_ahead
 
 Transform = Callable[[Tensor], Tensor]
@@ -24,19 +24,19 @@ def seed_draws(*key: int) -> None:
     random.seed(b)
 
 
-def view_of(epoch: int, repeat: int, views: int) -> int:
-    """Which of a picture's `views` an epoch sees, at the picture's (repeat + 1)th turn in it."""
+def fixed_augmentation(epoch: int, repeat: int, views: int) -> int:
+    """Which of an image's `views` an epoch sees, at the image's (repeat + 1)th turn in it."""
     return (epoch + repeat) % views
 
 
-class EvaluationPictures(Dataset[tuple[Tensor, int]]):
-    """Preprocessed pictures with their labels, in order, nothing random.
+class EvaluationImages(Dataset[tuple[Tensor, int]]):
+    """Preprocessed images with their labels, in order, nothing random.
 
     Item i is (uint8 (3, height, width), label).
     """
 
-    def __init__(self, pictures: Pictures, labels: np.ndarray, transform: Transform) -> None:
-        self.pictures, self.labels, self.transform = pictures, labels, transform
+    def __init__(self, images: DecodedImages, labels: np.ndarray, transform: Transform) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,35 +50,35 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
         return [(image, int(self.labels[i])) for image, i in zip(images, indices, strict=True)]
 
     def _image(self, index: int) -> Tensor:
-        return self.transform(self.pictures(index))
+        return self.transform(self.images(index))
 
 
-class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
-    """Augmented pictures, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
+class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
+    """Augmented images, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
 
     Args:
-        pictures: position to picture.
+        images: position to image.
         labels: of each.
         transform: of an epoch: its augmentation, uint8 (3, h, w) to uint8 (3, height, width), which may draw from
             torch's global generator.
         seed: of the run.
-        mix: mixup or cutmix of two pictures (see augment.PairMix), or None. The partner is drawn for each picture
+        mix: mixup or cutmix of two images (see augment.PairMix), or None. The partner is drawn for each image
             alone, not within its batch, so that the result does not depend on how batches are cut over devices.
-        views: how many draws of the augmentation each picture has, which take turns; None: new ones every epoch.
+        views: how many draws of the augmentation each image has, which take turns; None: new ones every epoch.
 
     An item is (uint8 (3, height, width), label) or, with `mix`, a float32 (classes,) target.
     """
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: DecodedImages,
         labels: np.ndarray,
         transform: Callable[[int], Transform],
         seed: int,
         mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         views: int | None = None,
     ) -> None:
-        self.pictures, self.labels, self.transform = pictures, labels, transform
+        self.images, self.labels, self.transform = images, labels, transform
         self.seed, self.mix, self.views = seed, mix, views
 
     def __len__(self) -> int:
@@ -91,17 +91,17 @@ class TrainingPictures(Dataset[tuple[Tensor, int | Tensor]]):
         """A batch, as torch's loaders ask for it. The global draws are as before, afterwards."""
         # But for a loading process: it draws nothing else, and putting them back takes as long as a transform.
         with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
-            images = self.pictures.many([index for _, index, _ in keys])
+            images = self.images.many([index for _, index, _ in keys])
             return [self._item(image, *key) for image, key in zip(images, keys, strict=True)]
 
     def _item(self, image: Tensor, epoch: int, index: int, repeat: int) -> tuple[Tensor, int | Tensor]:
         if self.views:
-            epoch, repeat = view_of(epoch, repeat, self.views), 0
+            epoch, repeat = fixed_augmentation(epoch, repeat, self.views), 0
         transform = self.transform(epoch)
         seed_draws(self.seed, epoch, index, repeat)
         image, label = transform(image), int(self.labels[index])
         if self.mix is None:
             return image, label
         partner = int(torch.randint(len(self), ()))
-        images = torch.stack([image, transform(self.pictures(partner))])
+        images = torch.stack([image, transform(self.images(partner))])
         return self.mix(images, torch.tensor([label, self.labels[partner]]))

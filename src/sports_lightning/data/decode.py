@@ -1,4 +1,4 @@
-"""Decoding: any picture file becomes an RGB uint8 tensor, or an error that names it."""
+"""Decoding: any image file becomes an RGB uint8 tensor, or an error that names it."""
 
 import io
 from contextlib import suppress
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from sports_lightning.data.file_hashes import check_size, printable, read_file, reason
 from sports_lightning.data.modes import to_rgb
-from sports_lightning.errors import UnreadablePicture
+from sports_lightning.errors import UnreadableImage
 
 
 def decode(path: str | Path, least: int | None = None) -> Tensor:
-    """The picture at `path` as a uint8 tensor (3, height, width), turned upright by its EXIF orientation.
+    """The image at `path` as a uint8 tensor (3, height, width), turned upright by its EXIF orientation.
 
     Args:
         path: the file.
         least: pixels a side that are enough: a larger JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, as long
-            as neither side falls below. Costs a fraction of the time and memory of the whole picture.
+            as neither side falls below. Costs a fraction of the time and memory of the whole image.
 
     Raises:
-        UnreadablePicture: not a picture, truncated, or larger than PIL's limit for decompression bombs.
+        UnreadablePicture: not an image, truncated, or larger than PIL's limit for decompression bombs.
     """
     try:
         content = read_file(path)
@@ -32,14 +32,14 @@ def decode(path: str | Path, least: int | None = None) -> Tensor:
         if pixels is None:
             pixels = _decode_any(content, least)
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
-        raise UnreadablePicture(f"can't read {printable(path)} as a picture: {reason(error)}") from error
+        raise UnreadableImage(f"can't read {printable(path)} as an image: {reason(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _decode_jpeg(content: bytes, least: int | None) -> np.ndarray | None:
     """(height, width, 3) of the usual JPEG, in less than two thirds of Pillow's time and with its pixels to the bit.
 
-    None where Pillow has to look: another format, something amiss, CMYK, or a picture that is to be turned.
+    None where Pillow has to look: another format, something amiss, CMYK, or an image that is to be turned.
     """
     if not content.startswith(b"\xff\xd8\xff") or not _is_upright(content):
         return None

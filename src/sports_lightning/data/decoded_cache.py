@@ -1,4 +1,4 @@
-"""The pictures of a split as uint8 tensors: decoded each time, or decoded once and kept in memory or on disk."""
+"""The images of a split as uint8 tensors: decoded each time, or decoded once and kept in memory or on disk."""
 
 import atexit
 import os
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import fingerprint, library_versions, stored
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
 from sports_lightning.storage.locks import lock
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
@@ -26,12 +26,12 @@ _RAM = "SPORTS_LIGHTNING_RAM"
 _ALIVE = ".lock"  # is held for as long as the run lasts
 
 
-class PictureFiles:
-    """Decodes a picture whenever it is asked for.
+class ImageFiles:
+    """Decodes an image whenever it is asked for.
 
     Args:
         root: the folder that the split's paths are relative to.
-        split: the pictures.
+        split: the images.
         least: pixels a side that are enough (see `decode`).
     """
 
@@ -47,11 +47,11 @@ class PictureFiles:
         return map_ahead(self, indices, torch.get_num_threads())
 
 
-class MappedPictures:
-    """Decoded pictures in one memory-mapped file, which all workers and devices share.
+class MappedImages:
+    """Decoded images in one memory-mapped file, which all workers and devices share.
 
     Args:
-        folder: where `pixels` (every picture's (height, width, 3) uint8, one after the other) and `places.npy`
+        folder: where `pixels` (every image's (height, width, 3) uint8, one after the other) and `places.npy`
             (n, 3) int64 (offset, height, width) are.
     """
 
@@ -78,15 +78,15 @@ class MappedPictures:
         return map(self, indices)
 
 
-Pictures = PictureFiles | MappedPictures
+DecodedImages = ImageFiles | MappedImages
 
 
-def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> Pictures:
-    """The pictures of a split, kept decoded where `cache` says so.
+def open_images(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> DecodedImages:
+    """The images of a split, kept decoded where `cache` says so.
 
     Args:
         root: the folder that the split's paths are relative to.
-        split: the pictures, with their digests where they are to be kept.
+        split: the images, with their digests where they are to be kept.
         least: pixels a side that are enough (see `decode`).
         cache: None, "disk" (below `cache_dir`, for the runs to come) or "ram" (for this run).
         cache_dir: `data.cache_dir`.
@@ -94,15 +94,15 @@ def open_pictures(root: Path, split: Split, least: int, cache: str | None, cache
     Raises:
         UserError: not enough room, or no shared memory on this system.
     """
-    files = PictureFiles(root, split, least)
+    files = ImageFiles(root, split, least)
     if cache is None:
         return files
     if cache == "ram":
         if not _SHARED_MEMORY.is_dir():
             raise UserError("data.cache=ram needs /dev/shm, which this system has not got: use data.cache=disk")
         cache_dir = _ram()
-    key = fingerprint(["pictures", library_versions(), least, list(split.digests)])
-    return MappedPictures(stored(cache_dir, "pictures", key, lambda folder: _decode_all(files, len(split), folder)))
+    key = fingerprint(["images", library_versions(), least, list(split.digests)])
+    return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
 
 
 def _ram() -> Path:
@@ -111,16 +111,16 @@ def _ram() -> Path:
     The other processes of a distributed run are its children and find the name in their environment.
     """
     if _RAM not in os.environ:
-        _forget_the_dead()
+        _remove_stale()
         new = Path(tempfile.mkdtemp(prefix=f".{_RUNS}", dir=_SHARED_MEMORY))  # no dead run's, though not locked yet
         lock(new / _ALIVE)
         folder = new.rename(new.with_name(new.name[1:]))
         os.environ[_RAM] = str(folder)
-        atexit.register(_forget, os.environ[_RAM], os.getpid())
+        atexit.register(_remove_if_owner, os.environ[_RAM], os.getpid())
     return Path(os.environ[_RAM])
 
 
-def _forget_the_dead() -> None:
+def _remove_stale() -> None:
     """Remove what runs of this user have left that were killed."""
     for folder in _SHARED_MEMORY.glob(f"{_RUNS}*"):
         with suppress(FileNotFoundError):  # a run that has ended meanwhile has removed it
@@ -129,18 +129,18 @@ def _forget_the_dead() -> None:
                 os.close(held)
 
 
-def _forget(folder: str, owner: int) -> None:
+def _remove_if_owner(folder: str, owner: int) -> None:
     if os.getpid() == owner:  # a forked worker inherits the registration
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode_all(files: PictureFiles, count: int, folder: Path) -> None:
+def _decode_all(files: ImageFiles, count: int, folder: Path) -> None:
     places = np.zeros((count, 3), dtype=np.int64)
     offset = 0
     progress = tqdm(total=count, desc="decoding", unit="img", delay=2, leave=False, disable=None)
     with progress, (folder / "pixels").open("wb") as file:
-        for i, picture in enumerate(map_ahead(files, range(count), usable_cores())):
-            pixels = picture.permute(1, 2, 0).contiguous().numpy()
+        for i, image in enumerate(map_ahead(files, range(count), usable_cores())):
+            pixels = image.permute(1, 2, 0).contiguous().numpy()
             places[i] = offset, *pixels.shape[:2]
             offset += file.write(pixels.tobytes())
             progress.update()

@@ -1,7 +1,7 @@
-"""What is known of every picture file: the digest of its content, or why it can't be read. Good ones are remembered.
+"""What is known of every image file: the digest of its content, or why it can't be read. Good ones are remembered.
 
-Reading every picture once finds damaged files before a training does, and gives the digests by which everything that
-is computed from pictures is stored. An entry holds as long as the file's size and times stay the same. Files are read
+Reading every image once finds damaged files before a training does, and gives the digests by which everything that
+is computed from images is stored. An entry holds as long as the file's size and times stay the same. Files are read
 by Pillow alone, without torch, so that a mistake in the data is reported at once.
 """
 
@@ -33,14 +33,14 @@ _LARGEST = 2**30  # bytes
 _AT_ONCE = 500  # files in a query
 
 
-class Entry(NamedTuple):
-    """A file's BLAKE2b digest of 128 bits in hexadecimal, and why it can't be read as a picture ("": it can)."""
+class FileCheck(NamedTuple):
+    """A file's BLAKE2b digest of 128 bits in hexadecimal, and why it can't be read as an image ("": it can)."""
 
     digest: str
     problem: str
 
 
-def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[Entry]:
+def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[FileCheck]:
     """Read every file to its end, but for those that `cache_dir` knows to be good.
 
     Args:
@@ -53,12 +53,12 @@ def examine(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> 
     new = [i for i, entry in enumerate(entries) if entry is None]
     stats = [_stat(os.path.join(root, paths[i])) for i in new]
 
-    def read(i: int) -> Entry:
+    def read(i: int) -> FileCheck:
         return _read(root / paths[i])
 
     found = tqdm(  # shown only where it takes longer than a second or two
         map_ahead(read, new, usable_cores()),
-        "checking pictures", len(new), unit="img", delay=2, leave=False, disable=None,
+        "checking images", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     for i, entry in zip(new, found, strict=True):
         entries[i] = entry
@@ -78,7 +78,7 @@ def read_file(path: str | Path) -> bytes:
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is not a regular file, or larger than any picture.
+        ValueError: it is not a regular file, or larger than any image.
     """
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
         found = os.fstat(file.fileno())
@@ -95,26 +95,26 @@ def printable(path: str | Path) -> str:
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse what PIL only warns of: a small file that unpacks to an enormous picture."""
+    """Refuse what PIL only warns of: a small file that unpacks to an enormous image."""
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{width}×{height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def reason(error: Exception) -> str:
-    """Why a picture can't be read, on one line."""
+    """Why an image can't be read, on one line."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture format that is known"
+        return "not an image format that is known"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> FileCheck:
     """JPEGs are decoded at an eighth of their size, which reads every byte in a third of the time."""
     try:
         content = read_file(path)
     except OSError as error:
-        return Entry("", str(error.strerror))
+        return FileCheck("", str(error.strerror))
     except ValueError as error:
-        return Entry("", str(error))
+        return FileCheck("", str(error))
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -122,8 +122,8 @@ def _read(path: Path) -> Entry:
             image.draft("L", (image.width // 8, image.height // 8))
             image.load()
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
-        return Entry(digest, reason(error))
-    return Entry(digest, "")
+        return FileCheck(digest, reason(error))
+    return FileCheck(digest, "")
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -139,9 +139,9 @@ def _stat(path: str) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[Entry | None]:
+def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
     """What the ledger knows of each file as it is now; nothing without a ledger, or with a damaged one."""
-    entries: list[Entry | None] = []
+    entries: list[FileCheck | None] = []
     file = cache_dir / "ledger.sqlite"
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as ledger:
@@ -155,7 +155,7 @@ def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[Entry | N
                     for path, name in zip(part, names, strict=True):
                         stat, digest = known.get(name, ("", ""))
                         is_known = stat == str(_stat(os.path.join(root, path)))
-                        entries.append(Entry(digest, "") if is_known else None)
+                        entries.append(FileCheck(digest, "") if is_known else None)
     except sqlite3.OperationalError:  # not there yet, not to be opened, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:

@@ -1,4 +1,4 @@
-"""Which pictures there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
+"""Which images there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class Split:
-    """The pictures of one split, packed: a million of them take 100 MB.
+    """The images of one split, packed: a million of them take 100 MB.
 
     Attributes:
         paths: relative to the data root.
         labels: (n,) int64 class of each.
-        digests: of each one's content, once the pictures have been read (see ledger).
+        digests: of each one's content, once the images have been read (see ledger).
     """
 
     def __init__(self, paths: Iterable[str], labels: ArrayLike, digests: Iterable[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Index:
+class DatasetIndex:
     """A data set on disk: class names in alphabetical order (their position is the label) and its splits."""
 
     root: Path
@@ -44,16 +44,16 @@ class Index:
     splits: dict[str, Split]
 
     def fingerprint(self, split: str) -> str:
-        """Of the content and the classes of a split's pictures, in their order; their names and places do not count."""
+        """Of the content and the classes of a split's images, in their order; their names and places do not count."""
         labels = (self.classes[label] for label in self.splits[split].labels)
         return split_fingerprint(labels, self.splits[split].digests)
 
     def class_counts(self, split: str) -> list[int]:
-        """Pictures per class, in the order of `classes`."""
+        """Images per class, in the order of `classes`."""
         counts: list[int] = np.bincount(self.splits[split].labels, minlength=len(self.classes)).tolist()
         return counts
 
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Where the images are, and for each split how many and their fingerprint."""
         splits = {
             name: {"count": len(split), "fingerprint": self.fingerprint(name)} for name, split in self.splits.items()
@@ -68,7 +68,7 @@ class Index:
 
 
 def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
-    """Of pictures with these classes and digests, in this order: `store.fingerprint` of the pairs, one at a time."""
+    """Of images with these classes and digests, in this order: `store.fingerprint` of the pairs, one at a time."""
     content = hashlib.blake2b(digest_size=16)
     before = "["
     for pair in zip(labels, digests, strict=True):
@@ -78,8 +78,8 @@ def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
     return content.hexdigest()
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Picture files below `folder`, by extension, as sorted paths relative to it. Hidden entries are left out."""
+def list_images(folder: Path) -> list[str]:
+    """Image files below `folder`, by extension, as sorted paths relative to it. Hidden entries are left out."""
     found = []
     for directory, subfolders, files in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -92,7 +92,7 @@ def list_pictures(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> Index:
+def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> DatasetIndex:
     """List the data set under `root`.
 
     Args:
@@ -101,18 +101,18 @@ def read_index(root: Path, splits: Iterable[str], classes: list[str] | None = No
         classes: the classes to expect; those of `train` where not given.
 
     Raises:
-        UserError: a missing folder, no pictures, an empty class, or a split whose classes differ.
+        UserError: a missing folder, no images, an empty class, or a split whose classes differ.
     """
     check_root(root)
     classes = classes or _class_folders(root, "train")
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
-    return Index(root, classes, {split: _read_split(root, split, classes) for split in splits})
+    return DatasetIndex(root, classes, {split: _read_split(root, split, classes) for split in splits})
 
 
 def list_classes(folder: Path) -> dict[str, list[str]]:
-    """{class: picture files relative to its folder} of a split's folder, both in alphabetical order."""
-    return {name: list_pictures(folder / name) for name in _folders(folder)}
+    """{class: image files relative to its folder} of a split's folder, both in alphabetical order."""
+    return {name: list_images(folder / name) for name in _folders(folder)}
 
 
 def check_root(root: Path) -> None:
@@ -132,7 +132,7 @@ def _class_folders(root: Path, split: str) -> list[str]:
         raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
     names = _folders(folder)
     if not names:
-        raise UserError(f"{folder} holds no class folders: put the pictures into one sub-folder a class")
+        raise UserError(f"{folder} holds no class folders: put the images into one sub-folder a class")
     return names
 
 
@@ -146,9 +146,9 @@ def _read_split(root: Path, split: str, classes: list[str]) -> Split:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = list_pictures(folder / name)
+        files = list_images(folder / name)
         if not files:
-            raise UserError(f"class {name!r} has no pictures in {folder / name}: add some or remove the folder")
+            raise UserError(f"class {name!r} has no images in {folder / name}: add some or remove the folder")
         paths += [os.path.join(SPLIT_FOLDERS[split], name, file) for file in files]
         labels += [label] * len(files)
     return Split(paths, labels)

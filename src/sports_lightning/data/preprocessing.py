@@ -1,4 +1,4 @@
-"""What a model expects of a picture. Resolved once, from the model's own `pretrained_cfg`, and kept in the checkpoint.
+"""What a model expects of an image. Resolved once, from the model's own `pretrained_cfg`, and kept in the checkpoint.
 
 Training, evaluation and prediction all read the same `Preprocessing`; nothing in here can be set a second time.
 """
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size (height, width) in pixels, the part of the picture that is kept, and the normalisation of 0..1 values."""
+    """Size (height, width) in pixels, the part of the image that is kept, and the normalisation of 0..1 values."""
 
     size: tuple[int, int]
     mean: tuple[float, ...]
@@ -51,7 +51,7 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int:
-        """Pixels a side below which a picture is not scaled while it is decoded: twice what the model sees.
+        """Pixels a side below which an image is not scaled while it is decoded: twice what the model sees.
 
         So there is enough left to choose from for an antialiased resize, and for a random crop of a quarter.
         """
@@ -59,10 +59,10 @@ class Preprocessing:
 
     def transform(self) -> Callable[[Tensor], Tensor]:
         """The deterministic transform: uint8 (3, h, w) of any size to uint8 (3, *size)."""
-        return Fit(**self.to_dict())
+        return ResizeAndCrop(**self.to_dict())
 
 
-class Fit:
+class ResizeAndCrop:
     """Resize and crop to the model's size, as timm does it: "center", "squash" or "border" (crop_mode).
 
     Takes the fields of a `Preprocessing`, so that an augmentation can begin with it (see conf/augment/none.yaml).

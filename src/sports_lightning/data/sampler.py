@@ -1,4 +1,4 @@
-"""In which order pictures are seen: a function of (seed, epoch), the same on any number of workers and devices."""
+"""In which order images are seen: a function of (seed, epoch), the same on any number of workers and devices."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     Lightning calls `set_epoch` at the start of every epoch. With several devices each takes every `world_size`-th
     item, so that step k sees the same global batch whatever their number; the odd rest of an epoch is left out, a
-    different one every epoch. `repeat` counts how often a picture has come before in its epoch.
+    different one every epoch. `repeat` counts how often an image has come before in its epoch.
 
     Args:
-        size: number of pictures.
+        size: number of images.
         seed: of the run.
-        weights: (size,) probability of each picture, drawn with replacement; every picture once where None.
+        weights: (size,) probability of each image, drawn with replacement; every image once where None.
         reshuffle: a new order every epoch; the first epoch's again where False.
         rank: of this process.
         world_size: number of processes.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.file_hashes import examine, printable
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, Index, Split, read_index
+from sports_lightning.data.file_hashes import check_files, printable
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, read_image_folder
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import cache_dir_of
-from sports_lightning.storage.files import make_lasting
+from sports_lightning.storage.disk_cache import resolve_cache_dir
+from sports_lightning.storage.files import sync_to_disk
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ def provide_data(data: DictConfig) -> Path:
     return root
 
 
-def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> Index:
-    """The index of the data set that `conf/data/*.yaml` names, with every picture known to be readable.
+def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> DatasetIndex:
+    """The index of the data set that `conf/data/*.yaml` names, with every image known to be readable.
 
     Args:
         data: where it is; it is drawn or downloaded first where it asks for that.
@@ -44,11 +44,11 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
         classes: what to expect; the folders of `train` where not given.
 
     Raises:
-        UserError: folders that are missing, empty or do not agree, or a file that is not a picture.
+        UserError: folders that are missing, empty or do not agree, or a file that is not an image.
     """
     root = provide_data(data)
-    index = read_index(root, splits, classes)
-    entries = {name: examine(root, split.paths, cache_dir_of(data)) for name, split in index.splits.items()}
+    index = read_image_folder(root, splits, classes)
+    entries = {name: check_files(root, split.paths, resolve_cache_dir(data)) for name, split in index.splits.items()}
     unreadable = {
         path: entry.problem
         for name, split in index.splits.items()
@@ -68,12 +68,12 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
         good = [i for i, entry in enumerate(entries[name]) if not entry.problem]
         digests = (entries[name][i].digest for i in good)
         kept[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
-    index = Index(root, index.classes, kept)
+    index = DatasetIndex(root, index.classes, kept)
     for name in splits:
         for label, count in enumerate(index.class_counts(name)):
             if not count:
                 folder = root / SPLIT_FOLDERS[name] / index.classes[label]
-                raise UserError(f"class {index.classes[label]!r} has no readable pictures in {folder}")
+                raise UserError(f"class {index.classes[label]!r} has no readable images in {folder}")
     return index
 
 
@@ -92,5 +92,5 @@ def _download(handle: str, root: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     for name in SPLIT_FOLDERS.values():
         shutil.copytree(fetched / name, partial / name)
-    make_lasting(partial)
+    sync_to_disk(partial)
     partial.rename(root)

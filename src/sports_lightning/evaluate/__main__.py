@@ -1,4 +1,4 @@
-"""Figures of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
+"""Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
 from pathlib import Path
 
@@ -13,27 +13,27 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
     check_evaluate(cfg)
     with quick_imports():
-        from sports_lightning.audit.scan import find_leaks, survey
+        from sports_lightning.audit.scan import find_leaks, scan_dataset
         from sports_lightning.data.source import open_dataset
-        from sports_lightning.evaluate.evaluation import evaluate_split, official_and_leak_free, print_figures
+        from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks, print_metrics
         from sports_lightning.models.classifier import load_classifier
-        from sports_lightning.runs.provenance import record, write_record
-        from sports_lightning.storage.disk_cache import cache_dir_of
+        from sports_lightning.runs.provenance import collect_provenance, write_provenance
+        from sports_lightning.storage.disk_cache import resolve_cache_dir
         from sports_lightning.storage.files import write_json
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
-    seen = survey(index.root, cache_dir_of(cfg.data)) if cfg.data.audit else None
+    seen = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
     leaks = find_leaks(seen, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
-        print("leaks: not known, for data.root does not hold the pictures that this checkpoint was trained on")
+        print("leaks: not known, for data.root does not hold the images that this checkpoint was trained on")
     evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
-    figures = {cfg.split: official_and_leak_free(evaluation, leaks)}
+    metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
     evaluation.write(folder)
-    write_record(record(cfg, index.facts()) | {"predictions": cfg.split}, index.rows(), folder)
-    write_json(folder / "metrics.json", figures)  # the last one: a run that has it is finished
-    print_figures(figures)
+    write_provenance(collect_provenance(cfg, index.provenance()) | {"predictions": cfg.split}, index.rows(), folder)
+    write_json(folder / "metrics.json", metrics)  # the last one: a run that has it is finished
+    print_metrics(metrics)
 
 
 if __name__ == "__main__":

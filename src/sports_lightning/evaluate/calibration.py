@@ -19,12 +19,12 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    pictures: int
+    images: int
     confidence: float
     accuracy: float
 
 
-def calibration_figures(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+def calibration_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Expected calibration error over 15 bins (torchmetrics), and the Brier score over all classes (0..2; Brier 1950).
 
     Args:
@@ -36,7 +36,7 @@ def calibration_figures(probabilities: Tensor, labels: Tensor) -> dict[str, floa
 
 
 def brier_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Squared distance of each picture's probabilities (n, classes) from the truth; (n,)."""
+    """Squared distance of each image's probabilities (n, classes) from the truth; (n,)."""
     return (probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(dim=1)
 
 
@@ -63,6 +63,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     bounds = (np.log(0.05), np.log(20))
     found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x
     if min(found - bounds[0], bounds[1] - found) < 0.01:
-        log.warning("calibrate: no temperature between 0.05 and 20 is best for these pictures; left at 1")
+        log.warning("calibrate: no temperature between 0.05 and 20 is best for these images; left at 1")
         return 1.0
     return float(np.exp(found))

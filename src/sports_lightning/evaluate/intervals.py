@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals, and whether two classifiers can be told apart on the same pictures.
+"""How sure a metric is: 95 % intervals, and whether two classifiers can be told apart on the same images.
 
 No torch in here, for `compare`.
 """
@@ -26,12 +26,12 @@ def wilson(successes: int, count: int) -> Interval:
 def wilson_f1(correct: int, involved: int) -> Interval:
     """Interval of a class's F1, by the indirect Wilson method (Lam, Gopal and Qian 2023).
 
-    F1 grows with the share of pictures that are right among those which are of the class or were taken for it, and that
+    F1 grows with the share of images that are right among those which are of the class or were taken for it, and that
     share is a proportion.
 
     Args:
-        correct: pictures of the class that were taken for it.
-        involved: pictures that are of the class, or were taken for it.
+        correct: images of the class that were taken for it.
+        involved: images that are of the class, or were taken for it.
     """
     low, high = wilson(correct, involved)
     return 2 * low / (1 + low), 2 * high / (1 + high)
@@ -49,11 +49,11 @@ def bootstrap_mean(values: np.ndarray) -> Interval:
     return float(found.low), float(found.high)
 
 
-def shown(figures: Mapping[str, Any], name: str, digits: int = 4) -> str:
-    """A figure with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
-    if name not in figures:
+def format_metric(metrics: Mapping[str, Any], name: str, digits: int = 4) -> str:
+    """A metric with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
+    if name not in metrics:
         return ""
-    if isinstance(figures[name], int):
-        return f"{figures[name]:,}"
-    interval = figures.get("ci95", {}).get(name)
-    return f"{figures[name]:.4f}" + (f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})" if interval else "")
+    if isinstance(metrics[name], int):
+        return f"{metrics[name]:,}"
+    interval = metrics.get("ci95", {}).get(name)
+    return f"{metrics[name]:.4f}" + (f" ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})" if interval else "")

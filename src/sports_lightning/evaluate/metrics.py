@@ -1,4 +1,4 @@
-"""The figures that every command quotes, under the names that every file and dashboard uses.
+"""The metrics that every command quotes, under the names that every file and dashboard uses.
 
 All but two come from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the model was trained with.
 Macro averages are the mean over the classes that are there or predicted, with 0 for one that is never predicted, as
@@ -17,7 +17,7 @@ from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval
 _SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 
-class Figures(Metric):
+class ClassificationMetrics(Metric):
     """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro`, summed up batch by batch.
 
     Args:
@@ -45,7 +45,7 @@ class Figures(Metric):
         self.loss += F.cross_entropy(preds.float(), target, reduction="none").sum(dtype=_SUM_DTYPE)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures so far, by name."""
+        """The metrics so far, by name."""
         count = self.confusion.sum()
         present = _present(self.confusion)
         precision, recall, f1 = (scores[present].mean() for scores in class_scores(self.confusion))
@@ -59,9 +59,9 @@ class Figures(Metric):
         }
 
 
-def compute_figures(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """The figures of logits (n, classes) float32 against labels (n,) int64, in this process alone."""
-    metric = Figures(logits.shape[1], sync_on_compute=False)
+def compute_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The metrics of logits (n, classes) float32 against labels (n,) int64, in this process alone."""
+    metric = ClassificationMetrics(logits.shape[1], sync_on_compute=False)
     metric.update(logits, labels)
     return {name: float(value) for name, value in metric.compute().items()}
 
@@ -81,15 +81,15 @@ def class_scores(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
     """95 % intervals of `precision_macro`, `recall_macro` and `f1_macro` by percentile bootstrap; the same every time.
 
-    Pictures are drawn anew within each class (stratified), so that no resample lacks one, n - 1 of n, which then count
-    n / (n - 1) each: with few pictures a class, n of n would give too narrow an interval (Rao and Wu 1988). The figures
-    depend on the confusion matrix alone, so a resample of a class's pictures is a multinomial draw of its row.
+    Images are drawn anew within each class (stratified), so that no resample lacks one, n - 1 of n, which then count
+    n / (n - 1) each: with few images a class, n of n would give too narrow an interval (Rao and Wu 1988). The metrics
+    depend on the confusion matrix alone, so a resample of a class's images is a multinomial draw of its row.
 
     Args:
         confusion: (classes, classes) int64 counts; rows are labels.
 
     Returns:
-        Nothing where a class has one picture only, which says nothing of its spread.
+        Nothing where a class has one image only, which says nothing of its spread.
     """
     if bool((confusion.sum(1) == 1).any()):
         return {}

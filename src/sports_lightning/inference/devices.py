@@ -21,7 +21,7 @@ def require_compiler() -> None:
         raise UserError(f"compile=true needs a C++ compiler ({compiler}) on a CPU: install one, or leave it out")
 
 
-def device_of(accelerator: str) -> str:
+def device_type(accelerator: str) -> str:
     """torch's name for the device that Lightning's `accelerator` means here."""
     if accelerator in ("auto", "gpu"):
         return "cuda" if CUDAAccelerator.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"

@@ -1,8 +1,8 @@
-"""What is frozen runs once: what it makes of the pictures is kept on disk, and the rest of the model trains on that.
+"""What is frozen runs once: what it makes of the images is kept on disk, and the rest of the model trains on that.
 
 The features of a backbone, or the maps of its first stages (see frozen). They are stored under a fingerprint of
 everything that they depend on: the frozen part's weights and architecture, the preprocessing, the augmentation's draws,
-the pictures' content, the kind of device and the precision. A change of any of these makes new ones; another learning
+the images' content, the kind of device and the precision. A change of any of these makes new ones; another learning
 rate, loss or number of epochs does not.
 """
 
@@ -20,28 +20,28 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.dataset import TrainingPictures, view_of
-from sports_lightning.data.image_folder import Index
-from sports_lightning.inference.devices import device_of
+from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
+from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
-from sports_lightning.inference.predictor import compute_logits, evaluation_pictures, run_over
+from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.storage.disk_cache import cache_dir_of, fingerprint, library_versions, stored
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions, resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
 
-class _View(Dataset[tuple[Tensor, int | Tensor]]):
+class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
     """A training set as it is in one of its views."""
 
-    def __init__(self, pictures: TrainingPictures, view: int) -> None:
-        self.pictures, self.view = pictures, view
+    def __init__(self, images: TrainingImages, view: int) -> None:
+        self.images, self.view = images, view
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
-        return self.pictures.__getitems__([(self.view, index, 0) for index in indices])
+        return self.images.__getitems__([(self.view, index, 0) for index in indices])
 
 
 class TrainingFeatures(Dataset[tuple[Tensor, int]]):
@@ -60,73 +60,73 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
-        return self.views[view_of(epoch, repeat, len(self.views))][index], int(self.labels[index])
+        return self.views[fixed_augmentation(epoch, repeat, len(self.views))][index], int(self.labels[index])
 
 
-def count_views(augment: DictConfig) -> int | None:
-    """How many different versions of a picture a training sees; None where every epoch has new ones."""
+def count_fixed_augmentations(augment: DictConfig) -> int | None:
+    """How many different versions of an image a training sees; None where every epoch has new ones."""
     if augment.mixup or augment.cutmix or augment.sides:
         return None
     kinds = {transform._target_ for transform in augment.transforms.values() if transform}
-    return 1 if kinds <= {"sports_lightning.data.preprocessing.Fit"} else augment.views
+    return 1 if kinds <= {"sports_lightning.data.preprocessing.ResizeAndCrop"} else augment.views
 
 
-def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
-    """Put what the frozen part makes of the pictures of `data` in their place, if `cfg` (train) allows it.
+def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
+    """Put what the frozen part makes of the images of `data` in their place, if `cfg` (train) allows it.
 
     It does where a first part of the model is frozen for the whole run, where training sees a limited number of views
-    of each picture, and, for stages, where all of it takes no more room than `finetune.keep_gb`. The logits are those
+    of each image, and, for stages, where all of it takes no more room than `finetune.keep_gb`. The logits are those
     of the whole model.
 
     Returns:
         The part that need not run in training any more; None where it must.
     """
-    views = count_views(cfg.augment)
+    views = count_fixed_augmentations(cfg.augment)
     is_kept = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.keep_gb > 0)
     if views is None or not is_kept:
         return None
     part = find_frozen_part(classifier)
     if part is None:
         return None
-    assert isinstance(data.train_set, TrainingPictures)
+    assert isinstance(data.train_set, TrainingImages)
     train, val = data.index.splits["train"], data.index.splits["val"]
     if isinstance(part, FrozenStages):
         # At most: the evaluation at the end takes up val's, unless it has another precision.
-        pictures = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
-        size = part.size(classifier) * pictures / 1e9
+        images = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
+        size = part.size(classifier) * images / 1e9
         if size > cfg.finetune.keep_gb:
             asked_for = f"finetune.keep_gb={cfg.finetune.keep_gb}"
             log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
             return None
     inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
-    store = FeatureStore(part, classifier, inference, cache_dir_of(cfg.data))
+    store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
     of_view = []
     for view in range(views):
         draws = None if views == 1 and cfg.augment.views is None else [cfg.seed, view]
-        facts = [plain, draws]
-        of_view.append(store.features(_View(data.train_set, view), train.digests, facts))
+        provenance = [plain, draws]
+        of_view.append(store.features(_FixedAugmentation(data.train_set, view), train.digests, provenance))
     data.train_set = TrainingFeatures(of_view, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
     return part
 
 
 def logits_from_features(
-    part: FrozenPart, classifier: Classifier, index: Index, split: str, inference: DictConfig, cache_dir: Path
+    part: FrozenPart, classifier: Classifier, index: DatasetIndex, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
     """As `compute_logits`, (n, classes) float32, but what the frozen part gives is stored, or taken from there."""
     if inference.mirror and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
         return compute_logits(classifier, index.root, index.splits[split], inference)
-    dataset = evaluation_pictures(classifier, index.root, index.splits[split])
-    features = FeatureStore(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
+    dataset = evaluation_images(classifier, index.root, index.splits[split])
+    features = FeatureCache(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
     way: Any = OmegaConf.merge(inference, {"mirror": False, "compile": False, "num_workers": 0})
     logits: list[Tensor] = []
-    run_over(part.rest, classifier, TensorDataset(features), way, logits.append)
+    run_batches(part.rest, classifier, TensorDataset(features), way, logits.append)
     return torch.cat(logits)
 
 
-class FeatureStore:
+class FeatureCache:
     """What one frozen part of a classifier gives, run in one way, kept on disk.
 
     Args:
@@ -146,17 +146,17 @@ class FeatureStore:
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         spec = classifier.spec
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
-        self.facts = ["folded features", library_versions(), *frozen]
+        self.provenance = ["folded features", library_versions(), *frozen]
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
-        """(n, …) float32 of `dataset`, whose pictures have these digests; memory-mapped."""
-        assert len(digests) == len(dataset), "the pictures have not been examined"  # type: ignore[arg-type]
+        """(n, …) float32 of `dataset`, whose images have these digests; memory-mapped."""
+        assert len(digests) == len(dataset), "the images have not been examined"  # type: ignore[arg-type]
         way = [self.inference[key] for key in ("precision", "compile", "mirror")]
-        device = device_of(self.inference.accelerator)  # another kind rounds otherwise
-        key = fingerprint([*self.facts, *way, device, augment, list(digests)])
+        device = device_type(self.inference.accelerator)  # another kind rounds otherwise
+        key = fingerprint([*self.provenance, *way, device, augment, list(digests)])
 
         def build(folder: Path) -> None:
-            log.info("running the frozen %s once over %s pictures", self.part.name, f"{len(digests):,}")
+            log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")
             with (folder / "features.npy").open("wb") as file:
 
                 def write(outputs: Tensor) -> None:
@@ -166,6 +166,8 @@ class FeatureStore:
                         np.lib.format.write_array_header_1_0(file, layout)
                     file.write(outputs.contiguous().numpy().data)
 
-                run_over(self.part.run, self.classifier, dataset, self.inference, write)
+                run_batches(self.part.run, self.classifier, dataset, self.inference, write)
 
-        return torch.from_numpy(np.load(stored(self.cache_dir, "features", key, build) / "features.npy", mmap_mode="c"))
+        return torch.from_numpy(
+            np.load(cached_folder(self.cache_dir, "features", key, build) / "features.npy", mmap_mode="c")
+        )

@@ -1,4 +1,4 @@
-"""What of a classifier comes first and does not learn, so that it need run only once over the pictures.
+"""What of a classifier comes first and does not learn, so that it need run only once over the images.
 
 The whole backbone with `finetune=head`, its first stages with `finetune=last_stages`.
 """
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sports_lightning.models.batchnorm_folding import folded
+from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.freezing import head_parameters, heads
-from sports_lightning.models.pretrained import first_line
+from sports_lightning.models.pretrained import short_message
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +74,20 @@ class FrozenStages:
         """What `run` gives to logits (n, classes)."""
         if maps.ndim == 4:
             maps = maps.contiguous(memory_format=torch.channels_last)
-        with self._passed_over(classifier.net):
+        with self._bypassed(classifier.net):
             return classifier.net(maps) / classifier.spec.temperature
 
     def size(self, classifier: Classifier) -> int:
-        """Bytes that a picture's maps take, as float32."""
+        """Bytes that an image's maps take, as float32."""
         with torch.inference_mode():  # of a copy in eval mode: noise must not reach the statistics of a BatchNorm
-            return 4 * self.run(folded(classifier), _pictures(classifier)[:1]).numel()
+            return 4 * self.run(fuse_conv_bn(classifier), _probe_images(classifier)[:1]).numel()
 
     @contextmanager
-    def _passed_over(self, net: nn.Module) -> Iterator[None]:
+    def _bypassed(self, net: nn.Module) -> Iterator[None]:
         """Within, they hand on what they get."""
         modules = [net.get_submodule(name) for name in self.modules]
         for module in modules:
-            module.forward = _hand_on
+            module.forward = _identity
         try:
             yield
         finally:
@@ -108,14 +108,14 @@ class _Reached(Exception):
         self.output = output
 
 
-def _hand_on(inputs: Tensor) -> Tensor:
+def _identity(inputs: Tensor) -> Tensor:
     return inputs
 
 
 def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
     """What of the classifier can run apart, given which of its parameters learn; None where that is nothing.
 
-    Two pictures show whether both parts together are the model itself, in a copy whose learning parameters are drawn
+    Two images show whether both parts together are the model itself, in a copy whose learning parameters are drawn
     anew about what they are: a head or a branch that begins at zero would hide a difference.
     """
     probe = copy.deepcopy(classifier).eval()
@@ -127,18 +127,18 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
                     parameter.copy_(0.05 * torch.randn(parameter.shape, generator=draws))
                 elif parameter.requires_grad:
                     parameter.mul_(0.5 + torch.rand(parameter.shape, generator=draws))
-            images = _pictures(probe)
+            images = _probe_images(probe)
             whole = probe(images)
             part = _candidate(probe, images)
-            fast = folded(probe)
+            fast = fuse_conv_bn(probe)
             outputs = part.run(fast, images)  # as they are kept, for training the rest and for evaluating it
             difference = max(float((part.rest(rest, outputs) - whole).abs().max()) for rest in (probe, fast))
-        # The logits of two pictures that hardly differ would hide a difference, too.
+        # The logits of two images that hardly differ would hide a difference, too.
         if difference < min(1e-4 * whole.abs().max(), 1e-2 * (whole[0] - whole[1]).abs().max()):
             return part
         reason = f"taken apart, its logits differ by {difference:.1g}"
     except Exception as error:  # whatever a model's code does when it is taken apart
-        reason = first_line(error)
+        reason = short_message(error)
     log.info("no part of %s can run once for all epochs: %s", classifier.spec.architecture, reason)
     return None
 
@@ -191,7 +191,7 @@ def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
     return outermost
 
 
-def _pictures(classifier: Classifier) -> Tensor:
+def _probe_images(classifier: Classifier) -> Tensor:
     """uint8 (2, 3, height, width), the same every time: fine noise, and coarse."""
     height, width = classifier.spec.preprocessing["size"]
     draws = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Logits of a classifier over a list of pictures; `train`'s end, `evaluate` and `predict` all come through here."""
+"""Logits of a classifier over a list of images; `train`'s end, `evaluate` and `predict` all come through here."""
 
 import statistics
 import time
@@ -16,25 +16,25 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from sports_lightning.data.datamodule import build_loader, count_workers
-from sports_lightning.data.dataset import EvaluationPictures
-from sports_lightning.data.decoded_cache import open_pictures
+from sports_lightning.data.dataset import EvaluationImages
+from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
-from sports_lightning.inference.devices import device_of, require_compiler, synchronize
-from sports_lightning.models.batchnorm_folding import folded
+from sports_lightning.inference.devices import device_type, require_compiler, synchronize
+from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 _TIMED = 20  # forward passes
 
-Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 pictures (n, 3, height, width), or kept features
+Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 images (n, 3, height, width), or kept features
 Receive = Callable[[Tensor], Any]  # is given what it makes of a batch, float32 on the CPU
 
 
 class _Forward(pl.LightningModule):
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
-        self.function, self.classifier = function, folded(classifier)
+        self.function, self.classifier = function, fuse_conv_bn(classifier)
         self.batch_size, self.mirror = inference.batch_size, inference.mirror
         self.compiled = _compile(function) if inference.compile else function
 
@@ -55,50 +55,50 @@ def _compile(function: Forward) -> Forward:
 
 
 def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
-    """Logits (n, classes) float32 of the pictures of `split`, in order, with the classifier's own preprocessing.
+    """Logits (n, classes) float32 of the images of `split`, in order, with the classifier's own preprocessing.
 
     Args:
         classifier: see `load_classifier`.
         root: the folder that the split's paths are relative to.
-        split: the pictures.
+        split: the images.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
     logits: list[Tensor] = []
-    run_over(Classifier.forward, classifier, evaluation_pictures(classifier, root, split), inference, logits.append)
+    run_batches(Classifier.forward, classifier, evaluation_images(classifier, root, split), inference, logits.append)
     return torch.cat(logits)
 
 
-def evaluation_pictures(
+def evaluation_images(
     classifier: Classifier, root: Path, split: Split, data: DictConfig | None = None
-) -> EvaluationPictures:
-    """The pictures of `split`, below `root`, as this classifier takes them; where `data` keeps them decoded, those."""
+) -> EvaluationImages:
+    """The images of `split`, below `root`, as this classifier takes them; where `data` keeps them decoded, those."""
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    cache, cache_dir = (data.cache, cache_dir_of(data)) if data else (None, Path())
-    pictures = open_pictures(root, split, preprocessing.least_side, cache, cache_dir)
-    return EvaluationPictures(pictures, split.labels, preprocessing.transform())
+    cache, cache_dir = (data.cache, resolve_cache_dir(data)) if data else (None, Path())
+    images = open_images(root, split, preprocessing.least_side, cache, cache_dir)
+    return EvaluationImages(images, split.labels, preprocessing.transform())
 
 
-def run_over(
+def run_batches(
     function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig, receive: Receive
 ) -> None:
-    """Hand what `function` makes of the pictures or features of `dataset` to `receive`, batch by batch, in order."""
+    """Hand what `function` makes of the images or features of `dataset` to `receive`, batch by batch, in order."""
     # Not by what `predict` returns, for that is in memory all at once.
     trainer = build_inference_trainer(
         inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
     )
-    num_workers = count_workers(inference.num_workers, device_of(inference.accelerator))
+    num_workers = count_workers(inference.num_workers, device_type(inference.accelerator))
     loader = build_loader(dataset, inference.batch_size, num_workers)
     trainer.predict(_Forward(function, classifier, inference), loader, return_predictions=False)
 
 
-def cost_of(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
-    """What one picture costs: `flops` of the forward pass, and `latency_ms`, its median wall time in a batch of one.
+def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
+    """What one image costs: `flops` of the forward pass, and `latency_ms`, its median wall time in a batch of one.
 
     Operations are those of torch's FlopCounterMode: two for each multiplication with its addition, in convolutions,
     matrix products and attention.
     """
-    device = torch.device(device_of(inference.accelerator))
-    model = folded(classifier).to(device)
+    device = torch.device(device_type(inference.accelerator))
+    model = fuse_conv_bn(classifier).to(device)
     size = Preprocessing.from_dict(classifier.spec.preprocessing).size
     image = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
     dtype = torch.float16 if inference.precision == "16-mixed" else torch.bfloat16

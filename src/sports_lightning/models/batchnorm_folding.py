@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sports_lightning.models.classifier import Classifier
 
 
-def folded(classifier: Classifier) -> Classifier:
+def fuse_conv_bn(classifier: Classifier) -> Classifier:
     """A copy in eval mode, whose batch normalisations are folded where nothing else uses the convolution's output.
 
     A model whose forward pass torch.fx can't follow stays as it is.
@@ -30,7 +30,7 @@ def folded(classifier: Classifier) -> Classifier:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # timm's own kinds too, which pad by the picture's size, or end with an activation.
+        # timm's own kinds too, which pad by the image's size, or end with an activation.
         return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 

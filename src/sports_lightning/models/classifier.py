@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
-from sports_lightning.models.pretrained import WAYS_TO_WEIGHTS, check_hub, first_line, load_weights
+from sports_lightning.models.pretrained import WAYS_TO_WEIGHTS, check_hub, load_weights, short_message
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import checkpoint_file
 
@@ -26,7 +26,7 @@ _PREFIX = "classifier."  # of its weights in a state dict of the module that tra
 
 
 @dataclass(frozen=True)
-class Spec:
+class ClassifierSpec:
     """What a classifier is, apart from its weights; goes into the checkpoint as plain data.
 
     Attributes:
@@ -35,7 +35,7 @@ class Spec:
         classes: names, in the order of the logits.
         preprocessing: fields of `Preprocessing`.
         data_root: absolute path of the data it was trained on, the default for `evaluate`.
-        trained_on: fingerprint of the training pictures (`Index.fingerprint`), by which leaks are told.
+        trained_on: fingerprint of the training images (`Index.fingerprint`), by which leaks are told.
         temperature: what logits are divided by, once it has been fitted (see calibration).
     """
 
@@ -49,17 +49,17 @@ class Spec:
 
 
 class Classifier(nn.Module):
-    """uint8 pictures in, logits out: normalises on the device, then runs the backbone.
+    """uint8 images in, logits out: normalises on the device, then runs the backbone.
 
     Args:
-        net: backbone with its head, normalised float pictures to logits.
+        net: backbone with its head, normalised float images to logits.
         spec: what it is.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, spec: Spec) -> None:
+    def __init__(self, net: nn.Module, spec: ClassifierSpec) -> None:
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
         self.spec = spec
@@ -105,7 +105,7 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
         arguments["img_size"] = model.image_size
     net = _create(model.name, arguments, len(classes), model.pretrained, model.weights)
     preprocessing = Preprocessing.from_pretrained_cfg(net.pretrained_cfg, model.image_size)  # type: ignore[arg-type]
-    spec = Spec(model.name, arguments, list(classes), preprocessing.to_dict(), str(data_root.absolute()))
+    spec = ClassifierSpec(model.name, arguments, list(classes), preprocessing.to_dict(), str(data_root.absolute()))
     return Classifier(net, spec)
 
 
@@ -120,7 +120,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     if CHECKPOINT_KEY not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of sports_lightning; {REMEDY}")
     try:
-        spec = Spec(**checkpoint[CHECKPOINT_KEY])
+        spec = ClassifierSpec(**checkpoint[CHECKPOINT_KEY])
         _check_arguments(spec, path)
         classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
         state = {k.removeprefix(_PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(_PREFIX)}
@@ -130,7 +130,7 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     return classifier.eval()
 
 
-def _check_arguments(spec: Spec, path: Path) -> None:
+def _check_arguments(spec: ClassifierSpec, path: Path) -> None:
     """Refuse arguments by which `timm.create_model` would read other files or addresses."""
     for name, value in spec.arguments.items():
         plain = all(isinstance(v, str | int | float | None) for v in (value if isinstance(value, list) else [value]))
@@ -158,8 +158,8 @@ def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: 
         net = timm.create_model(name, pretrained=from_hub, num_classes=num_classes, **arguments)
     except (TypeError, RuntimeError, OSError) as error:
         if from_hub and not isinstance(error, TypeError):  # which is of an argument that the model has not got
-            raise UserError(f"can't get the weights of {name}: {first_line(error)}; {WAYS_TO_WEIGHTS}") from error
-        raise UserError(f"model.arguments={arguments} do not fit {name}: {first_line(error)}") from error
+            raise UserError(f"can't get the weights of {name}: {short_message(error)}; {WAYS_TO_WEIGHTS}") from error
+        raise UserError(f"model.arguments={arguments} do not fit {name}: {short_message(error)}") from error
     if weights:
         load_weights(net, Path(weights).expanduser())
     return net

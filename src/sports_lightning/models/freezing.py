@@ -7,7 +7,7 @@ from torch import nn
 from sports_lightning.errors import UserError
 
 
-def apply_finetune(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None:
+def set_trainable(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None:
     """Freeze the part of `net` that `conf/finetune/*.yaml` leaves out in `epoch` and free the rest.
 
     Raises:
@@ -58,7 +58,7 @@ def _stages(net: nn.Module) -> list[set[nn.Parameter]]:
     return [stages[layer] for layer in sorted(stages)]
 
 
-def set_frozen_parts_to_eval(module: nn.Module) -> None:
+def set_frozen_to_eval(module: nn.Module) -> None:
     """Put every part whose parameters are all frozen into eval mode: BatchNorm statistics and dropout stand still.
 
     A part without parameters, such as a dropout, goes with what comes after it.
@@ -71,7 +71,7 @@ def set_frozen_parts_to_eval(module: nn.Module) -> None:
     for child in reversed(list(module.children())):
         first = next(child.parameters(), None)
         if first is not None:
-            set_frozen_parts_to_eval(child)
+            set_frozen_to_eval(child)
             learns = first.requires_grad
         elif not learns:
             child.eval()

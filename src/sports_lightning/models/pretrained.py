@@ -35,7 +35,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     try:
         load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, filter_fn=filter_fn)  # type: ignore[dict-item]
     except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
-        raise UserError(f"model.weights={path} does not fit {_name(net)}: {first_line(error)}") from error
+        raise UserError(f"model.weights={path} does not fit {_name(net)}: {short_message(error)}") from error
     finally:
         hook.remove()
         net.reset_classifier(num_classes)  # type: ignore[operator]
@@ -66,7 +66,7 @@ def check_hub(name: str) -> None:
         raise UserError(f"can't reach {hub} for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
 
 
-def first_line(error: Exception) -> str:
+def short_message(error: Exception) -> str:
     """The beginning of a library's long message, on one line."""
     return " ".join(" ".join(str(error).strip().splitlines()[:2]).split())[:300] or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Our own from-scratch network: a small residual CNN for pictures of about 128 pixels and a few thousand of them.
+"""Our own from-scratch network: a small residual CNN for images of about 128 pixels and a few thousand of them.
 
 What it deliberately does not do: depthwise convolutions, attention or squeeze-excite. On a CPU they cost more time than
 they save arithmetic, and time to accuracy is what it is for.
@@ -59,7 +59,7 @@ class ScratchCNN(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_chans: channels of the picture.
+        in_chans: channels of the image.
         widths: channels of the stages; each after the first halves the size.
         depths: residual blocks of each stage.
         drop_rate: dropout before the classifier.

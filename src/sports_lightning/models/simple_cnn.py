@@ -6,7 +6,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-# Rescaled to 0..1 and nothing else, as the notebooks did; pictures are squashed to the square, as Keras did.
+# Rescaled to 0..1 and nothing else, as the notebooks did; images are squashed to the square, as Keras did.
 default_cfgs = generate_default_cfgs(
     {
         "simple_cnn.untrained": {
@@ -31,7 +31,7 @@ class SimpleCNN(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_chans: channels of the picture.
+        in_chans: channels of the image.
         img_size: (height, width) in pixels; the first dense layer depends on it.
     """
 

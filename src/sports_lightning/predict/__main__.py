@@ -1,4 +1,4 @@
-"""Label pictures: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES`."""
+"""Label images: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES`."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from sports_lightning.config.checks import check_predict
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
-    """Predict every picture that `input` names and write `predictions.csv` and `predictions.png`."""
+    """Predict every image that `input` names and write `predictions.csv` and `predictions.png`."""
     check_predict(cfg)
     with quick_imports():
         from sports_lightning.models.classifier import load_classifier
-        from sports_lightning.predict.prediction import find_inputs, predict_pictures
+        from sports_lightning.predict.prediction import find_inputs, predict_images
 
     paths = find_inputs(str(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
-    predictions = predict_pictures(classifier, paths, cfg.inference)
+    predictions = predict_images(classifier, paths, cfg.inference)
     predictions.write(folder)
     predictions.print()
 

@@ -1,4 +1,4 @@
-"""Labels for pictures whose labels are not known."""
+"""Labels for images whose labels are not known."""
 
 import glob
 import os
@@ -12,21 +12,21 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor
 
-from sports_lightning.data.file_hashes import examine, printable
-from sports_lightning.data.image_folder import Split, list_pictures
+from sports_lightning.data.file_hashes import check_files, printable
+from sports_lightning.data.image_folder import Split, list_images
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.evaluation import top_columns
+from sports_lightning.evaluate.evaluation import top5_columns
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports import plots
 from sports_lightning.storage.files import write_csv
 
-GRID_SIZE = 36  # pictures in predictions.png
-_PRINTED = 50  # pictures on the screen, and as many files that can't be read
+GRID_SIZE = 36  # images in predictions.png
+_PRINTED = 50  # images on the screen, and as many files that can't be read
 
 
 def find_inputs(pattern: str) -> list[str]:
-    """The files that `input` names: a file, the pictures below a folder, or what a glob (`**` too) matches.
+    """The files that `input` names: a file, the images below a folder, or what a glob (`**` too) matches.
 
     Raises:
         UserError: nothing.
@@ -35,11 +35,11 @@ def find_inputs(pattern: str) -> list[str]:
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        found = [os.path.join(pattern, name) for name in list_pictures(Path(pattern))]
+        found = [os.path.join(pattern, name) for name in list_images(Path(pattern))]
     else:
         found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
     if not found:
-        raise UserError(f"input={pattern} matches no pictures: pass a file, a folder or a quoted glob")
+        raise UserError(f"input={pattern} matches no images: pass a file, a folder or a quoted glob")
     return found
 
 
@@ -54,23 +54,23 @@ class Predictions:
 
     def write(self, folder: Path) -> None:
         """Write `predictions.csv` (unreadable files last, with their reason) and `predictions.png`."""
-        header, columns = top_columns(self.logits.double().softmax(dim=1), self.classes)
+        header, columns = top5_columns(self.logits.double().softmax(dim=1), self.classes)
         rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
         rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
         write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
         shown = min(len(self.paths), GRID_SIZE)
-        plots.picture_grid(
+        plots.image_grid(
             [Path(path) for path in self.paths[:shown]],
             [f"{column[0]}\n{column[1]:.0%}" for column in columns[:shown]],
             folder / "predictions.png",
-            title=f"{shown} of {len(self.paths)} pictures",
+            title=f"{shown} of {len(self.paths)} images",
         )
 
     def print(self) -> None:
-        """Print the first predictions as a table, of the pictures' paths below the folder that they share."""
+        """Print the first predictions as a table, of the images' paths below the folder that they share."""
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
-        table = Table(Column("picture", overflow="fold"), "prediction", "probability", "second")
-        _, columns = top_columns(self.logits[:_PRINTED].double().softmax(dim=1), self.classes)
+        table = Table(Column("image", overflow="fold"), "prediction", "probability", "second")
+        _, columns = top5_columns(self.logits[:_PRINTED].double().softmax(dim=1), self.classes)
         for path, (name, probability, *ranked) in zip(self.paths[:_PRINTED], columns, strict=True):
             second, its_probability = ranked[2:4]
             table.add_row(
@@ -94,17 +94,17 @@ def _shown(path: str) -> str:
     return escape(printable(min(path, os.path.relpath(path), key=len)))
 
 
-def predict_pictures(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
+def predict_images(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
     """Predict what can be read of `paths`.
 
     Raises:
         UserError: none of them can.
     """
-    entries = zip(paths, examine(Path(), paths), strict=True)
+    entries = zip(paths, check_files(Path(), paths), strict=True)
     unreadable = {path: entry.problem for path, entry in entries if entry.problem}
     readable = [path for path in paths if path not in unreadable]
     if not readable:
         path, reason = next(iter(unreadable.items()))
-        raise UserError(f"none of the {len(paths)} files can be read as a picture; {printable(path)}: {reason}")
+        raise UserError(f"none of the {len(paths)} files can be read as an image; {printable(path)}: {reason}")
     logits = compute_logits(classifier, Path(), Split(readable, [-1] * len(readable)), inference)
     return Predictions(readable, logits, classifier.spec.classes, unreadable)

@@ -1,4 +1,4 @@
-"""Where in a picture a classifier looks: Grad-CAM (Selvaraju et al. 2017), by captum."""
+"""Where in an image a classifier looks: Grad-CAM (Selvaraju et al. 2017), by captum."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from sports_lightning.models.classifier import Classifier
 
 
 def heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[Image.Image]:
-    """Each picture with what speaks for its predicted class in warm colours, or nothing where the model has no maps.
+    """Each image with what speaks for its predicted class in warm colours, or nothing where the model has no maps.
 
     Args:
         classifier: in eval mode.

@@ -31,13 +31,13 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def thumbnail_uri(path: Path) -> str:
-    """The picture at `path`, small, as a `data:` address; "" if it can't be read."""
+    """The image at `path`, small, as a `data:` address; "" if it can't be read."""
     small = thumbnail(path)
     return image_uri(small) if small else ""
 
 
 def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
-    """The picture at `path`, RGB, at most side × side; None if it can't be read."""
+    """The image at `path`, RGB, at most side × side; None if it can't be read."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (side, side))
@@ -49,7 +49,7 @@ def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
 
 
 def image_uri(image: Image.Image) -> str:
-    """A picture as a `data:` address of a JPEG."""
+    """An image as a `data:` address of a JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

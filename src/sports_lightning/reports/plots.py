@@ -1,4 +1,4 @@
-"""The pictures that runs leave behind: curves, confusion matrix, captioned grids."""
+"""The images that runs leave behind: curves, confusion matrix, captioned grids."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.data.decode import decode
-from sports_lightning.errors import UnreadablePicture
+from sports_lightning.errors import UnreadableImage
 from sports_lightning.runs.layout import curve
 from sports_lightning.storage.files import write_bytes
 
@@ -44,7 +44,7 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
-    """Draw shares of each label's pictures; up to 200 classes with their names and the counts written in.
+    """Draw shares of each label's images; up to 200 classes with their names and the counts written in.
 
     With more of them it is a square of a fixed size, and the tables have the rest.
 
@@ -82,10 +82,10 @@ def _name_classes(axes: Axes, counts: np.ndarray, share: np.ndarray, classes: li
         )  # fmt: skip
 
 
-def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
-    """Draw pictures with a caption of up to three lines under each; without any, a sheet that says so.
+def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
+    """Draw images with a caption of up to three lines under each; without any, a sheet that says so.
 
-    All pictures are one image, pixel for pixel: an axes for each would take several times as long.
+    All images are one image, pixel for pixel: an axes for each would take several times as long.
     """
     columns = min(columns, max(1, len(paths)))
     rows = math.ceil(len(paths) / columns)
@@ -93,13 +93,13 @@ def picture_grid(paths: list[Path], captions: list[str], path: Path, title: str 
     sheet = np.full((height, width, 3), 255, dtype=np.uint8)
     figure = Figure(figsize=(width / _GRID_DPI, height / _GRID_DPI))
     figure.text(0.5, 1 - 0.5 * _TITLE / height, title or "none", ha="center", va="center", fontsize=11)
-    for place, (picture, caption) in enumerate(zip(paths, captions, strict=True)):
+    for place, (image, caption) in enumerate(zip(paths, captions, strict=True)):
         left, top = place % columns * _CELL[0], _TITLE + place // columns * _CELL[1]
         middle = (left + _CELL[0] / 2) / width
         try:
-            tile = _thumbnail(decode(picture, _SIDE)).permute(1, 2, 0).numpy()
+            tile = _thumbnail(decode(image, _SIDE)).permute(1, 2, 0).numpy()
             sheet[top : top + _SIDE, left + _MARGIN : left + _MARGIN + _SIDE] = tile
-        except UnreadablePicture:
+        except UnreadableImage:
             figure.text(middle, 1 - (top + _SIDE / 2) / height, "unreadable", ha="center")
         below = 1 - (top + _SIDE + _MARGIN) / height
         figure.text(middle, below, caption, fontsize=9, ha="center", va="top")
@@ -116,6 +116,6 @@ def _thumbnail(image: Tensor) -> Tensor:
 
 def _write(figure: Figure, path: Path, dpi: int) -> None:
     content = io.BytesIO()
-    # Pillow's own level, 6, takes 0.8 s instead of 0.3 for a grid of 24 pictures, and saves a tenth of its size.
+    # Pillow's own level, 6, takes 0.8 s instead of 0.3 for a grid of 24 images, and saves a tenth of its size.
     figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 3})
     write_bytes(path, content.getbuffer())

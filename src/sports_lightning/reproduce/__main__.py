@@ -11,7 +11,7 @@ from sports_lightning.errors import UserError
 
 
 def reproduce(cfg: DictConfig, folder: Path) -> None:
-    """Repeat the training of `run` in `folder/run` and compare every figure, epoch and weight with the original's."""
+    """Repeat the training of `run` in `folder/run` and compare every metric, epoch and weight with the original's."""
     check_reproduce(cfg)
     with quick_imports():
         from sports_lightning.reproduce.reproduction import compare_records, read_record, run_again

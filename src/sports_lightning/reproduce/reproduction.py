@@ -12,11 +12,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sports_lightning.cli.distributed import own_logging
+from sports_lightning.cli.distributed import default_job_logging
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import load_classifier
-from sports_lightning.runs.provenance import differences, flatten, read_pictures
+from sports_lightning.runs.provenance import differences, flatten, read_digests, read_provenance
 from sports_lightning.runs.resume import load_config
 from sports_lightning.storage.files import read_csv
 
@@ -28,8 +28,8 @@ _OWN = (
     "images_per_second.",
     "latency_ms.",
     "data.root.",
-    "numerics.images_per_second.",
-    "numerics.why.",
+    "precision.images_per_second.",
+    "precision.why.",
 )
 _NAMED = 5  # of each kind, in the message
 
@@ -39,27 +39,27 @@ class Outcome:
     """What two runs of the same config have not in common; {name: (of the first, of the second)} each.
 
     Attributes:
-        results: figures of `metrics.json`, cells of `metrics.csv`, and the best checkpoint's weights.
+        results: metrics of `metrics.json`, cells of `metrics.csv`, and the best checkpoint's weights.
         compared: how many results there are.
-        facts: recorded facts and settings that could explain it.
-        pictures: those whose content is not the same, with their digests.
+        provenance: recorded provenance and settings that could explain it.
+        images: those whose content is not the same, with their digests.
     """
 
     results: dict[str, tuple[Any, Any]]
     compared: int
-    facts: dict[str, tuple[Any, Any]]
-    pictures: dict[str, tuple[Any, Any]]
+    provenance: dict[str, tuple[Any, Any]]
+    images: dict[str, tuple[Any, Any]]
 
     def of_results(self) -> str:
         """Which results are not the same, in a few words."""
         return f"{len(self.results)} of {self.compared} results differ ({_listed(self.results)})"
 
     def causes(self) -> str:
-        """The facts, settings and pictures that are not the same, in a few words."""
-        causes = [_listed(self.facts)] if self.facts else []
-        if self.pictures:
-            names = [*list(self.pictures)[:_NAMED], *(["…"] if len(self.pictures) > _NAMED else [])]
-            causes.append(f"the content of {len(self.pictures)} pictures ({', '.join(names)})")
+        """The provenance, settings and images that are not the same, in a few words."""
+        causes = [_listed(self.provenance)] if self.provenance else []
+        if self.images:
+            names = [*list(self.images)[:_NAMED], *(["…"] if len(self.images) > _NAMED else [])]
+            causes.append(f"the content of {len(self.images)} images ({', '.join(names)})")
         return "; ".join(causes)
 
 
@@ -89,7 +89,7 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
     except OmegaConfBaseException as error:
         raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
     with open_dict(hydra_config):
-        hydra_config.hydra.job_logging = own_logging()  # the stored one could run anything
+        hydra_config.hydra.job_logging = default_job_logging()  # the stored one could run anything
         hydra_config.hydra.runtime.output_dir = str(folder)
         for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")
@@ -106,45 +106,45 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What came out of a run, and what it depended on, by dotted keys."""
 
     results: dict[str, Any]
-    facts: dict[str, Any]
-    pictures: dict[str, str]
+    provenance: dict[str, Any]
+    images: dict[str, str]
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> RunRecord:
     """The record in a run folder of `train`.
 
     Raises:
         UserError: it is not that of a finished run, or not a whole one.
     """
     try:
-        results = flatten({**_figures(folder), **_epochs(folder), **_weights(folder)})
-        facts = {
+        results = flatten({**_metrics(folder), **_epochs(folder), **_weights(folder)})
+        provenance = {
             name: value
-            for name, value in flatten(_facts(folder)).items()
+            for name, value in flatten(_provenance(folder)).items()
             if not f"{name}.".startswith(_OWN) and not name.endswith(".fingerprint")
         }
-        return Record(results, facts, read_pictures(folder))
+        return RunRecord(results, provenance, read_digests(folder))
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"run={folder} is not the whole folder of a finished run of train: {error}") from error
 
 
-def compare_records(first: Record, second: Record) -> Outcome:
+def compare_records(first: RunRecord, second: RunRecord) -> Outcome:
     """Compare two runs to the last digit."""
     return Outcome(
         differences(first.results, second.results),
         len(first.results),
-        differences(first.facts, second.facts),
-        differences(first.pictures, second.pictures),
+        differences(first.provenance, second.provenance),
+        differences(first.images, second.images),
     )
 
 
-def _figures(folder: Path) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return figures
+def _metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
 
 
 def _epochs(folder: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _weights(folder: Path) -> dict[str, str]:
     return {"weights": content.hexdigest()}
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
-    facts: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return {"config": config} | {name: value for name, value in facts.items() if name != "seed"}
+def _provenance(folder: Path) -> dict[str, Any]:
+    config = load_config(folder)
+    provenance = read_provenance(folder)
+    return {"config": config} | {name: value for name, value in provenance.items() if name != "seed"}

@@ -44,7 +44,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     write_bytes(path, content.getbuffer())
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """The above for Lightning. Weights that are no longer numbers do not take the place of good ones."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 PRUNED = "pruned.json"
-FIGURES = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
+METRICS = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
 COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run folder is that of a finished run of train or evaluate, which write their figures last."""
+    """Whether the run folder is that of a finished run of train or evaluate, which write their metrics last."""
     return (folder / "metrics.json").exists()
 
 
@@ -18,5 +18,5 @@ def is_over(folder: Path) -> bool:
 
 
 def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:
-    """(epoch from 1, figure) of the rows of `metrics.csv` that have one in `column`."""
+    """(epoch from 1, metric) of the rows of `metrics.csv` that have one in `column`."""
     return [(int(row["epoch"]) + 1, float(row[column])) for row in epochs if row.get(column)]

@@ -18,6 +18,6 @@ def is_rank_zero() -> bool:
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
-def has_peers() -> bool:
+def is_externally_launched() -> bool:
     """Whether torchrun or srun has started this process, and with it all others of the run."""
     return TORCHRUN in os.environ

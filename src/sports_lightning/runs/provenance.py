@@ -1,11 +1,12 @@
-"""What a run depends on besides its config: the code, the libraries, the machine and the pictures.
+"""What a run depends on besides its config: the code, the libraries, the machine and the images.
 
-`run.json`, `pictures.csv.gz` and `git.diff` keep it in the run folder; `reproduce` and `compare` read it there.
+`run.json`, `images.csv.gz` and `git.diff` keep it in the run folder; `reproduce` and `compare` read it there.
 """
 
 import csv
 import gzip
 import io
+import json
 import os
 import platform
 import re
@@ -19,24 +20,27 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sports_lightning.config.overrides import arguments_of
+from sports_lightning.config.overrides import arguments_from
 from sports_lightning.storage.disk_cache import fingerprint, library_versions
 from sports_lightning.storage.files import write_bytes, write_json, write_text
 
-PICTURES = "pictures.csv.gz"
+IMAGES = "images.csv.gz"
+
+# Keys of `run.json` in version 0.1.
+_RENAMED = {"learning": "trainable", "numerics": "precision", "on_features": "cached_features"}
 
 
-def record(cfg: DictConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts for `run.json`; `git.diff` holds what has been changed since the commit.
+def collect_provenance(cfg: DictConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance for `run.json`; `git.diff` holds what has been changed since the commit.
 
     Args:
         cfg: the composed config.
-        data: where the images are, and for each split their number and fingerprint (`Index.facts`).
+        data: where the images are, and for each split their number and fingerprint (`Index.provenance`).
     """
     hydra_cfg = HydraConfig.get()
     git = _git_state()
     return {
-        "command": shlex.join(["python", "-m", hydra_cfg.help.app_name, *arguments_of(hydra_cfg)]),
+        "command": shlex.join(["python", "-m", hydra_cfg.help.app_name, *arguments_from(hydra_cfg)]),
         "seed": cfg.get("seed"),
         "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
         "packages": _packages(),
@@ -45,30 +49,39 @@ def record(cfg: DictConfig, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_record(facts: dict[str, Any], pictures: Iterable[tuple[str, str, str]], folder: Path) -> None:
-    """Write `run.json`, `pictures.csv.gz` and, where the code had been changed, `git.diff`.
+def write_provenance(provenance: dict[str, Any], images: Iterable[tuple[str, str, str]], folder: Path) -> None:
+    """Write `run.json`, `images.csv.gz` and, where the code had been changed, `git.diff`.
 
     Args:
-        facts: see `record`.
-        pictures: (split, path, digest) of each image (`Index.rows`).
+        provenance: see `record`.
+        images: (split, path, digest) of each image (`Index.rows`).
         folder: the run's.
     """
-    _write_pictures(pictures, folder / PICTURES)
-    diff = facts["git"]["diff"]
+    _write_digests(images, folder / IMAGES)
+    diff = provenance["git"]["diff"]
     if diff:
         write_text(folder / "git.diff", diff)
-    write_json(folder / "run.json", as_written(facts))
+    write_json(folder / "run.json", without_diff(provenance))
 
 
-def as_written(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts with a fingerprint in place of the changes themselves."""
-    return facts | {"git": facts["git"] | {"diff": fingerprint(facts["git"]["diff"])}} if facts else {}
+def without_diff(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The provenance with a fingerprint in place of the changes themselves."""
+    return (
+        provenance | {"git": provenance["git"] | {"diff": fingerprint(provenance["git"]["diff"])}} if provenance else {}
+    )
 
 
-def read_pictures(folder: Path) -> dict[str, str]:
-    """{path: digest} of the pictures that a run saw, from its `pictures.csv.gz`."""
-    with gzip.open(folder / PICTURES, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
+def read_digests(folder: Path) -> dict[str, str]:
+    """{path: digest} of the images that a run saw, from its `images.csv.gz`."""
+    name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # as version 0.1 called it
+    with gzip.open(folder / name, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["path"]: row["digest"] for row in csv.DictReader(file)}
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """The content of a run folder's `run.json`, also of an earlier version's."""
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return {_RENAMED.get(name, name): value for name, value in found.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -133,9 +146,9 @@ def _git_state() -> dict[str, str]:
         return {"commit": "", "diff": ""}
 
 
-def _write_pictures(pictures: Iterable[tuple[str, str, str]], path: Path) -> None:
+def _write_digests(images: Iterable[tuple[str, str, str]], path: Path) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["split", "path", "digest"])
-    writer.writerows(pictures)
+    writer.writerows(images)
     write_bytes(path, gzip.compress(buffer.getvalue().encode(errors="surrogateescape"), mtime=0))

@@ -6,12 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sports_lightning.config.overrides import command_line, given
+from sports_lightning.config.earlier_versions import upgrade_config
+from sports_lightning.config.overrides import format_command, last_value
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
-from sports_lightning.errors import FolderTaken, UserError
+from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.layout import is_finished, is_over
 from sports_lightning.storage.disk_cache import fingerprint
-from sports_lightning.storage.files import remove_half_written, write_bytes
+from sports_lightning.storage.files import remove_partial_files, write_bytes
 from sports_lightning.storage.locks import lock
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -20,7 +21,7 @@ RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process whose ru
 _held: list[int] = []  # open for as long as this process lives
 
 
-def claim(folder: Path) -> None:
+def lock_run_folder(folder: Path) -> None:
     """Make this process the only one that writes into the run folder, until it ends.
 
     Raises:
@@ -30,11 +31,11 @@ def claim(folder: Path) -> None:
     check_unfinished(folder)
     _held.append(_lock(folder))
     for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
-        remove_half_written(place)
+        remove_partial_files(place)
 
 
 def check_unfinished(folder: Path) -> None:
-    """Raise UserError where `folder` holds a finished run, whose figures are not to be written over."""
+    """Raise UserError where `folder` holds a finished run, whose metrics are not to be written over."""
     if is_finished(folder):
         raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
 
@@ -49,7 +50,7 @@ def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
         UserError: there is a finished run, or an interrupted one that is not asked to go on.
         FolderTaken: another process has it.
     """
-    value = given(arguments, "hydra.run.dir")
+    value = last_value(arguments, "hydra.run.dir")
     folder = Path(value).absolute() if value is not None else None
     if folder is None or not (folder / ".hydra").is_dir():
         return {}
@@ -71,7 +72,7 @@ def resume_command(folder: Path) -> str:
     """The line that goes on with an interrupted run; "" where nothing is saved or nothing is left to do."""
     if not has_checkpoint(folder) or is_over(folder):
         return ""
-    return command_line("train", [f"resume={folder}"])
+    return format_command("train", [f"resume={folder}"])
 
 
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
@@ -88,11 +89,11 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
     for file, content in before.items():
         write_bytes(file, content)
-    wanted = settings(cfg)
+    wanted = settings_fingerprint(cfg)
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        is_unfinished = not is_over(run) and begun_in(run) == run.resolve()
+        is_unfinished = not is_over(run) and started_in(run) == run.resolve()
         if is_unfinished and _settings_of(run) == wanted and is_free(run):
             return run
     return None
@@ -105,7 +106,7 @@ def resumed_folder(arguments: list[str]) -> Path | None:
         UserError: it is not the folder of an unfinished run, its config could run anything, or there are other
             arguments.
     """
-    value = given(arguments, "resume") or ""
+    value = last_value(arguments, "resume") or ""
     if value in ("", "auto", "null"):
         return None
     check_alone(arguments, value)
@@ -117,7 +118,7 @@ def resumed_folder(arguments: list[str]) -> Path | None:
     if "trust=true" not in arguments:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
-    begun = begun_in(folder)
+    begun = started_in(folder)
     if begun != folder.resolve():
         raise UserError(f"resume={value} was begun as {begun}: move the folder back there, where its settings point")
     return folder
@@ -137,7 +138,16 @@ def load_config(folder: Path) -> Any:
     Raises:
         UserError: it can't be read.
     """
-    return _load(folder, "config.yaml")
+    return upgrade_config(_load(folder, "config.yaml"))
+
+
+def stored_settings(folder: Path) -> str:
+    """Fingerprint of the config in a run folder, as the version that wrote it computed it.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return settings_fingerprint(OmegaConf.create(_load(folder, "config.yaml")))
 
 
 def _load(folder: Path, name: str) -> Any:
@@ -148,7 +158,7 @@ def _load(folder: Path, name: str) -> Any:
         raise UserError(f"{file} can't be read as a config: {' '.join(str(error).split())[:200]}") from error
 
 
-def settings(cfg: DictConfig) -> str:
+def settings_fingerprint(cfg: DictConfig) -> str:
     """Fingerprint of all that decides a run's result and stands in its config."""
     tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     return fingerprint({name: part for name, part in tree.items() if name != "resume"})
@@ -156,12 +166,12 @@ def settings(cfg: DictConfig) -> str:
 
 def _settings_of(folder: Path) -> str | None:
     try:
-        return settings(OmegaConf.create(load_config(folder)))
+        return settings_fingerprint(OmegaConf.create(load_config(folder)))
     except UserError:
         return None
 
 
-def begun_in(folder: Path) -> Path | None:
+def started_in(folder: Path) -> Path | None:
     """Where the run was begun, with links resolved; None where its folder does not say."""
     try:
         return Path(_load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]).resolve()
@@ -173,7 +183,7 @@ def is_free(folder: Path) -> bool:
     """Whether no other process writes into the run folder."""
     try:
         os.close(_lock(folder))
-    except FolderTaken:
+    except RunFolderLocked:
         return False
     return True
 
@@ -181,5 +191,5 @@ def is_free(folder: Path) -> bool:
 def _lock(folder: Path) -> int:
     held = lock(folder / LOCK)
     if held is None:
-        raise FolderTaken(f"another process is writing into {folder}: wait for it or end it")
+        raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
     return held

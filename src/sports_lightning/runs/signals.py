@@ -38,7 +38,7 @@ def listen() -> None:
             signal.signal(number, _handle)
 
 
-def leave_to_parent(_: int) -> None:
+def ignore_signals(_: int) -> None:
     """In a data worker (a `worker_init_fn`): let its parent decide. A terminal sends Ctrl-C to both."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

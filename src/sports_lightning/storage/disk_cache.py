@@ -17,22 +17,22 @@ from sports_lightning.errors import UserError
 _CONTENTS = "contents.json"  # the digest of every file; written last
 
 
-def cache_dir_of(data: DictConfig) -> Path:
+def resolve_cache_dir(data: DictConfig) -> Path:
     """`data.cache_dir`."""
     return Path(data.cache_dir).expanduser()
 
 
-def fingerprint(facts: Any) -> str:
+def fingerprint(provenance: Any) -> str:
     """BLAKE2b, 128 bits in hexadecimal, of anything that JSON can say."""
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(provenance, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def library_versions() -> dict[str, str]:
-    """Of the libraries that decide what a picture's pixels and features are."""
+    """Of the libraries that decide what an image's pixels and features are."""
     return {name: version(name) for name in ("pillow", "simplejpeg", "torch", "torchvision", "timm")}
 
 
-def stored(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
+def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder `cache_dir/kind/key`, filled by `build(folder)` unless it is there and whole.
 
     It appears under its name in one step, so a run that is killed leaves nothing that another would read. Two

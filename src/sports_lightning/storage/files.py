@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sports_lightning.errors import NotWritten, UserError
+from sports_lightning.errors import UserError, WriteFailed
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
 
@@ -43,19 +43,19 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise NotWritten(f"can't write {path}: {error.strerror}; what was there before still is") from error
+        raise WriteFailed(f"can't write {path}: {error.strerror}; what was there before still is") from error
     with suppress(OSError):  # some network drives can't
         _sync(path.parent)  # the new name
 
 
-def remove_half_written(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what `write_bytes` left in a folder that no other process writes into, where it was killed."""
     for partial in folder.glob("*.partial"):
         if len(partial.suffixes) > 1 and partial.suffixes[-2][1:].isdecimal():  # others' files may end so, too
             partial.unlink()
 
 
-def make_lasting(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on.
 
     Raises:
@@ -66,7 +66,7 @@ def make_lasting(path: Path) -> None:
             try:
                 _sync(each)
             except OSError as error:
-                raise NotWritten(f"can't write {each}: {error.strerror}") from error
+                raise WriteFailed(f"can't write {each}: {error.strerror}") from error
         elif each.is_dir():
             with suppress(OSError):  # some network drives can't
                 _sync(each)

@@ -19,7 +19,7 @@ def usable_cores() -> int:
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """As `map`, in order, in so many threads that run a little ahead: pictures and a million names do not pile up.
+    """As `map`, in order, in so many threads that run a little ahead: images and a million names do not pile up.
 
     Where it is left early, what runs in a thread already is not waited for.
     """
@@ -42,5 +42,5 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Kept, for starting threads takes as long as decoding a picture; a forked process has none of its parent's."""
+    """Kept, for starting threads takes as long as decoding an image; a forked process has none of its parent's."""
     return ThreadPoolExecutor(threads)

@@ -17,12 +17,12 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from sports_lightning.config.overrides import command_line
+from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_over
 from sports_lightning.runs.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.runs.signals import Interrupted
-from sports_lightning.storage.files import make_lasting, write_bytes
+from sports_lightning.storage.files import sync_to_disk, write_bytes
 from sports_lightning.sweeps.resume import MULTIRUN, SWEEP
 from sports_lightning.sweeps.summary import job_folders, write_table
 
@@ -75,7 +75,7 @@ class SweepJob:
         return {**vars(self), "process": None}
 
 
-class EndOfSweep(BaseException):
+class SweepAborted(BaseException):
     """An error of the user's that stops all jobs; no Exception, about which Hydra would say more."""
 
     def __init__(self, error: UserError) -> None:
@@ -83,7 +83,7 @@ class EndOfSweep(BaseException):
         self.error = error
 
 
-class Begun(Callback):
+class SweepStart(Callback):
     """Hydra calls it at the start of a sweep.
 
     Attributes:
@@ -100,9 +100,11 @@ class Begun(Callback):
         """
         launcher = config.hydra.launcher
         if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
-            raise EndOfSweep(UserError("hydra.launcher starts one task a job: for more, run the job alone, with srun"))
+            raise SweepAborted(
+                UserError("hydra.launcher starts one task a job: for more, run the job alone, with srun")
+            )
         if launcher._target_ != BASIC_LAUNCHER and config.hydra.job.config_name == "train":
-            Begun.folder = Path(os.path.abspath(config.hydra.sweep.dir))
+            SweepStart.folder = Path(os.path.abspath(config.hydra.sweep.dir))
 
 
 class Sweep:
@@ -131,7 +133,7 @@ class Sweep:
         self.folder = sweep_folder
         for file in [file for file in self.kept if file.is_relative_to(folder) or file.parent == sweep_folder]:
             write_bytes(file, self.kept.pop(file))
-        make_lasting(sweep_folder / MULTIRUN)
+        sync_to_disk(sweep_folder / MULTIRUN)
         parallel = settings.get("parallel", 1)
         job = SweepJob(folder, overrides)
         while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:
@@ -155,8 +157,8 @@ class Sweep:
         """Wait for the jobs that still run, and take in those that a launcher has run elsewhere."""
         for job in self.jobs:
             wait_for_one([job])
-        if Begun.folder:
-            self.folder, Begun.folder = Begun.folder, None
+        if SweepStart.folder:
+            self.folder, SweepStart.folder = SweepStart.folder, None
             for folder, overrides in job_folders(self.folder).items():
                 self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
 
@@ -181,10 +183,10 @@ class Sweep:
             print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
         for job in lacking:
             why = "not finished" if job.status is None else f"exit status {job.status}"
-            alone = command_line(self.command, job.overrides)
+            alone = format_command(self.command, job.overrides)
             print(f"  job {job.folder.name}: {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
         if self.command == "train" and (lacking or self.is_interrupted):
-            print(f"all that is left: {command_line('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
+            print(f"all that is left: {format_command('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
         if self.command == "train":
             write_table(self.folder.absolute())
         print(self.folder.absolute(), flush=True)

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sports_lightning.config.checks import check_search
 from sports_lightning.errors import UserError
-from sports_lightning.runs.layout import COSTS, FIGURES
+from sports_lightning.runs.layout import COSTS, METRICS
 from sports_lightning.runs.provenance import differences
 from sports_lightning.storage.files import write_text
 from sports_lightning.sweeps.jobs import SweepJob, wait_for_one
@@ -145,7 +145,7 @@ def _some_values(distribution: BaseDistribution) -> list[Any]:
 
 
 def objectives(settings: DictConfig) -> dict[str, Direction]:
-    """{figure: "maximize" or "minimize"} of `conf/hydra/sweeper/optuna.yaml`.
+    """{metric: "maximize" or "minimize"} of `conf/hydra/sweeper/optuna.yaml`.
 
     Raises:
         UserError: there is none, or one on the test split.
@@ -153,7 +153,7 @@ def objectives(settings: DictConfig) -> dict[str, Direction]:
     chosen = dict.fromkeys(settings.maximize, "maximize") | dict.fromkeys(settings.minimize, "minimize")
     if not chosen:
         raise UserError("the search has no objective: hydra.sweeper.maximize=[val/acc], or minimize")
-    known = [*COSTS, *(f"val/{name}" for name in (*FIGURES, "ece", "brier"))]
+    known = [*COSTS, *(f"val/{name}" for name in (*METRICS, "ece", "brier"))]
     on_test = [name for name in chosen if name.startswith("test/")]
     if on_test:
         raise UserError(f"{on_test[0]} can't be an objective: valid chooses, test is looked at once; take val/…")

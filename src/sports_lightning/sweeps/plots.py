@@ -1,4 +1,4 @@
-"""Pictures of a search, drawn by Optuna: its history, which settings matter, and which go together."""
+"""Images of a search, drawn by Optuna: its history, which settings matter, and which go together."""
 
 import logging
 from pathlib import Path

@@ -8,9 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.callbacks import Callback
 
 from sports_lightning.errors import Pruned
-from sports_lightning.runs.layout import FIGURES, PRUNED
+from sports_lightning.runs.layout import METRICS, PRUNED
 from sports_lightning.storage.files import write_json
-from sports_lightning.sweeps.resume import own_sweep
+from sports_lightning.sweeps.resume import current_sweep
 
 
 class ReportToSearch(Callback):
@@ -20,7 +20,7 @@ class ReportToSearch(Callback):
         folder: the run's.
         sweep: the folder of the search.
         settings: `conf/hydra/sweeper/optuna.yaml`.
-        objective: the figure to report.
+        objective: the metric to report.
         number: of the trial.
     """
 
@@ -70,9 +70,9 @@ class ReportToSearch(Callback):
 
 def reports_to_search() -> ReportToSearch | None:
     """The callback for a run that is a trial of a search with one objective that validation tells; None for others."""
-    hydra_cfg, sweep = HydraConfig.get(), own_sweep()
+    hydra_cfg, sweep = HydraConfig.get(), current_sweep()
     objectives = [*hydra_cfg.sweeper.get("maximize", []), *hydra_cfg.sweeper.get("minimize", [])]
-    if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in FIGURES]:
+    if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in METRICS]:
         return None
     return ReportToSearch(
         Path(hydra_cfg.runtime.output_dir), sweep, hydra_cfg.sweeper, objectives[0], hydra_cfg.job.num

@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.overrides import config_dirs, given, quoted
+from sports_lightning.config.overrides import config_dirs, last_value, quote_value
 from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
-from sports_lightning.runs.resume import begun_in, check_alone
+from sports_lightning.runs.resume import check_alone, started_in
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
 MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
@@ -44,7 +44,7 @@ class ResumedSweep:
     kept: dict[Path, bytes]
 
 
-def own_sweep() -> Path | None:
+def current_sweep() -> Path | None:
     """The folder of the sweep that this process is a job of."""
     folder = os.environ.get(SWEEP)
     return Path(folder) if folder else None
@@ -56,7 +56,7 @@ def check_sweep_dir(arguments: list[str], command: str) -> None:
     Raises:
         UserError: there is a sweep, whose jobs are not to be written over.
     """
-    value = given(arguments, "hydra.sweep.dir")
+    value = last_value(arguments, "hydra.sweep.dir")
     folder = Path(value) if value is not None else None
     if folder and (folder / MULTIRUN).exists() and any(folder.glob("*/.hydra")):
         way_on = f"resume={folder} goes on with it; or " if command == "train" else ""
@@ -71,7 +71,7 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     Raises:
         UserError: it can't be read, was moved, could run anything, or there are other arguments.
     """
-    value = given(arguments, "resume")
+    value = last_value(arguments, "resume")
     folder = Path(os.path.abspath(Path(value or "").expanduser()))
     if not value or not (folder / MULTIRUN).is_file():
         return None
@@ -96,14 +96,14 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     _check_not_moved(folder, source)
     kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
     os.chdir(cwd)
-    going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quoted(str(folder))}"]
+    going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quote_value(str(folder))}"]
     return ResumedSweep(folder, [*sources, *going_on], is_trusted, kept)
 
 
 def _check_not_moved(folder: Path, source: str) -> None:
     """The configs of its jobs point to where they were begun."""
     for file in folder.glob("*/.hydra/hydra.yaml"):
-        begun = begun_in(file.parents[1])
+        begun = started_in(file.parents[1])
         if begun and begun != file.parents[1].resolve():
             raise UserError(f"{source} was begun in {begun.parent}: move the folder back there")
 

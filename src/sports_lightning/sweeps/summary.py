@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sports_lightning.config.overrides import command_line, config_dirs
+from sports_lightning.config.overrides import config_dirs, format_command
 from sports_lightning.runs.layout import PRUNED, is_finished
 from sports_lightning.storage.files import write_csv
 from sports_lightning.sweeps.resume import MULTIRUN
@@ -83,7 +83,7 @@ def write_table(sweep_folder: Path) -> None:
         print(f"{job.name:>4} {job.accuracy:8.4f} {interval:>14} {seconds:>8}  {shlex.join(overrides)}")
     if len(jobs) > _SHOWN:
         print(f"… and {len(jobs) - _SHOWN} more in {sweep_folder / 'sweep.csv'}")
-    print(f"best on val, alone: {command_line('train', jobs[0].overrides)}")
+    print(f"best on val, alone: {format_command('train', jobs[0].overrides)}")
     print(
         f"which differences are more than chance: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}"
     )

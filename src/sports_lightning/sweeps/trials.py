@@ -113,7 +113,7 @@ class Trials:
 
 
 def objective(folder: Path, name: str) -> float:
-    """A figure of a finished run: `val/…` of `metrics.json`, or a number of `run.json`, such as `latency_ms`."""
-    split, _, figure = name.rpartition("/")
+    """A metric of a finished run: `val/…` of `metrics.json`, or a number of `run.json`, such as `latency_ms`."""
+    split, _, metric = name.rpartition("/")
     found = json.loads((folder / ("metrics.json" if split else "run.json")).read_text(encoding="utf-8"))
-    return float(found[split][figure] if split else found[figure])
+    return float(found[split][metric] if split else found[metric])

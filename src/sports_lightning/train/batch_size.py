@@ -14,20 +14,20 @@ from pytorch_lightning.utilities.memory import is_oom_error
 from torch import Tensor
 
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import device_of
+from sports_lightning.inference.devices import device_type
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import training_step
 
 log = logging.getLogger(__name__)
 
-_MOST = 256  # pictures; larger batches want another recipe
+_MOST = 256  # images; larger batches want another recipe
 _LEAST = 8
 _SHARE = 0.8  # of the memory that is free
 _BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the further processes of a distributed run
 
 
 @contextmanager
-def enough_memory(batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     """Turn what runs out of memory within into a line that says what to do.
 
     Raises:
@@ -46,7 +46,7 @@ def enough_memory(batch_size: int) -> Iterator[None]:
 def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str, devices: int) -> int:
     """The largest power of two, up to 256, of which a training step fits into memory; so much of it as devices share.
 
-    On an NVIDIA GPU by trying. Elsewhere, where too much would end the process, by what a step on 8 pictures keeps for
+    On an NVIDIA GPU by trying. Elsewhere, where too much would end the process, by what a step on 8 images keeps for
     its backward pass.
 
     Args:
@@ -57,7 +57,7 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     """
     if _BATCH_SIZE in os.environ:
         return int(os.environ[_BATCH_SIZE])
-    device = torch.device(device_of(accelerator))
+    device = torch.device(device_type(accelerator))
     size = _LEAST
     if device.type != "cuda":
         activations, weights = _bytes_of_a_step(module, precision)
@@ -68,14 +68,14 @@ def choose_batch_size(module: ClassifierModule, precision: str, accelerator: str
     else:
         while 2 * size <= _MOST and _fits(module, precision, device, 2 * size):
             size *= 2
-    size = evenly_shared(size, devices)
-    log.info("data.batch_size=auto: %d pictures", size)
+    size = divisible_batch_size(size, devices)
+    log.info("data.batch_size=auto: %d images", size)
     os.environ[_BATCH_SIZE] = str(size)
     return size
 
 
-def evenly_shared(batch_size: int, devices: int) -> int:
-    """The largest batch up to `batch_size` that divides over so many devices; of one picture each at least."""
+def divisible_batch_size(batch_size: int, devices: int) -> int:
+    """The largest batch up to `batch_size` that divides over so many devices; of one image each at least."""
     return max(batch_size // devices, 1) * devices
 
 
@@ -84,7 +84,7 @@ def forget_batch_size() -> None:
     os.environ.pop(_BATCH_SIZE, None)
 
 
-def check_room(module: ClassifierModule, folder: Path, averages: bool) -> None:
+def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> None:
     """Find out before the training whether its checkpoints will fit onto the disk.
 
     Args:
@@ -135,7 +135,7 @@ def _left_to(group: Path) -> float:
 
 
 def _bytes_of_a_step(module: ClassifierModule, precision: str) -> tuple[int, int]:
-    """What autograd keeps of 8 pictures, and the weights, in bytes."""
+    """What autograd keeps of 8 images, and the weights, in bytes."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def _fits(module: ClassifierModule, precision: str, device: torch.device, size: 
 
 
 def _step(module: ClassifierModule, precision: str, device: torch.device, size: int) -> None:
-    """A training step on random pictures, of a copy."""
+    """A training step on random images, of a copy."""
     with torch.random.fork_rng(devices=[]):
         images = torch.randint(0, 256, (size, 3, *module.classifier.spec.preprocessing["size"]), dtype=torch.uint8)
         labels = torch.arange(size) % len(module.classifier.spec.classes)

@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 class EpochTable(Checkpoint):
     """Writes `metrics.csv` and `timings.csv`, one row an epoch, while the run goes on.
 
-    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` figures, and `lr` after the epoch's last step; it is the
+    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` metrics, and `lr` after the epoch's last step; it is the
     same each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
     `images_per_second` of its training part.
 
-    It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's figures.
+    It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's metrics.
 
     Args:
         folder: where to write them.
@@ -70,20 +70,20 @@ class EpochTable(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count pictures; the last batch before validation gives the training time."""
+        """Count images; the last batch before validation gives the training time."""
         self._images += len(batch[0]) * trainer.world_size
         self._training_seconds = time.perf_counter() - self._started
         pl_module.log("img/s", self._images / self._training_seconds, prog_bar=True, logger=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the figures; in an epoch without validation Lightning would still have an earlier one's."""
-        self._validation = _figures(trainer, "val/")
+        """Keep the metrics; in an epoch without validation Lightning would still have an earlier one's."""
+        self._validation = _logged_metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the tables with the new row (Lightning has validated by now)."""
         epoch = {"epoch": trainer.current_epoch}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        self.epochs.append({**epoch, **_figures(trainer, "train/"), **self._validation, "lr": rate})
+        self.epochs.append({**epoch, **_logged_metrics(trainer, "train/"), **self._validation, "lr": rate})
         seconds = round(time.perf_counter() - self._started, 3)
         images_per_second = round(self._images / max(self._training_seconds, 1e-9), 2)
         self.timings.append({**epoch, "seconds": seconds, "images_per_second": images_per_second})
@@ -93,7 +93,7 @@ class EpochTable(Checkpoint):
                 write_csv(self.folder / name, header, [[row.get(key, "") for key in header] for row in rows])
 
 
-def _figures(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
+def _logged_metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
     return {name: float(v) for name, v in sorted(trainer.callback_metrics.items()) if name.startswith(prefix)}
 
 

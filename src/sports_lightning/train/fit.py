@@ -17,27 +17,27 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.image_folder import Index
+from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import require_compiler
-from sports_lightning.inference.feature_cache import use_features
+from sports_lightning.inference.feature_cache import use_cached_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
-from sports_lightning.runs.checkpoint_files import WholeCheckpoints
-from sports_lightning.runs.process import has_peers
-from sports_lightning.runs.provenance import as_written
-from sports_lightning.runs.resume import settings
+from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
+from sports_lightning.runs.process import is_externally_launched
+from sports_lightning.runs.provenance import without_diff
+from sports_lightning.runs.resume import settings_fingerprint, stored_settings
 from sports_lightning.runs.signals import deferred
-from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.sweeps.pruning import reports_to_search
 from sports_lightning.train.batch_size import (
-    check_room,
+    check_disk_space,
     choose_batch_size,
-    enough_memory,
-    evenly_shared,
+    divisible_batch_size,
+    explain_out_of_memory,
     forget_batch_size,
 )
 from sports_lightning.train.fsdp import ShardedModule, sharding_strategy
@@ -45,7 +45,7 @@ from sports_lightning.train.last_checkpoint import LastCheckpoint, check_unchang
 from sports_lightning.train.loggers import log_settings
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import Numerics, choose_numerics
+from sports_lightning.train.precision import PrecisionChoice, choose_precision
 from sports_lightning.train.refit_head import check_head
 
 log = logging.getLogger(__name__)
@@ -55,17 +55,17 @@ log = logging.getLogger(__name__)
 class FittedRun:
     """What fitting leaves behind, for the results that follow (see results)."""
 
-    index: Index
+    index: DatasetIndex
     best_checkpoint: Path
     frozen: FrozenPart | None  # what need not run in training
-    numerics: Numerics
+    numerics: PrecisionChoice
     parameters: dict[str, int]
     loggers: list[Logger]
     interruptions: int
     seconds_before: float  # of the processes that were interrupted
 
 
-def build(cfg: DictConfig, index: Index) -> tuple[ClassifierModule, SportsDataModule]:
+def build(cfg: DictConfig, index: DatasetIndex) -> tuple[ClassifierModule, SportsDataModule]:
     """The model and the batches of `conf/train.yaml` on `index`.
 
     Raises:
@@ -102,13 +102,13 @@ def _strategy(cfg: DictConfig, averages: bool) -> Any:
     return cfg.trainer.strategy
 
 
-def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path | None) -> FittedRun:
+def fit(cfg: DictConfig, index: DatasetIndex, provenance: dict[str, Any], resume_from: Path | None) -> FittedRun:
     """Train on `index` as `conf/train.yaml` says and return where the best checkpoint is.
 
     Args:
         cfg: the config; what is "auto" in it is replaced by what it came to.
-        index: the pictures.
-        facts: what the result depends on besides (see record).
+        index: the images.
+        provenance: what the result depends on besides (see record).
         resume_from: the last checkpoint of an interrupted run that goes on.
 
     Raises:
@@ -119,12 +119,12 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     pl.seed_everything(cfg.seed, verbose=False)
     # For finding bugs only: torch would fill every new block of memory with NaN in its deterministic mode.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    asked_for = settings(cfg)
+    asked_for = stored_settings(resume_from.parents[1]) if resume_from else settings_fingerprint(cfg)
     point = read_resume_point(resume_from) if resume_from else None
     if point:  # a trial could come out otherwise
         cfg.trainer.precision, cfg.data.batch_size = point.precision, point.batch_size
     module, data = build(cfg, index)
-    numerics = choose_numerics(cfg.trainer.precision, cfg.trainer.accelerator, module, cache_dir_of(cfg.data))
+    numerics = choose_precision(cfg.trainer.precision, cfg.trainer.accelerator, module, resolve_cache_dir(cfg.data))
     if point:
         numerics = replace(numerics, why="as before the interruption")
     cfg.trainer.precision = numerics.precision
@@ -134,13 +134,13 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
     if best is None or last is None:
         raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
     # Only once everything has been set up, so that a mistake found before leaves no trace in a dashboard.
-    callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, cfg, facts)))
+    callbacks.append(LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, cfg, provenance)))
     reports = reports_to_search()
     if reports:
         callbacks.append(reports)
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     averages = any(isinstance(c, WeightAveraging) for c in callbacks)
-    plugins = [*(cfg.trainer.plugins or []), WholeCheckpoints()]
+    plugins = [*(cfg.trainer.plugins or []), AtomicCheckpointIO()]
     strategy = _strategy(cfg, averages)
 
     def build_trainer(strategy: Any) -> pl.Trainer:
@@ -156,30 +156,30 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         trainer, order_varies = build_trainer("ddp_find_unused_parameters_true"), False
     devices = trainer.world_size
     if cfg.data.batch_size == "auto":
-        if has_peers():
+        if is_externally_launched():
             raise UserError("data.batch_size=auto is one machine's choice: with torchrun or srun set a number")
         cfg.data.batch_size = choose_batch_size(module, numerics.precision, cfg.trainer.accelerator, devices)
-    if (shared := evenly_shared(cfg.data.batch_size, devices)) != cfg.data.batch_size:
+    if (shared := divisible_batch_size(cfg.data.batch_size, devices)) != cfg.data.batch_size:
         remedy = f"set data.batch_size={shared}"
         raise UserError(f"data.batch_size={cfg.data.batch_size} does not divide over {devices} devices: {remedy}")
     if cfg.finetune.mode == "gradual" and devices > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
-    last.facts = {
-        **as_written(facts),
+    last.provenance = {
+        **without_diff(provenance),
         "settings": asked_for,
         "precision": numerics.precision,
         "batch_size": cfg.data.batch_size,
         "processes": devices,
     }
     if point and trainer.is_global_zero:
-        check_unchanged(point, last.facts)
+        check_unchanged(point, last.provenance)
         if order_varies:
             log.warning(
                 "more than two devices: the last digit may differ from that of a run without an interruption, "
                 "except with trainer.strategy=auto or fsdp"
             )
     if trainer.is_global_zero:  # which alone writes
-        check_room(module, last.path.parent, averages)
+        check_disk_space(module, last.path.parent, averages)
     # What cannot work later is known before the training.
     build_inference_trainer(cfg.inference)
     if cfg.refit:
@@ -187,17 +187,17 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
 
     total, learning = count_parameters(module.classifier)
     log.info(
-        "%s: %s parameters, %s learning; %d classes, %s pictures",
+        "%s: %s parameters, %s learning; %d classes, %s images",
         cfg.model.name, f"{total:,}", f"{learning:,}", len(index.classes),
         " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items()),
     )  # fmt: skip
     log.info("%s", numerics)
     log.info("%s: a row an epoch", last.path.parents[1] / "metrics.csv")
-    module.frozen = use_features(module.classifier, data, cfg)
+    module.frozen = use_cached_features(module.classifier, data, cfg)
     # The draws so far depend on what was stored already; those that follow must not.
     pl.seed_everything(cfg.seed, verbose=False)
     try:
-        with deferred(), enough_memory(cfg.data.batch_size):
+        with deferred(), explain_out_of_memory(cfg.data.batch_size):
             trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     except BaseException:
         if trainer.strategy.launcher is not None:  # the other processes would wait for this one
@@ -219,7 +219,7 @@ def fit(cfg: DictConfig, index: Index, facts: dict[str, Any], resume_from: Path 
         Path(best.best_model_path),
         module.frozen,
         numerics,
-        {"parameters": total, "learning": learning},
+        {"parameters": total, "trainable": learning},
         loggers,
         last.interruptions,
         last.seconds_before,

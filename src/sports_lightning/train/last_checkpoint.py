@@ -2,7 +2,7 @@
 
 Lightning resumes to the last bit from some of its hooks only (all tried with Lightning 2.6: a checkpoint that is
 written just before a validation, at an epoch's start or in the midst of an accumulation makes it leave work out), so
-only those are used. For the rest, every random draw is a function of (seed, epoch, picture) or of (seed, epoch, batch),
+only those are used. For the rest, every random draw is a function of (seed, epoch, image) or of (seed, epoch, batch),
 and what is summed up over an epoch is saved with it.
 """
 
@@ -34,13 +34,13 @@ class LastCheckpoint(Checkpoint):
         every_n_steps: optimiser steps between two, besides.
 
     Attributes:
-        facts: what the run depends on (see record), saved with it.
+        provenance: what the run depends on (see record), saved with it.
     """
 
     def __init__(self, path: str, every_n_minutes: float | None = None, every_n_steps: int | None = None) -> None:
         self.path = Path(path)
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
-        self.facts: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
         self.seconds_before = 0.0  # of the processes that were interrupted
         self.interruptions = 0
         self._was_stopped = self._is_stopped = False
@@ -48,7 +48,7 @@ class LastCheckpoint(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs and Lightning does not save."""
         return {
-            "facts": self.facts,
+            "provenance": self.provenance,
             "seconds": self.seconds_before + seconds_since_start(),
             "interruptions": self.interruptions,
             "stopped": self._is_stopped,
@@ -123,12 +123,12 @@ class ResumePoint:
 
     Attributes:
         path: its last checkpoint.
-        facts: what it depended on, by dotted keys.
+        provenance: what it depended on, by dotted keys.
         precision, batch_size: what "auto" came to, or what was asked for.
     """
 
     path: Path
-    facts: dict[str, Any]
+    provenance: dict[str, Any]
     precision: str
     batch_size: int
 
@@ -141,19 +141,21 @@ def read_resume_point(path: Path) -> ResumePoint:
     """
     checkpoint = load_checkpoint(path, mapped=True)
     try:
-        facts = flatten(checkpoint["callbacks"][LastCheckpoint.__qualname__]["facts"])
-        return ResumePoint(path, facts, facts["precision"], facts["batch_size"])
+        state = checkpoint["callbacks"][LastCheckpoint.__qualname__]
+        provenance = flatten(state["provenance"] if "provenance" in state else state["facts"])  # version 0.1
+        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"])
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training can't go on from it") from error
 
 
-def check_unchanged(point: ResumePoint, facts: dict[str, Any]) -> None:
+def check_unchanged(point: ResumePoint, provenance: dict[str, Any]) -> None:
     """See to it that a run goes on with what it began with.
 
     Raises:
-        UserError: other settings, pictures or devices. Another version of a library is only worth a warning.
+        UserError: other settings, images or devices. Another version of a library is only worth a warning.
     """
-    changed = differences(point.facts, flatten(facts))
+    changed = differences(point.provenance, flatten(provenance))
+    changed.pop("data.root", None)  # the fingerprints decide, not the place
     if "settings" in changed:
         raise UserError(f"{point.path} was written with other settings: run it with those, or start a new run")
     for name, (before, now) in changed.items():

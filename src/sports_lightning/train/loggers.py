@@ -11,17 +11,17 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.reports.html import thumbnail
-from sports_lightning.runs.layout import COSTS, FIGURES
+from sports_lightning.runs.layout import COSTS, METRICS
 from sports_lightning.runs.process import is_rank_zero
 from sports_lightning.storage.reachability import why_unreachable
-from sports_lightning.sweeps.resume import own_sweep
+from sports_lightning.sweeps.resume import current_sweep
 
 if TYPE_CHECKING:
     import wandb
 
 log = logging.getLogger(__name__)
 
-_PICTURES = 64  # in a table
+_IMAGES = 64  # in a table
 
 
 def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> WandbLogger:
@@ -32,7 +32,7 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
     WANDB_MODE, where set, decides. A run that goes on in its folder keeps its W&B run. `arguments` are those of
     WandbLogger and of `wandb.init`; without a `group` the jobs of a sweep are one, with the sweep folder's name.
     """
-    if not arguments.get("group") and (sweep := own_sweep()):
+    if not arguments.get("group") and (sweep := current_sweep()):
         arguments = {**arguments, "group": sweep.name}
     os.environ.setdefault("WANDB_SILENT", "true")  # before wandb reads its settings
     reason = None if "WANDB_MODE" in os.environ else why_offline()
@@ -46,18 +46,18 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
     return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
 
 
-def log_settings(loggers: list[Logger], cfg: DictConfig, facts: dict[str, Any]) -> None:
+def log_settings(loggers: list[Logger], cfg: DictConfig, provenance: dict[str, Any]) -> None:
     """Put the resolved config, and the commit that the code is at, into each dashboard.
 
-    Weights & Biases then sums up a figure of each epoch by its best.
+    Weights & Biases then sums up a metric of each epoch by its best.
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    if facts:
-        settings["git"] = {"commit": facts["git"]["commit"], "dirty": facts["git"]["dirty"]}
+    if provenance:
+        settings["git"] = {"commit": provenance["git"]["commit"], "dirty": provenance["git"]["dirty"]}
     for logger in loggers:
         logger.log_hyperparams(settings)
         if isinstance(logger, WandbLogger):
-            for name in FIGURES:
+            for name in METRICS:
                 for split in ("train", "val"):
                     logger.experiment.define_metric(f"{split}/{name}", summary="min" if name == "loss" else "max")
 
@@ -67,21 +67,21 @@ def log_results(
     cfg: DictConfig,
     folder: Path,
     evaluation: Evaluation,
-    figures: dict[str, dict[str, Any]],
-    facts: dict[str, Any],
+    metrics: dict[str, dict[str, Any]],
+    provenance: dict[str, Any],
 ) -> None:
-    """Put the best checkpoint's figures into a dashboard, and what else it can show.
+    """Put the best checkpoint's metrics into a dashboard, and what else it can show.
 
     Args:
         logger: of the dashboard.
         cfg: `conf/train.yaml`.
         folder: of the run, with its report.
         evaluation: of the split that `predictions.csv` is of.
-        figures: of `metrics.json`.
-        facts: of `run.json`.
+        metrics: of `metrics.json`.
+        provenance: of `run.json`.
     """
-    of_best = {f"best/{split}/{name}": values[name] for split, values in figures.items() for name in FIGURES}
-    costs = {name: facts[name] for name in COSTS}
+    of_best = {f"best/{split}/{name}": values[name] for split, values in metrics.items() for name in METRICS}
+    costs = {name: provenance[name] for name in COSTS}
     logger.log_metrics({**of_best, **costs})
     if isinstance(logger, WandbLogger):
         import wandb
@@ -89,20 +89,22 @@ def log_results(
         labels, predicted = evaluation.labels.tolist(), evaluation.predicted.tolist()
         matrix = wandb.plot.confusion_matrix(y_true=labels, preds=predicted, class_names=evaluation.classes)
         report = wandb.Html((folder / "report.html").open(encoding="utf-8"), inject=False)
-        logger.experiment.log({"confusion_matrix": matrix, "predictions": _pictures(evaluation), "report": report})
+        logger.experiment.log(
+            {"confusion_matrix": matrix, "predictions": _predictions_table(evaluation), "report": report}
+        )
         if OmegaConf.select(cfg, "logger.wandb.log_model", default=False):
             artifact = wandb.Artifact(f"model-{logger.experiment.id}", "model", metadata=of_best)
             artifact.add_file(str(folder / "checkpoints" / "best.ckpt"))
             logger.experiment.log_artifact(artifact)
 
 
-def _pictures(evaluation: Evaluation) -> "wandb.Table":
-    """Predictions with their pictures, the most confident mistakes first, then the least confident successes."""
+def _predictions_table(evaluation: Evaluation) -> "wandb.Table":
+    """Predictions with their images, the most confident mistakes first, then the least confident successes."""
     import wandb
 
-    table = wandb.Table(columns=["picture", "path", "label", "prediction", "probability", "right"])
-    mistakes = evaluation.most_confident_mistakes(_PICTURES)
-    for i in [*mistakes, *evaluation.least_confident_successes(_PICTURES - len(mistakes))]:
+    table = wandb.Table(columns=["image", "path", "label", "prediction", "probability", "right"])
+    mistakes = evaluation.most_confident_mistakes(_IMAGES)
+    for i in [*mistakes, *evaluation.least_confident_successes(_IMAGES - len(mistakes))]:
         small = thumbnail(evaluation.root / evaluation.split.paths[i])
         table.add_data(
             wandb.Image(small) if small else None,
@@ -110,7 +112,7 @@ def _pictures(evaluation: Evaluation) -> "wandb.Table":
             evaluation.classes[evaluation.split.labels[i]],
             evaluation.classes[int(evaluation.predicted[i])],
             float(evaluation.confidence[i]),
-            bool(evaluation.is_right[i]),
+            bool(evaluation.is_correct[i]),
         )
     return table
 

@@ -1,4 +1,4 @@
-"""The loss that is optimised. The figures quote plain cross-entropy whatever stands here (see metrics)."""
+"""The loss that is optimised. The metrics quote plain cross-entropy whatever stands here (see metrics)."""
 
 import torch
 from hydra.utils import instantiate

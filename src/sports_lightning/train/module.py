@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.metrics import Figures
+from sports_lightning.evaluate.metrics import ClassificationMetrics
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier
-from sports_lightning.models.freezing import apply_finetune, set_frozen_parts_to_eval
+from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
 
-_FIGURES = "train_figures"
+_TRAIN_METRICS = "train_metrics"
 
 
 class ClassifierModule(pl.LightningModule):
@@ -34,7 +34,7 @@ class ClassifierModule(pl.LightningModule):
 
     Attributes:
         loss_is_finite: of the last training step.
-        frozen: what has run already, so that batches hold what it gives instead of pictures; None: nothing.
+        frozen: what has run already, so that batches hold what it gives instead of images; None: nothing.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class ClassifierModule(pl.LightningModule):
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
         self.frozen: FrozenPart | None = None
         self.loss_is_finite = True
-        apply_finetune(classifier.net, finetune)
+        set_trainable(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
-        self.train_figures = Figures(num_classes)
-        self.val_figures = Figures(num_classes)
+        self.train_metrics = ClassificationMetrics(num_classes)
+        self.val_metrics = ClassificationMetrics(num_classes)
 
     def train(self, mode: bool = True) -> "ClassifierModule":
         """As torch's, but what is frozen stays in eval mode."""
         super().train(mode)
         if mode:
-            set_frozen_parts_to_eval(self.classifier.net)
+            set_frozen_to_eval(self.classifier.net)
         return self
 
     def on_train_start(self) -> None:
@@ -72,48 +72,48 @@ class ClassifierModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
         if self.finetune_config.mode == "gradual":
-            apply_finetune(self.classifier.net, self.finetune_config, self.current_epoch)
+            set_trainable(self.classifier.net, self.finetune_config, self.current_epoch)
         self.train()  # Lightning leaves every module in the mode that it finds it in
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout and the like draw from (seed, epoch, batch, device), so that a resumed run draws the same."""
-        key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of a picture
+        key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of an image
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for absent CUDA devices too
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (n, classes) of a batch's pictures, or of what the frozen part has made of them."""
+        """Logits (n, classes) of a batch's images, or of what the frozen part has made of them."""
         return self.frozen.rest(self.classifier, inputs) if self.frozen else self.classifier(inputs)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss that is optimised; the figures are logged as `train/…`."""
+        """The loss that is optimised; the metrics are logged as `train/…`."""
         inputs, targets = batch
         logits = self(inputs)
-        # Mixed pictures count as the class that has the larger share of them.
+        # Mixed images count as the class that has the larger share of them.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = self.loss(logits, targets)
         self.loss_is_finite = bool(loss.isfinite())  # if not, it ends the run or is left out (callbacks.FiniteLoss)
         if self.loss_is_finite:
-            self.train_figures.update(logits.detach(), labels)
+            self.train_metrics.update(logits.detach(), labels)
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's `train/…`."""
-        self.log_dict({f"train/{name}": value for name, value in self.train_figures.compute().items()})
-        self.train_figures.reset()
+        self.log_dict({f"train/{name}": value for name, value in self.train_metrics.compute().items()})
+        self.train_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch in; the figures are logged as `val/…`."""
+        """Count a batch in; the metrics are logged as `val/…`."""
         inputs, labels = batch
-        self.val_figures.update(self(inputs), labels)
+        self.val_metrics.update(self(inputs), labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/…`."""
-        for name, value in self.val_figures.compute().items():
+        for name, value in self.val_metrics.compute().items():
             self.log(f"val/{name}", value, prog_bar=name in ("loss", "acc"))
-        self.val_figures.reset()
+        self.val_metrics.reset()
 
     def configure_optimizers(self) -> Any:
         """timm's optimiser and schedule by name; the schedule steps with every optimiser step."""
@@ -131,7 +131,7 @@ class ClassifierModule(pl.LightningModule):
             )
         except (AssertionError, TypeError, ValueError) as error:
             raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
-        apply_finetune(net, self.finetune_config, self.current_epoch)
+        set_trainable(net, self.finetune_config, self.current_epoch)
 
         epochs = self.trainer.max_epochs
         assert epochs is not None
@@ -160,21 +160,21 @@ class ClassifierModule(pl.LightningModule):
         scheduler.step_update(num_updates=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_classifier` needs, as plain data, and the epoch's figures so far of every device."""
+        """Add what `load_classifier` needs, as plain data, and the epoch's metrics so far of every device."""
         checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.spec)
-        checkpoint[_FIGURES] = {
-            name: self._of_devices(value) for name, value in self.train_figures.metric_state.items()
+        checkpoint[_TRAIN_METRICS] = {
+            name: self._gather(value) for name, value in self.train_metrics.metric_state.items()
         }
 
-    def _of_devices(self, value: Any) -> Tensor:
+    def _gather(self, value: Any) -> Tensor:
         """(devices, …) on the CPU."""
         gathered: Any = self.all_gather(value)
         return gathered.view(-1, *value.shape).cpu()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up this device's figures of the epoch so far."""
-        for name, of_devices in checkpoint[_FIGURES].items():
-            setattr(self.train_figures, name, of_devices[self.global_rank])
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # "train_figures" in version 0.1
+        """Take up this device's metrics of the epoch so far."""
+        for name, of_devices in (checkpoint.get(_TRAIN_METRICS) or checkpoint["train_figures"]).items():
+            setattr(self.train_metrics, name, of_devices[self.global_rank])
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:

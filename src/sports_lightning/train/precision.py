@@ -1,6 +1,6 @@
 """In which number format a model trains fastest on this machine, without changing a result beyond rounding.
 
-Rules where they settle it, else a short trial, kept for the next run. Pictures are always laid out channels_last, which
+Rules where they settle it, else a short trial, kept for the next run. Images are always laid out channels_last, which
 most convolutions take best, not all (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
 run in TF32. What this does not do: float16, whose range needs a loss scale, and torch.compile, which takes a minute or
 more before it pays (model.compile=true asks for it).
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import cpu_has_bfloat16, device_of, synchronize
+from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
 from sports_lightning.runs.provenance import processor
-from sports_lightning.storage.disk_cache import fingerprint, stored
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint
 from sports_lightning.train.module import ClassifierModule
 
 _TRIAL_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Numerics:
+class PrecisionChoice:
     """What was chosen and why.
 
     Attributes:
@@ -43,7 +43,7 @@ class Numerics:
         return f"{self.precision}, channels_last: {self.why}"
 
 
-def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, cache_dir: Path) -> Numerics:
+def choose_precision(precision: str, accelerator: str, module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
     Args:
@@ -52,46 +52,52 @@ def choose_numerics(precision: str, accelerator: str, module: ClassifierModule, 
         module: what is to be trained; it is left as it is.
         cache_dir: `data.cache_dir`, where the outcome of a trial is kept for this machine and model.
     """
-    device = device_of(accelerator)
+    device = device_type(accelerator)
     numerics = _choose(precision, device, module, cache_dir)
     if device == "cuda" and numerics.precision == "bf16-mixed":  # chosen, asked for, or that of a run that goes on
         torch.set_float32_matmul_precision("high")
     return numerics
 
 
-def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> Numerics:
+def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
     if precision != "auto":
         if device == "cpu" and "bf16" in str(precision) and not cpu_has_bfloat16():
-            return Numerics(precision, "asked for, though this CPU only imitates bfloat16, many times slower", {})
-        return Numerics(precision, "asked for", {})
+            return PrecisionChoice(
+                precision, "asked for, though this CPU only imitates bfloat16, many times slower", {}
+            )
+        return PrecisionChoice(precision, "asked for", {})
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Numerics("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
-        return Numerics("32-true", "this GPU has no bfloat16", {})
+            return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
+        return PrecisionChoice("32-true", "this GPU has no bfloat16", {})
     if device != "cpu":
-        return Numerics("32-true", f"the safe choice on {device}", {})
+        return PrecisionChoice("32-true", f"the safe choice on {device}", {})
     if not cpu_has_bfloat16():
-        return Numerics("32-true", "this CPU has no bfloat16 instructions", {})
+        return PrecisionChoice("32-true", "this CPU has no bfloat16 instructions", {})
     spec = module.classifier.spec
     learning = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
-    facts = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
-    key = fingerprint([*facts, spec.preprocessing["size"], learning])
+    provenance = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
+    key = fingerprint([*provenance, spec.preprocessing["size"], learning])
 
     def build(folder: Path) -> None:
         (folder / "rates.json").write_text(json.dumps(_trial(module)), encoding="utf-8")
 
     try:
-        rates = json.loads((stored(cache_dir, "numerics", key, build) / "rates.json").read_text(encoding="utf-8"))
+        rates = json.loads(
+            (cached_folder(cache_dir, "numerics", key, build) / "rates.json").read_text(encoding="utf-8")
+        )
     except UserError:  # nothing can be kept there: the trial is repeated each time
         rates = _trial(module)
     full, half = rates["32-true"], rates["bf16-mixed"]
     # Worth its rounding only where it is clearly faster: a trial as short as this is noisy.
     fastest = "bf16-mixed" if half > 1.2 * full else "32-true"
-    return Numerics(fastest, f"bf16-mixed {half:.1f} img/s against {full:.1f} in 32-true, in a short trial", rates)
+    return PrecisionChoice(
+        fastest, f"bf16-mixed {half:.1f} img/s against {full:.1f} in 32-true, in a short trial", rates
+    )
 
 
 def _trial(module: ClassifierModule) -> dict[str, float]:
-    """Pictures a second of training a copy of `module` in each format, in turn; the median of three rounds."""
+    """Images a second of training a copy of `module` in each format, in turn; the median of three rounds."""
     module = copy.deepcopy(module).train()
     device = next(module.parameters()).device
     size = module.classifier.spec.preprocessing["size"]
@@ -109,7 +115,7 @@ def precisions(device: str) -> list[str]:
 
 
 def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: Tensor, steps: int) -> float:
-    """Pictures a second of `steps` training steps on one batch, after a first that is not timed.
+    """Images a second of `steps` training steps on one batch, after a first that is not timed.
 
     Args:
         module: its weights stay as they are; its BatchNorm statistics do not.

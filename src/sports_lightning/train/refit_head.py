@@ -1,7 +1,7 @@
-"""The head, fitted anew once training is done, to what the finished backbone makes of the training pictures.
+"""The head, fitted anew once training is done, to what the finished backbone makes of the training images.
 
-Training sees crops, in which objects look larger than in the whole pictures that are evaluated, and a classifier of the
-features of whole pictures is better at those (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+Training sees crops, in which objects look larger than in the whole images that are evaluated, and a classifier of the
+features of whole images is better at those (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
 Besides, the few epochs that a backbone takes leave a linear layer far from the best one for its features.
 """
 
@@ -14,14 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sports_lightning.data.image_folder import Index
+from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.errors import UserError
-from sports_lightning.inference.feature_cache import FeatureStore
+from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenPart, find_frozen_part
-from sports_lightning.inference.predictor import evaluation_pictures, run_over
+from sports_lightning.inference.predictor import evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.models.freezing import apply_finetune, heads
-from sports_lightning.storage.disk_cache import cache_dir_of
+from sports_lightning.models.freezing import heads, set_trainable
+from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.train.losses import balanced_weights
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _ITERATIONS = 100  # of L-BFGS, if it does not converge before; evaluations: a q
 def check_head(classifier: Classifier) -> None:
     """Raise UserError for a model whose last layer can't be fitted apart from the rest."""
     probe = copy.deepcopy(classifier)
-    apply_finetune(probe.net, OmegaConf.create({"mode": "head"}))
+    set_trainable(probe.net, OmegaConf.create({"mode": "head"}))
     head, *more = heads(probe.net)
     is_linear = isinstance(head, nn.Linear) and head.bias is not None and not more
     if not is_linear or not isinstance(find_frozen_part(probe), FrozenBackbone):
@@ -42,28 +42,28 @@ def check_head(classifier: Classifier) -> None:
         )
 
 
-def refit_head(classifier: Classifier, index: Index, cfg: DictConfig, frozen: FrozenPart | None) -> None:
-    """Replace the head's weights by those that suit the pictures of `train`, preprocessed as in evaluation.
+def refit_head(classifier: Classifier, index: DatasetIndex, cfg: DictConfig, frozen: FrozenPart | None) -> None:
+    """Replace the head's weights by those that suit the images of `train`, preprocessed as in evaluation.
 
     Plain cross-entropy, with the weights that the run's sampling or loss has given the classes. Where the features are
-    not finite the head is left as it was, with a warning. All features are in memory: (pictures, features) float32.
+    not finite the head is left as it was, with a warning. All features are in memory: (images, features) float32.
 
     Args:
         classifier: trained, see `check_head`.
-        index: the pictures.
+        index: the images.
         cfg: `conf/train.yaml`.
         frozen: what has not learned; the features of a whole backbone are kept on disk for other runs.
     """
     train = index.splits["train"]
-    pictures = evaluation_pictures(classifier, index.root, train, cfg.data)
+    images = evaluation_images(classifier, index.root, train, cfg.data)
     # Mirror images besides bring nothing, even where evaluation averages over them.
     inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
     if isinstance(frozen, FrozenBackbone):
-        store = FeatureStore(frozen, classifier, inference, cache_dir_of(cfg.data))
-        features = store.features(pictures, train.digests)
+        store = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
+        features = store.features(images, train.digests)
     else:
         batches: list[Tensor] = []
-        run_over(Classifier.features, classifier, pictures, inference, batches.append)
+        run_batches(Classifier.features, classifier, images, inference, batches.append)
         features = torch.cat(batches)
     times_balanced = cfg.data.balanced_sampling + (cfg.loss.class_weights == "balanced")
     weights = balanced_weights(index.class_counts("train")) ** times_balanced
@@ -100,5 +100,5 @@ def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float
         return value
 
     optimizer.step(loss)
-    log.info("head fitted anew to %s pictures: loss %.4f", f"{len(labels):,}", loss().item())
+    log.info("head fitted anew to %s images: loss %.4f", f"{len(labels):,}", loss().item())
     return (weight / scale).detach(), bias.detach()

@@ -1,6 +1,6 @@
 """The sample data set: ten drawn sports, so that everything can be tried without a download.
 
-Deterministic: the same pictures on every machine with the same Pillow.
+Deterministic: the same images on every machine with the same Pillow.
 """
 
 import os
@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
-from sports_lightning.storage.files import make_lasting
+from sports_lightning.storage.files import sync_to_disk
 
-COUNTS = {"train": 120, "valid": 20, "test": 20}  # pictures a class
+COUNTS = {"train": 120, "valid": 20, "test": 20}  # images a class
 
 
 def draw_sample(root: Path) -> None:
@@ -38,10 +38,10 @@ def draw_sample(root: Path) -> None:
             folder / f"{i + 1:03d}.jpg", quality=90
         )
     partial.chmod(0o755)
-    make_lasting(partial)
+    sync_to_disk(partial)
     try:
         os.rename(partial, root)
-    except OSError:  # another process was first; its pictures are the same
+    except OSError:  # another process was first; its images are the same
         shutil.rmtree(partial)
         if not root.is_dir():
             raise

@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 
 
 def draw_scene(sport: str, draws: np.random.Generator) -> Image.Image:
-    """One picture of `sport` (a key of SPORTS), RGB, SIZE × SIZE."""
+    """One image of `sport` (a key of SPORTS), RGB, SIZE × SIZE."""
     scene = _Scene(draws)
     SPORTS[sport](scene)
     return scene.finish()
@@ -87,7 +87,7 @@ class _Scene:
     def person(
         self, x: float, feet: float, height: float, arms: float | None = None, lean: float = 0
     ) -> tuple[float, float]:
-        """A figure standing at (x, feet); returns where its right hand is."""
+        """A metric standing at (x, feet); returns where its right hand is."""
         shirt, legs, skin = self.colour(), self.colour(), self.pick(_SKINS)
         hip, neck = (x + lean * 0.4, feet - height * 0.45), (x + lean, feet - height * 0.8)
         stride = height * self.uniform(0.05, 0.22)
