@@ -277,13 +277,13 @@ def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_p
 
 @pytest.mark.parametrize("augment", ["none", "standard"])
 def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
-    cfg = composed(tmp_path, f"augment={augment}", "augment.sides=[[0,32],[3,48],[5,64]]")
+    cfg = composed(tmp_path, f"augment={augment}", "augment.progressive_sizes=[[0,32],[3,48],[5,64]]")
     cfg.augment.preprocessing = Preprocessing((96, 96), (0.5,), (0.5,), "bilinear", 1.0, "center").to_dict()
     transform = EpochTransform(cfg.augment)
     image = torch.zeros(3, 120, 130, dtype=torch.uint8)
     assert [transform(epoch)(image).shape[-1] for epoch in range(7)] == [32, 32, 32, 48, 48, 64, 64]
     assert list(cfg.augment.preprocessing.size) == [96, 96]
-    cfg.augment.sides = []
+    cfg.augment.progressive_sizes = []
     assert EpochTransform(cfg.augment)(9)(image).shape == (3, 96, 96)
 
 

@@ -69,7 +69,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     "more",
     [
         ["finetune=head", "refit=1e-3", "data.balanced_sampling=true"],
-        ["finetune=last_stages", "augment.views=2", "augment.mixup=0", "augment.cutmix=0", "refit=1e-3"],
+        ["finetune=last_stages", "augment.fixed_augmentations=2", "augment.mixup=0", "augment.cutmix=0", "refit=1e-3"],
         ["finetune=gradual", "optimizer=sgd"],
         ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3", "data.balanced_sampling=true"],
     ],

@@ -145,7 +145,13 @@ def test_benchmark_times_the_steps_that_the_training_would_make(
 ) -> None:
     from sports_lightning.benchmark import throughput as speed
 
-    small = [*FAST, f"data.root={sample}", f"data.cache_dir={tmp_path}", "data.num_workers=0", "augment.sides=[[0,48]]"]
+    small = [
+        *FAST,
+        f"data.root={sample}",
+        f"data.cache_dir={tmp_path}",
+        "data.num_workers=0",
+        "augment.progressive_sizes=[[0,48]]",
+    ]
     cfg = composed(tmp_path, *small)
     seen: list[tuple[torch.Size, str]] = []
     real = training_step

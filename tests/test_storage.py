@@ -209,7 +209,12 @@ def test_features_give_the_logits_of_the_whole_model(
     sample: Path, tmp_path: Path, model: str, mode: str, augment: str
 ) -> None:
     cfg = compose_frozen(
-        sample, tmp_path, f"augment={augment}", "augment.views=2", f"model.name={model}", f"finetune={mode}"
+        sample,
+        tmp_path,
+        f"augment={augment}",
+        "augment.fixed_augmentations=2",
+        f"model.name={model}",
+        f"finetune={mode}",
     )
     classifier, data = small(cfg)
     images, val_images = data.train_set, data.val_set
@@ -230,7 +235,7 @@ def test_features_give_the_logits_of_the_whole_model(
 
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
-@pytest.mark.parametrize("way", ["inference.mirror=true", "inference.precision=bf16-mixed"])
+@pytest.mark.parametrize("way", ["inference.flip_tta=true", "inference.precision=bf16-mixed"])
 def test_logits_from_features_are_those_from_images(sample: Path, tmp_path: Path, mode: str, way: str) -> None:
     settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
     cfg = compose_frozen(sample, tmp_path, *settings)
@@ -317,12 +322,12 @@ def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, t
 def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
     sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = ["augment=none", "model.name=test_resnet", "finetune=last_stages", "finetune.keep_gb=1e-6"]
+    settings = ["augment=none", "model.name=test_resnet", "finetune=last_stages", "finetune.cache_limit_gb=1e-6"]
     cfg = compose_frozen(sample, tmp_path, *settings)
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
         assert use_cached_features(classifier, data, cfg) is None
-    assert "finetune.keep_gb=1e-06" in caplog.text
+    assert "finetune.cache_limit_gb=1e-06" in caplog.text
     assert not (tmp_path / "features").exists()
 
 
@@ -342,9 +347,9 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none", "optimizer.lr=0.5", "seed=3", "trainer.max_epochs=99", "finetune=head") == 2
     assert entries("augment=none", change=True) == 4, "other weights"
     assert entries("augment=none", "model.image_size=64") == 6, "another preprocessing"
-    assert entries("augment=standard", "augment.views=2") == 8, "two views more, validation as before"
-    assert entries("augment=standard", "augment.views=3") == 9, "one view more"
-    assert entries("augment=standard", "augment.views=3", "seed=1") == 12, "other draws"
+    assert entries("augment=standard", "augment.fixed_augmentations=2") == 8, "two views more, validation as before"
+    assert entries("augment=standard", "augment.fixed_augmentations=3") == 9, "one view more"
+    assert entries("augment=standard", "augment.fixed_augmentations=3", "seed=1") == 12, "other draws"
     assert entries("augment=none", "finetune=last_stages") == 14, "another part"
     assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another one"
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"

@@ -203,7 +203,7 @@ def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], sa
     with Image.open(image) as opened:
         opened.save(tmp_path / "a.png")
         ImageOps.mirror(opened).save(tmp_path / "b.png")
-    command("predict", checkpoint, f"input={tmp_path}", "inference.mirror=true", "hydra.run.dir=out", cwd=tmp_path)
+    command("predict", checkpoint, f"input={tmp_path}", "inference.flip_tta=true", "hydra.run.dir=out", cwd=tmp_path)
     first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
     numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image get the same answer"

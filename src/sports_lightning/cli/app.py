@@ -33,7 +33,7 @@ from sports_lightning.cli.distributed import (
 )
 from sports_lightning.cli.error_messages import one_line
 from sports_lightning.config.checks import check_sweep
-from sports_lightning.config.overrides import arguments_from, collect_positional
+from sports_lightning.config.overrides import arguments_from, collect_positional, rename_keys
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, UserError, WriteFailed
 from sports_lightning.runs.process import is_externally_launched, is_rank_zero
@@ -74,6 +74,10 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
     """
     wants_traceback = "debug=true" in sys.argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "debug=true"]  # no choice of the group
+    sys.argv[1:], notices = rename_keys(sys.argv[1:])
+    if is_rank_zero():
+        for notice in notices:
+            print(f"note: {notice}", file=sys.stderr)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print errors itself, in several lines; here they are ours
     if not wants_traceback:  # torch's C++ warns of what training asks it for on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -194,7 +198,7 @@ def run_command(task: Callable[[DictConfig, Path], None], config_name: str, posi
                 sys.argv[1:] = collect_positional(arguments, positional)
             before |= check_run_dir(arguments)
             if of_sweep:
-                sys.argv[1:] = of_sweep.arguments
+                sys.argv[1:], _ = rename_keys(of_sweep.arguments)
                 sweep.folder, sweep.kept = of_sweep.folder, of_sweep.kept
             else:
                 check_sweep_dir(arguments, config_name)

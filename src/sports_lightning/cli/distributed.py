@@ -19,13 +19,15 @@ from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.earlier_versions import upgrade_config
+from sports_lightning.config.earlier_versions import rename_config_keys, upgrade_config
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import TORCHRUN, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import RESUMES
 
 # Tells the further processes of a distributed run, which Lightning starts, where the config of their job is.
 RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
+
+log = logging.getLogger(__name__)
 
 _KEY = "sports_lightning/job"
 _PATIENCE = timedelta(minutes=5)
@@ -118,7 +120,10 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
         configure_log(hydra_cfg.hydra.job_logging)
     else:
         logging.disable(logging.INFO)  # the first process says it for all
-    cfg: Any = OmegaConf.create(upgrade_config(OmegaConf.to_container(OmegaConf.create(text))))
+    stored: Any = OmegaConf.to_container(OmegaConf.create(text))
+    for notice in rename_config_keys(stored):
+        log.info("%s", notice)
+    cfg: Any = OmegaConf.create(upgrade_config(stored))
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
         os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are meant from there

@@ -16,15 +16,19 @@ def check_train(cfg: DictConfig) -> None:
     check_sweep(cfg)
     _choice(cfg, "data.cache", [None, "ram", "disk"])
     _check_inference(cfg)
-    if cfg.augment.views is not None:
-        _whole(cfg, "augment.views", 1)
-    sides = cfg.augment.sides
+    if cfg.augment.fixed_augmentations is not None:
+        _whole(cfg, "augment.fixed_augmentations", 1)
+    sides = cfg.augment.progressive_sizes
     pairs = [list(p) if isinstance(p, ListConfig) else [] for p in sides] if isinstance(sides, ListConfig) else [[]]
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(n, int) for n in pair) or pair[0] < 0 or pair[1] < 1:
-            raise UserError(f"augment.sides={sides} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]")
-    if sides and cfg.augment.views is not None:
-        raise UserError("augment.views and augment.sides exclude each other: a view has one size")
+            raise UserError(
+                f"augment.progressive_sizes={sides} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]"
+            )
+    if sides and cfg.augment.fixed_augmentations is not None:
+        raise UserError(
+            "augment.fixed_augmentations and augment.progressive_sizes exclude each other: a view has one size"
+        )
     _positive(cfg, "optimizer.lr")
     _positive(cfg, "augment.mixup", or_zero=True)
     _positive(cfg, "augment.cutmix", or_zero=True)
@@ -44,7 +48,7 @@ def check_train(cfg: DictConfig) -> None:
         _whole(cfg, "finetune.epochs_per_stage", 1)
     if cfg.finetune.mode == "last_stages":
         _whole(cfg, "finetune.stages", 0)
-        _positive(cfg, "finetune.keep_gb", or_zero=True)
+        _positive(cfg, "finetune.cache_limit_gb", or_zero=True)
     _choice(cfg, "loss.class_weights", [None, "balanced"])
     if cfg.refit is not None:
         _positive(cfg, "refit")

@@ -1,10 +1,18 @@
-"""Stored configs of earlier versions, brought up to date: what they name has moved since."""
+"""Configs that an earlier version stored, or that use its keys, brought up to date. No torch in here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-# Modules and names that the configs of version 0.1 hold as a `_target_`.
-_MOVED = {
+# Key of version 0.1 → key of this version. The old keys are accepted for one release.
+RENAMED_KEYS = {
+    "augment.views": "augment.fixed_augmentations",
+    "augment.sides": "augment.progressive_sizes",
+    "finetune.keep_gb": "finetune.cache_limit_gb",
+    "inference.mirror": "inference.flip_tta",
+}
+
+# Prefix of a `_target_` of version 0.1 → where the object is now.
+_MOVED_TARGETS = {
     "sports_lightning.augment.": "sports_lightning.data.augment.",
     "sports_lightning.callbacks.": "sports_lightning.train.callbacks.",
     "sports_lightning.last_checkpoint.": "sports_lightning.train.last_checkpoint.",
@@ -13,17 +21,63 @@ _MOVED = {
 }
 
 
+def rename_notice(old: str) -> str:
+    """Return the line that tells a user of the key `old` its new name."""
+    return f"{old} is now called {RENAMED_KEYS[old]}; the old name will stop working in the next release"
+
+
+def rename_config_keys(config: MutableMapping[str, Any]) -> list[str]:
+    """Rename the keys of version 0.1 in a config, in place. A renamed value replaces the one under the new key.
+
+    Args:
+        config: plain dicts, or a DictConfig to which keys may be added.
+
+    Returns:
+        A notice for each key that was renamed.
+    """
+    notices = []
+    for old, new in RENAMED_KEYS.items():
+        group, _, old_name = old.partition(".")
+        section = config.get(group)
+        if isinstance(section, MutableMapping) and old_name in section:
+            section[new.partition(".")[2]] = section.pop(old_name)
+            notices.append(rename_notice(old))
+    return notices
+
+
 def upgrade_config(config: Any) -> Any:
-    """Return a stored config (plain dicts and lists) as this version writes it. A current config stays as it is."""
+    """Return a stored config, as plain dicts and lists, in the form of this version.
+
+    A config of this version is returned unchanged.
+    """
+    upgraded = _upgrade_targets(config)
+    if isinstance(upgraded, dict):
+        rename_config_keys(upgraded)
+        _separate_batch_sizes(upgraded)
+    return upgraded
+
+
+def _upgrade_targets(config: Any) -> Any:
     if isinstance(config, Mapping):
-        return {key: _moved(value) if key == "_target_" else upgrade_config(value) for key, value in config.items()}
+        return {
+            key: _moved_target(value) if key == "_target_" else _upgrade_targets(value) for key, value in config.items()
+        }
     if isinstance(config, list):
-        return [upgrade_config(value) for value in config]
+        return [_upgrade_targets(value) for value in config]
     return config
 
 
-def _moved(target: Any) -> Any:
-    for old, new in _MOVED.items():
+def _moved_target(target: Any) -> Any:
+    for old, new in _MOVED_TARGETS.items():
         if isinstance(target, str) and target.startswith(old):
             return new + target.removeprefix(old)
     return target
+
+
+def _separate_batch_sizes(config: dict[str, Any]) -> None:
+    """Give inference a batch size of its own where version 0.1 took the one that `data.batch_size=auto` would find."""
+    data, inference = config.get("data"), config.get("inference")
+    if not isinstance(data, dict) or not isinstance(inference, dict):
+        return
+    if data.get("batch_size") == "auto" and inference.get("batch_size") == "${data.batch_size}":
+        inference["batch_size"] = 32

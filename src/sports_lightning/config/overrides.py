@@ -1,13 +1,14 @@
-"""Values and command lines as a user would type them. No torch in here."""
+"""Overrides (`KEY=VALUE`) as a user types them on the command line. No torch in here."""
 
 import os
 import re
 import shlex
 from typing import Any
 
+from sports_lightning.config.earlier_versions import RENAMED_KEYS, rename_notice
 from sports_lightning.errors import UserError
 
-# Hydra's options that take the argument after them.
+# Hydra's options that take the next argument as their value.
 _OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--info", "-i", "--experimental-rerun"),
@@ -15,50 +16,79 @@ _OPTIONS_WITH_VALUE = (
 
 
 def quote_value(text: str) -> str:
-    """`text` as a value that Hydra's override grammar takes as it is."""
+    """Return `text` quoted so that Hydra's override grammar reads it as a string."""
     if re.fullmatch(r"/[A-Za-z0-9_./-]+", text):  # a plain path
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 
 def config_dirs(hydra_cfg: Any) -> list[str]:
-    """The command's `--config-dir`, as its Hydra config has it."""
+    """Return the `--config-dir` options of a command, from its Hydra config."""
     sources = hydra_cfg["runtime"]["config_sources"]
     return [f"--config-dir={source['path']}" for source in sources if source["provider"] == "command-line"]
 
 
 def arguments_from(hydra_cfg: Any) -> list[str]:
-    """The command line from which this config has been composed, but for Hydra's own keys."""
+    """Return the command line from which a config was composed, without overrides of Hydra's own keys."""
     return [*config_dirs(hydra_cfg), *map(str, hydra_cfg["overrides"]["task"])]
 
 
 def format_command(command: str, overrides: list[str]) -> str:
-    """What runs one job of a sweep alone; its command line may begin with options."""
-    once = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []
-    return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *once])
+    """Return the shell command that runs one job of a sweep on its own.
+
+    Args:
+        command: name of the command, such as `train`.
+        overrides: the job's command line, which may start with options.
+    """
+    single_run = ["hydra.mode=RUN"] if any(override.startswith("sweep=") for override in overrides) else []
+    return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *single_run])
 
 
 def last_value(arguments: list[str], key: str) -> str | None:
-    """The last value that a command line gives for a key, without quotes."""
+    """Return the last value that a command line gives for a key, without quotes; None if it gives none."""
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return values[-1].strip("'\"") if values else None
 
 
+def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Replace the keys of version 0.1 by their new names.
+
+    Args:
+        arguments: the command line; keys may follow `+`, `++`, `~` or `changes.`, or stand in `${…}`.
+
+    Returns:
+        The command line with new keys only, and a notice for each key that was replaced.
+    """
+    renamed, notices = list(arguments), []
+    for old, new in RENAMED_KEYS.items():
+        pattern = rf"^((?:\+\+?|~)?(?:changes\.)?|.*\$\{{){re.escape(old)}(?=[=}}]|$)"
+        replaced = [re.sub(pattern, lambda found, new=new: found[1] + new, argument) for argument in renamed]  # type: ignore[misc]
+        if replaced != renamed:
+            notices.append(rename_notice(old))
+        renamed = replaced
+    return renamed, notices
+
+
 def collect_positional(arguments: list[str], key: str) -> list[str]:
-    """The command line with its bare arguments put together as `key=[…]`.
+    """Return the command line with its positional arguments collected into the override `key=[…]`.
+
+    An argument is positional if it is neither an option, nor the value of one, nor an override; an argument with `=`
+    that is an existing path is positional, too.
 
     Raises:
-        UserError: `key` is given by name as well.
+        UserError: `key` is given as an override as well.
     """
-    bare = [
+    positional = [
         argument
-        for before, argument in zip(["", *arguments], arguments, strict=False)
-        if before not in _OPTIONS_WITH_VALUE
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
+        if previous not in _OPTIONS_WITH_VALUE
         and not argument.startswith("-")
         and ("=" not in argument or os.path.exists(argument))
     ]
-    if not bare:
+    if not positional:
         return arguments
     if any(argument.startswith(f"{key}=") for argument in arguments):
-        raise UserError(f"{key} is given twice, by name and as {bare[0]}: put all into {key}=[…], or all without")
-    return [*(a for a in arguments if a not in bare), f"{key}=[{','.join(map(quote_value, bare))}]"]
+        raise UserError(
+            f"{key} is given both as {key}= and as {positional[0]}: use one of the two forms for all values"
+        )
+    return [*(a for a in arguments if a not in positional), f"{key}=[{','.join(map(quote_value, positional))}]"]

@@ -32,14 +32,14 @@ def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
 
 
 class EpochTransform:
-    """The training transform of each epoch, which grows where `augment.sides` says so (progressive resizing).
+    """The training transform of each epoch, whose size grows with `augment.progressive_sizes` (progressive resizing).
 
     Small images first is most of the learning for a part of the arithmetic (Howard 2018, fast.ai's DAWNBench entry;
     Tan and Le 2021, EfficientNetV2).
     """
 
     def __init__(self, augment: DictConfig) -> None:
-        sides = {0: None, **dict(augment.sides)}
+        sides = {0: None, **dict(augment.progressive_sizes)}
         self.transforms = {epoch: build_transform(augment, side) for epoch, side in sorted(sides.items())}
 
     def __call__(self, epoch: int) -> Callable[[Tensor], Tensor]:

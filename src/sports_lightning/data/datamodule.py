@@ -51,7 +51,7 @@ class SportsDataModule(pl.LightningDataModule):
 
         mix = build_mix(augment, len(index.classes))
         self.train_set: Dataset[Any] = TrainingImages(
-            images("train"), train.labels, EpochTransform(augment), seed, mix, augment.views
+            images("train"), train.labels, EpochTransform(augment), seed, mix, augment.fixed_augmentations
         )
         self.val_set: Dataset[Any] = EvaluationImages(images("val"), val.labels, preprocessing.transform())
 

@@ -65,24 +65,24 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
 def count_fixed_augmentations(augment: DictConfig) -> int | None:
     """How many different versions of an image a training sees; None where every epoch has new ones."""
-    if augment.mixup or augment.cutmix or augment.sides:
+    if augment.mixup or augment.cutmix or augment.progressive_sizes:
         return None
     kinds = {transform._target_ for transform in augment.transforms.values() if transform}
-    return 1 if kinds <= {"sports_lightning.data.preprocessing.ResizeAndCrop"} else augment.views
+    return 1 if kinds <= {"sports_lightning.data.preprocessing.ResizeAndCrop"} else augment.fixed_augmentations
 
 
 def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
     """Put what the frozen part makes of the images of `data` in their place, if `cfg` (train) allows it.
 
     It does where a first part of the model is frozen for the whole run, where training sees a limited number of views
-    of each image, and, for stages, where all of it takes no more room than `finetune.keep_gb`. The logits are those
+    of each image, and, for stages, where all of it fits into `finetune.cache_limit_gb`. The logits are those
     of the whole model.
 
     Returns:
         The part that need not run in training any more; None where it must.
     """
     views = count_fixed_augmentations(cfg.augment)
-    is_kept = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.keep_gb > 0)
+    is_kept = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
     if views is None or not is_kept:
         return None
     part = find_frozen_part(classifier)
@@ -94,17 +94,17 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
         # At most: the evaluation at the end takes up val's, unless it has another precision.
         images = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
         size = part.size(classifier) * images / 1e9
-        if size > cfg.finetune.keep_gb:
-            asked_for = f"finetune.keep_gb={cfg.finetune.keep_gb}"
+        if size > cfg.finetune.cache_limit_gb:
+            asked_for = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
             log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
             return None
-    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "mirror": False})
+    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "flip_tta": False})
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
-    plain = {key: value for key, value in resolved.items() if key not in ("views", "preprocessing")}
+    plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
     of_view = []
     for view in range(views):
-        draws = None if views == 1 and cfg.augment.views is None else [cfg.seed, view]
+        draws = None if views == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, view]
         provenance = [plain, draws]
         of_view.append(store.features(_FixedAugmentation(data.train_set, view), train.digests, provenance))
     data.train_set = TrainingFeatures(of_view, train.labels)
@@ -116,11 +116,11 @@ def logits_from_features(
     part: FrozenPart, classifier: Classifier, index: DatasetIndex, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
     """As `compute_logits`, (n, classes) float32, but what the frozen part gives is stored, or taken from there."""
-    if inference.mirror and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
+    if inference.flip_tta and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
         return compute_logits(classifier, index.root, index.splits[split], inference)
     dataset = evaluation_images(classifier, index.root, index.splits[split])
     features = FeatureCache(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
-    way: Any = OmegaConf.merge(inference, {"mirror": False, "compile": False, "num_workers": 0})
+    way: Any = OmegaConf.merge(inference, {"flip_tta": False, "compile": False, "num_workers": 0})
     logits: list[Tensor] = []
     run_batches(part.rest, classifier, TensorDataset(features), way, logits.append)
     return torch.cat(logits)
@@ -151,7 +151,7 @@ class FeatureCache:
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
         """(n, …) float32 of `dataset`, whose images have these digests; memory-mapped."""
         assert len(digests) == len(dataset), "the images have not been examined"  # type: ignore[arg-type]
-        way = [self.inference[key] for key in ("precision", "compile", "mirror")]
+        way = [self.inference[key] for key in ("precision", "compile", "flip_tta")]
         device = device_type(self.inference.accelerator)  # another kind rounds otherwise
         key = fingerprint([*self.provenance, *way, device, augment, list(digests)])
 

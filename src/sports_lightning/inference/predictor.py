@@ -35,7 +35,7 @@ class _Forward(pl.LightningModule):
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
         self.function, self.classifier = function, fuse_conv_bn(classifier)
-        self.batch_size, self.mirror = inference.batch_size, inference.mirror
+        self.batch_size, self.mirror = inference.batch_size, inference.flip_tta
         self.compiled = _compile(function) if inference.compile else function
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:

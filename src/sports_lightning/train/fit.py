@@ -75,8 +75,10 @@ def build(cfg: DictConfig, index: DatasetIndex) -> tuple[ClassifierModule, Sport
     classifier.spec = replace(classifier.spec, trained_on=index.fingerprint("train"))
     cfg.augment.preprocessing = classifier.spec.preprocessing
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
-    if cfg.augment.sides and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]
-        raise UserError(f"augment.sides needs a model that takes any size, and {cfg.model.name} takes one only")
+    if cfg.augment.progressive_sizes and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]
+        raise UserError(
+            f"augment.progressive_sizes needs a model that takes any size, and {cfg.model.name} takes one only"
+        )
     if cfg.model.compile:
         require_compiler()
         classifier.net.compile()

@@ -57,7 +57,7 @@ def refit_head(classifier: Classifier, index: DatasetIndex, cfg: DictConfig, fro
     train = index.splits["train"]
     images = evaluation_images(classifier, index.root, train, cfg.data)
     # Mirror images besides bring nothing, even where evaluation averages over them.
-    inference: Any = OmegaConf.merge(cfg.inference, {"mirror": False})
+    inference: Any = OmegaConf.merge(cfg.inference, {"flip_tta": False})
     if isinstance(frozen, FrozenBackbone):
         store = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
         features = store.features(images, train.digests)

@@ -1,0 +1,50 @@
+"""Config keys of version 0.1 keep working, with a notice that names the new key."""
+
+import pytest
+
+from sports_lightning.config.earlier_versions import RENAMED_KEYS, upgrade_config
+from sports_lightning.config.overrides import rename_keys
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+@pytest.mark.parametrize("form", ["{}=4", "++{}=4", "+{}=4", "~{}", "changes.{}=4", "+changes.{}=4", "seed=${{{}}}"])
+def test_an_old_key_on_the_command_line_becomes_the_new_one(old: str, new: str, form: str) -> None:
+    arguments, notices = rename_keys(["-m", form.format(old), "data=sample"])
+    assert arguments == ["-m", form.format(new), "data=sample"]
+    assert len(notices) == 1
+    assert old in notices[0]
+    assert new in notices[0]
+
+
+@pytest.mark.parametrize(
+    "argument", ["augment.viewsize=1", "data.root=augment.views", "my.augment.views=1", "augment.fixed_augmentations=1"]
+)
+def test_other_arguments_stay_as_they_are(argument: str) -> None:
+    assert rename_keys([argument]) == ([argument], [])
+
+
+def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
+    stored = {
+        "data": {"batch_size": "auto"},
+        "augment": {"views": 2, "sides": [[0, 64]], "transforms": {"flip": {"_target_": "sports_lightning.augment.F"}}},
+        "finetune": {"mode": "full"},
+        "inference": {"mirror": True, "batch_size": "${data.batch_size}"},
+    }
+    upgraded = upgrade_config(stored)
+    assert upgraded == {
+        "data": {"batch_size": "auto"},
+        "augment": {
+            "fixed_augmentations": 2,
+            "progressive_sizes": [[0, 64]],
+            "transforms": {"flip": {"_target_": "sports_lightning.data.augment.F"}},
+        },
+        "finetune": {"mode": "full"},
+        "inference": {"flip_tta": True, "batch_size": 32},
+    }
+    assert upgrade_config(upgraded) == upgraded
+    assert "views" in stored["augment"], "the stored config itself is not changed"
+
+
+def test_a_stored_batch_size_is_kept() -> None:
+    stored = {"data": {"batch_size": 6}, "inference": {"batch_size": "${data.batch_size}"}}
+    assert upgrade_config(stored) == stored
