@@ -1,4 +1,10 @@
-"""Logits of a classifier over a list of images; `train`'s end, `evaluate` and `predict` all come through here."""
+"""Run a trained classifier over a list of images: the end of `train`, `evaluate`, `predict` and the Python API use this.
+
+Every forward pass is on a full batch. Matrix and convolution kernels choose their blocking by the shape of their input,
+and on some CPUs (AVX-512, AMX) an image in a small batch gets other logits in the last digit than in a large one. The
+last batch is therefore padded, so that for the same device, precision, threads and `inference.batch_size` the logits of
+an image are bit-identical whatever other images are evaluated with it.
+"""
 
 import statistics
 import time
@@ -25,53 +31,72 @@ from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
-_TIMED = 20  # forward passes
+_LATENCY_REPEATS = 20  # forward passes, of which the median is reported
 
-Forward = Callable[[Classifier, Tensor], Tensor]  # takes uint8 images (n, 3, height, width), or kept features
-Receive = Callable[[Tensor], Any]  # is given what it makes of a batch, float32 on the CPU
+Forward = Callable[[Classifier, Tensor], Tensor]  # classifier and a batch of images or of cached features to outputs
+Receive = Callable[[Tensor], Any]  # is called with the outputs of each batch, float32 on the CPU
 
 
-class _Forward(pl.LightningModule):
+class _BatchRunner(pl.LightningModule):
+    """Runs `function` of a Conv-BN-fused copy of the classifier on full batches."""
+
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         super().__init__()
-        self.function, self.classifier = function, fuse_conv_bn(classifier)
-        self.batch_size, self.mirror = inference.batch_size, inference.flip_tta
-        self.compiled = _compile(function) if inference.compile else function
+        self.function = _compile(function) if inference.compile else function
+        self.classifier = fuse_conv_bn(classifier)
+        self.batch_size, self.flip_tta = inference.batch_size, inference.flip_tta
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        inputs = batch[0]
-        # The last, smaller batch is not worth another compilation.
-        function = self.compiled if len(inputs) == self.batch_size else self.function
-        outputs = function(self.classifier, inputs)
-        if self.mirror:
-            outputs = (outputs + function(self.classifier, inputs.flip(-1))) / 2
-        return outputs.float().cpu()
+        inputs = pad_batch(batch[0], self.batch_size)
+        outputs = self.function(self.classifier, inputs)
+        if self.flip_tta:
+            outputs = (outputs + self.function(self.classifier, inputs.flip(-1))) / 2
+        return outputs[: len(batch[0])].float().cpu()
+
+
+def pad_batch(batch: Tensor, batch_size: int) -> Tensor:
+    """Repeat the last item of `batch` (n, …) until there are `batch_size` items; n <= `batch_size`."""
+    if len(batch) == batch_size:
+        return batch
+    return batch[torch.arange(batch_size, device=batch.device).clamp(max=len(batch) - 1)]
 
 
 @cache
 def _compile(function: Forward) -> Forward:
-    # Weights that may not change can be laid out for the kernels once.
+    # The weights are constant here, and freezing lays them out for the kernels once.
     return torch.compile(function, options={"freezing": True})
 
 
 def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
-    """Logits (n, classes) float32 of the images of `split`, in order, with the classifier's own preprocessing.
+    """Logits (n, classes) float32 of the images of `split`, in order, with the preprocessing of the classifier.
 
     Args:
-        classifier: see `load_classifier`.
-        root: the folder that the split's paths are relative to.
+        classifier: as `load_classifier` returns it.
+        root: folder that the paths of the split are relative to.
         split: the images.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
+    return dataset_logits(classifier, evaluation_images(classifier, root, split), inference)
+
+
+def dataset_logits(classifier: Classifier, dataset: Dataset[Any], inference: DictConfig) -> Tensor:
+    """Logits (n, classes) float32 of a dataset whose items are tuples that start with an image, see `run_batches`."""
     logits: list[Tensor] = []
-    run_batches(Classifier.forward, classifier, evaluation_images(classifier, root, split), inference, logits.append)
+    run_batches(Classifier.forward, classifier, dataset, inference, logits.append)
     return torch.cat(logits)
 
 
 def evaluation_images(
     classifier: Classifier, root: Path, split: Split, data: DictConfig | None = None
 ) -> EvaluationImages:
-    """The images of `split`, below `root`, as this classifier takes them; where `data` keeps them decoded, those."""
+    """The images of `split`, preprocessed for this classifier.
+
+    Args:
+        classifier: its preprocessing is used.
+        root: folder that the paths of the split are relative to.
+        split: the images.
+        data: `conf/data/*.yaml`, whose cache of decoded images is used; None: images are decoded from their files.
+    """
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     cache, cache_dir = (data.cache, resolve_cache_dir(data)) if data else (None, Path())
     images = open_images(root, split, preprocessing.least_side, cache, cache_dir)
@@ -81,21 +106,31 @@ def evaluation_images(
 def run_batches(
     function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig, receive: Receive
 ) -> None:
-    """Hand what `function` makes of the images or features of `dataset` to `receive`, batch by batch, in order."""
-    # Not by what `predict` returns, for that is in memory all at once.
+    """Call `receive` with the outputs of `function` for each batch of `dataset`, in order.
+
+    Args:
+        function: what to compute. It gets batches of exactly `inference.batch_size` items.
+        classifier: first argument of `function`, as a Conv-BN-fused copy in eval mode.
+        dataset: its items are tuples that start with a preprocessed image, uint8 (3, height, width), or with features.
+        inference: `conf/inference/*.yaml`.
+        receive: gets the outputs (n, …) float32 of the n items of a batch.
+
+    Raises:
+        UserError: `inference.compile` without a compiler.
+    """
+    # A callback, because the outputs that Trainer.predict returns are all in memory at once.
     trainer = build_inference_trainer(
         inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
     )
     num_workers = count_workers(inference.num_workers, device_type(inference.accelerator))
     loader = build_loader(dataset, inference.batch_size, num_workers)
-    trainer.predict(_Forward(function, classifier, inference), loader, return_predictions=False)
+    trainer.predict(_BatchRunner(function, classifier, inference), loader, return_predictions=False)
 
 
 def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
-    """What one image costs: `flops` of the forward pass, and `latency_ms`, its median wall time in a batch of one.
+    """Cost of one image: `flops` of the forward pass, and `latency_ms`, its median wall time in a batch of one.
 
-    Operations are those of torch's FlopCounterMode: two for each multiplication with its addition, in convolutions,
-    matrix products and attention.
+    FLOPs are counted by torch's FlopCounterMode: two per multiply-add, in convolutions, matrix products and attention.
     """
     device = torch.device(device_type(inference.accelerator))
     model = fuse_conv_bn(classifier).to(device)
@@ -106,7 +141,7 @@ def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, flo
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled="mixed" in inference.precision):
         with FlopCounterMode(display=False) as counter:
             model(image)
-        for _ in range(_TIMED):
+        for _ in range(_LATENCY_REPEATS):
             started = time.perf_counter()
             model(image)
             synchronize(device)
@@ -115,10 +150,10 @@ def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, flo
 
 
 def build_inference_trainer(inference: DictConfig, *callbacks: Callback) -> pl.Trainer:
-    """A Lightning trainer that does nothing but run a model on one device.
+    """A Lightning trainer that only runs a model on one device.
 
     Raises:
-        UserError: `inference.compile` without what it needs.
+        UserError: `inference.compile` without a compiler.
     """
     if inference.compile:
         require_compiler()
