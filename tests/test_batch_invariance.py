@@ -88,8 +88,8 @@ def check_invariance(name: str, settings: DictConfig) -> None:
     assert run_all(part.rest, classifier, features[:33], settings).equal(logits[:33]), "through cached features"
 
 
-@pytest.mark.parametrize("name", ["scratch_cnn", "resnet10t", "vit_tiny_patch16_224"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["scratch_cnn", pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_logits_do_not_depend_on_the_other_images(name: str, precision: str) -> None:
     check_invariance(name, inference(batch_size=32, precision=precision))
 

@@ -20,7 +20,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.process import seconds_since_start
 from sports_lightning.runs.provenance import differences, flatten
-from sports_lightning.runs.signals import Interrupted, listen, received
+from sports_lightning.runs.signals import Interrupted, install_handlers, received
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         if not received():
-            listen()  # Lightning has put a handler of its own in place, which would stop without saving
+            install_handlers()  # Lightning has put a handler of its own in place, which would stop without saving
         self._saved = time.monotonic()
         # Several processes have to agree: on the CPU, for a GPU would have to wait.
         self._group: Any = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
