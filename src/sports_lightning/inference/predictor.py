@@ -1,4 +1,4 @@
-"""Run a trained classifier over a list of images: the end of `train`, `evaluate`, `predict` and the Python API use this.
+"""Run a trained classifier over images; the end of `train`, `evaluate`, `predict` and the Python API all use this.
 
 Every forward pass is on a full batch. Matrix and convolution kernels choose their blocking by the shape of their input,
 and on some CPUs (AVX-512, AMX) an image in a small batch gets other logits in the last digit than in a large one. The
