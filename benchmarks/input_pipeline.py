@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from sports_lightning.cli.c_libraries import tune_c_libraries
 from torch.utils.data import DataLoader, Dataset
 
 from plain_loop import TRANSFORM
 from sports_lightning import CONF_DIR
-from sports_lightning.cli.c_libraries import tune_c_libraries
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.dataset import TrainingImages
 from sports_lightning.data.decoded_cache import open_images

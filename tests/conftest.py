@@ -150,7 +150,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         GlobalHydra.instance().clear()
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_status:
-            cli.run_command(getattr(module, name), name)
+            raise SystemExit(cli.main(module.COMMAND))
         return int(exit_status.value.code or 0), capsys.readouterr().err
 
     return run

@@ -1,27 +1,53 @@
-"""`python -m sports_lightning`: the commands, with an example of each."""
+"""`sports-lightning COMMAND …` and `python -m sports_lightning COMMAND …`; without a command, the list of commands."""
 
-COMMANDS = """\
-sports_lightning: train, compare and use image classifiers on a folder of images
+import difflib
+import runpy
+import sys
+from collections.abc import Sequence
 
-  python -m sports_lightning.train data=sample
-      trains on a small drawn data set, tests the best checkpoint and prints the run's folder
-  python -m sports_lightning.train model=resnet50 finetune=head data=folder data.root=PICTURES
-      trains on your own images: PICTURES/train/CLASS/*.jpg, and likewise valid/ and test/
-  python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt split=val
-      metrics, predictions, confusion matrix and worst mistakes of a checkpoint
-  python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES
-      labels new images: a file, a folder or a glob
-  python -m sports_lightning.benchmark data=sample model=resnet50 model.pretrained=false
-      how fast a training would be here, and what holds it up
-  python -m sports_lightning.audit data=folder data.root=PICTURES
-      what is wrong with the images: copies, leaks between splits, broken files
-  python -m sports_lightning.compare outputs/train
-      finished runs side by side, and which differences are more than chance
-  python -m sports_lightning.reproduce run=RUN
-      whether a run comes out the same once more
+COMMANDS = {
+    "train": "train a classifier on class folders, and test the best checkpoint",
+    "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
+    "predict": "predict the classes of new images: files, folders or globs",
+    "audit": "find duplicates, leaks between splits, and damaged files in a dataset",
+    "compare": "compare finished runs, with significance tests",
+    "reproduce": "repeat a run and compare every result",
+    "benchmark": "measure how fast a training would be, and what limits it",
+}
 
-Each command explains its settings with --help, and shows what it would run with --cfg job.
+_EXAMPLES = """\
+Examples
+  sports-lightning train data=sample
+  sports-lightning train data=folder data.root=IMAGES model=resnet50 finetune=head
+  sports-lightning evaluate ckpt_path=RUN/checkpoints/best.ckpt split=val
+  sports-lightning predict ckpt_path=RUN/checkpoints/best.ckpt IMAGES
+  sports-lightning compare outputs/train
+
+Each command documents its settings with --help, and prints its config with --cfg job.
+`python -m sports_lightning.COMMAND` is the same as `sports-lightning COMMAND`.
 """
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names, in this process; list the commands without arguments."""
+    name, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
+    if name in ("", "-h", "--help"):
+        print(_overview(), end="")
+    elif name in COMMANDS:
+        # As `python -m` does: the further processes of a distributed run are started by this module's name.
+        sys.argv[1:] = rest[:-1]
+        runpy.run_module(f"sports_lightning.{name}", run_name="__main__", alter_sys=True)
+    else:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(COMMANDS)}"
+        print(f"error: there is no command {name}: {hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _overview() -> str:
+    lines = "".join(f"  {name:<10} {description}\n" for name, description in COMMANDS.items())
+    return f"sports-lightning: train, compare and use image classifiers\n\nCommands\n{lines}\n{_EXAMPLES}"
+
+
 if __name__ == "__main__":
-    print(COMMANDS, end="")
+    main()

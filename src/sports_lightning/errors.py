@@ -1,16 +1,16 @@
-"""What a user can cause, and the one way for a run to end before its time."""
+"""Errors that a user can cause, and the ways in which a run ends before its time."""
 
 
 class UserError(Exception):
-    """Something the user can put right: one line with the culprit and the remedy. Commands print it and exit with 1."""
+    """An error that the user can correct: one line with culprit and remedy. Commands print it and exit with 1."""
 
 
 class RunFolderLocked(UserError):
-    """A run folder is another process's: hands off."""
+    """The run folder is locked by another process."""
 
 
 class WriteFailed(UserError):
-    """A file that could not be written, for want of room mostly; what was there before still is."""
+    """A file could not be written, usually because the disk is full. Its previous content is still there."""
 
 
 class UnreadableImage(UserError):
@@ -18,4 +18,16 @@ class UnreadableImage(UserError):
 
 
 class Pruned(Exception):
-    """A search has given up this run, which is no failure."""
+    """A hyper-parameter search has pruned this run, which is not a failure."""
+
+
+class ThroughHydra(BaseException):
+    """Carries an error out of a function that Hydra calls: Hydra prints, or swallows, an Exception.
+
+    Args:
+        error: the error.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error

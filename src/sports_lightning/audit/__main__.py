@@ -1,11 +1,13 @@
 """What is wrong with the data: `python -m sports_lightning.audit data.root=PICTURES`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_audit
 
 
@@ -34,5 +36,7 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     print_findings(found)
 
 
+COMMAND = Command("audit", audit)
+
 if __name__ == "__main__":
-    run_command(audit, "audit")
+    sys.exit(main(COMMAND))

@@ -1,11 +1,13 @@
 """How fast a training would be, and what holds it up: `python -m sports_lightning.benchmark model=resnet50`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_train
 
 
@@ -23,5 +25,7 @@ def benchmark(cfg: DictConfig, folder: Path) -> None:
     speed.print_table(rows)
 
 
+COMMAND = Command("benchmark", benchmark)
+
 if __name__ == "__main__":
-    run_command(benchmark, "benchmark")
+    sys.exit(main(COMMAND))

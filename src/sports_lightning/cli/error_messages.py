@@ -1,9 +1,12 @@
-"""Errors as the one line that is for the user: what is wrong, and how to put it right. No torch in here."""
+"""Errors as one line for the user: what is wrong, and how to correct it."""
 
 import difflib
 import errno
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from types import TracebackType
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
@@ -11,25 +14,75 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
-from sports_lightning.errors import UserError
+from sports_lightning.errors import ThroughHydra, UserError
 
 
-def one_line(error: Exception, config_name: str) -> str | None:
-    """The message for an error that the user can put right, or None for a bug of ours."""
-    for cause in _chain(error):
+class ErrorReporter:
+    """Context manager that turns an error into a line on stderr and an exit status.
+
+    A bug keeps its traceback, and so does every error with HYDRA_FULL_ERROR=1 in the environment.
+
+    Args:
+        command: name of the command, whose config keys are suggested for misspelt ones.
+
+    Attributes:
+        exit_status: of the command.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.exit_status = 0
+        self._shows_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    def __enter__(self) -> "ErrorReporter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Report the error, if there is one. Return whether it is dealt with."""
+        if isinstance(error, ThroughHydra):
+            error = error.error
+        if error is None:
+            return False
+        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+        if isinstance(error, SystemExit):  # Hydra's, after it has printed help
+            self.exit_status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            return True
+        line = None if self._shows_traceback or not isinstance(error, Exception) else one_line(error, self.command)
+        if line is None:
+            raise error
+        print(f"error: {line}{''.join(getattr(error, '__notes__', ()))}", file=sys.stderr)
+        self.exit_status = 1
+        return True
+
+
+def one_line(error: Exception, command: str) -> str | None:
+    """The message for an error that the user can correct, or None for a bug.
+
+    Args:
+        error: the error; errors that it was deliberately raised from (`__cause__`) count too.
+        command: name of the command.
+    """
+    for cause in _causes(error):
         if isinstance(cause, UserError):
             # An error raised in a data-loading worker arrives with the worker's traceback before its message.
-            return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadablePicture: ", "", str(cause).strip().splitlines()[-1])
+            return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadableImage: ", "", str(cause).strip().splitlines()[-1])
     if isinstance(error, InstantiationException) and error.__cause__:
         return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
-        suggestion = _suggestion(text, config_name)
-        if suggestion.startswith(" Did you mean"):  # which is likelier than a new key
+        suggestion = _suggestion(text, command)
+        if suggestion.startswith(" Did you mean"):  # more likely than a new key
             text = text.partition(" To append to your config")[0]
         return text + suggestion
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's
-        return f"{error}: name one of the group's choices (see --help), or leave the group out of the command"
+        return (
+            f"{error}: name one of the group's choices (see --help), or leave the group out of the command "
+            f"(instead of debug=true, HYDRA_FULL_ERROR=1 in the environment shows tracebacks)"
+        )
     if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"{error.filename or 'a file'}: {error.strerror}"
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
@@ -37,14 +90,14 @@ def one_line(error: Exception, config_name: str) -> str | None:
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
 
 
-def _suggestion(message: str, config_name: str) -> str:
-    """How to put right a choice or a key that the config does not have."""
+def _suggestion(message: str, command: str) -> str:
+    """How to correct a choice or a key that the config does not have."""
     choice = re.search(r"Could not find '([\w/]+)/([^']+)' Available options in '[^']+': (.*)", message)
     if choice:
         close = difflib.get_close_matches(choice[2], choice[3].split(), n=1)
@@ -55,7 +108,7 @@ def _suggestion(message: str, config_name: str) -> str:
     if not found:
         return ""
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(hydra.compose(config_name), resolve=False)))
+        known = list(_keys(OmegaConf.to_container(hydra.compose(command), resolve=False)))
     if found[1] in known:  # Hydra refuses new keys inside a group of keys
         return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
     close = difflib.get_close_matches(found[1], known, n=1)

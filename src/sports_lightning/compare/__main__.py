@@ -1,10 +1,12 @@
 """Runs side by side: `python -m sports_lightning.compare outputs/train`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from sports_lightning.cli.app import run_command
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
 from sports_lightning.config.checks import check_compare
 
 
@@ -21,5 +23,7 @@ def compare(cfg: DictConfig, folder: Path) -> None:
     write_comparison(comparison, folder)
 
 
+COMMAND = Command("compare", compare, positional="runs")
+
 if __name__ == "__main__":
-    run_command(compare, "compare", positional="runs")
+    sys.exit(main(COMMAND))

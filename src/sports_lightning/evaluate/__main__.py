@@ -1,11 +1,13 @@
 """Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_evaluate
 
 
@@ -36,5 +38,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     print_metrics(metrics)
 
 
+COMMAND = Command("evaluate", evaluate)
+
 if __name__ == "__main__":
-    run_command(evaluate, "evaluate")
+    sys.exit(main(COMMAND))

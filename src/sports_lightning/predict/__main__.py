@@ -1,11 +1,13 @@
 """Label images: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_predict
 
 
@@ -23,5 +25,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     predictions.print()
 
 
+COMMAND = Command("predict", predict, positional="input")
+
 if __name__ == "__main__":
-    run_command(predict, "predict")
+    sys.exit(main(COMMAND))

@@ -1,11 +1,13 @@
 """Whether a run comes out the same once more: `python -m sports_lightning.reproduce run=RUN_FOLDER`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_reproduce
 from sports_lightning.errors import UserError
 
@@ -28,5 +30,7 @@ def reproduce(cfg: DictConfig, folder: Path) -> None:
         print(f"although these differ: {outcome.causes()}")
 
 
+COMMAND = Command("reproduce", reproduce, positional="run")
+
 if __name__ == "__main__":
-    run_command(reproduce, "reproduce")
+    sys.exit(main(COMMAND))

@@ -1,23 +1,65 @@
-"""What this process is: its rank among those of a run, and how long it has run."""
+"""What this process is: its rank among the processes of a run, who started it, and how long it has run."""
 
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+# In the environment of the further processes of a distributed run, which Lightning starts: the folder of their run.
+RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 _STARTED = time.monotonic()
 
 
-def seconds_since_start() -> float:
-    """Wall time since the command began, in seconds."""
-    return round(time.monotonic() - _STARTED, 1)
+@dataclass(frozen=True)
+class Process:
+    """Rank and origin of a process.
+
+    Attributes:
+        rank: global rank; 0 outside distributed training.
+        world_size: number of processes that torchrun or srun has started; 1 otherwise.
+        is_externally_launched: whether torchrun or srun has started this process, and all others of the run with it.
+        run_folder: of the run whose further process Lightning has started; None in a process of any other kind.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    is_externally_launched: bool = False
+    run_folder: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Process":
+        """Read the variables that torchrun, srun (see cli.distributed) and Lightning set for their processes.
+
+        Rank variables that none of them has set, left over in a shell for example, do not count.
+        """
+        if TORCHRUN in environment:
+            return cls(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")), True)
+        if RUN_FOLDER in environment:
+            return cls(int(environment.get("LOCAL_RANK", "0")), run_folder=Path(environment[RUN_FOLDER]))
+        return cls()
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that prints and writes files (true outside distributed training)."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    """Whether this process is the one that prints and writes files; true outside distributed training."""
+    return Process.from_environment().rank == 0
 
 
 def is_externally_launched() -> bool:
-    """Whether torchrun or srun has started this process, and with it all others of the run."""
+    """Whether torchrun or srun has started this process, and all others of the run with it."""
     return TORCHRUN in os.environ
+
+
+def remove_stray_ranks() -> None:
+    """Remove rank variables that no launcher has set for this process, which Lightning would believe."""
+    if TORCHRUN not in os.environ and RUN_FOLDER not in os.environ:
+        for name in _RANK_VARIABLES:
+            os.environ.pop(name, None)
+
+
+def seconds_since_start() -> float:
+    """Wall time since this process started, in seconds."""
+    return round(time.monotonic() - _STARTED, 1)

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.earlier_versions import upgrade_config
-from sports_lightning.config.overrides import format_command, last_value
+from sports_lightning.config.overrides import format_command
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.layout import is_finished, is_over
@@ -40,26 +40,30 @@ def check_unfinished(folder: Path) -> None:
         raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
 
 
-def check_run_dir(arguments: list[str]) -> dict[Path, bytes]:
-    """See to it that Hydra does not write over anything in `hydra.run.dir=FOLDER`.
+def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
+    """Make sure that a new run overwrites nothing in `folder`.
+
+    Args:
+        folder: the composed run folder.
+        resumes_auto: whether the run may resume an interrupted one (`resume=auto`).
 
     Returns:
-        With `resume=auto`, Hydra's files of the interrupted run there.
+        With `resumes_auto`, Hydra's files of the interrupted run there, by path.
 
     Raises:
-        UserError: there is a finished run, or an interrupted one that is not asked to go on.
-        FolderTaken: another process has it.
+        UserError: the folder holds a finished run, or an interrupted one that is not to be resumed.
+        RunFolderLocked: another process has it.
     """
-    value = last_value(arguments, "hydra.run.dir")
-    folder = Path(value).absolute() if value is not None else None
-    if folder is None or not (folder / ".hydra").is_dir():
-        return {}
     check_unfinished(folder)
+    if not (folder / ".hydra").is_dir():
+        return {}
     os.close(_lock(folder))
     if not has_checkpoint(folder):
         return {}
-    if "resume=auto" not in arguments:
-        raise UserError(f"{folder} holds an interrupted run: resume={folder} goes on; or choose another hydra.run.dir")
+    if not resumes_auto:
+        raise UserError(
+            f"{folder} holds an interrupted run: resume it with resume={folder}, or choose another hydra.run.dir"
+        )
     return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
 
 
@@ -99,37 +103,28 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     return None
 
 
-def resumed_folder(arguments: list[str]) -> Path | None:
-    """The folder that the command line `resume=FOLDER` names, perhaps with `trust=true`; None for any other.
+def check_resumable(value: str, is_trusted: bool) -> Path:
+    """The folder of the run that `resume=value` names.
+
+    Args:
+        value: as on the command line.
+        is_trusted: whether its config may name any `_target_`.
 
     Raises:
-        UserError: it is not the folder of an unfinished run, its config could run anything, or there are other
-            arguments.
+        UserError: it is not the folder of an unfinished run, or its config could run anything.
     """
-    value = last_value(arguments, "resume") or ""
-    if value in ("", "auto", "null"):
-        return None
-    check_alone(arguments, value)
-    folder = Path(value).expanduser().absolute()
-    if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last that Hydra writes at a run's start
+    folder = Path(os.path.abspath(Path(value).expanduser()))
+    if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
         raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
     if is_over(folder):
         raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
-    if "trust=true" not in arguments:
+    if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
-    begun = started_in(folder)
-    if begun != folder.resolve():
-        raise UserError(f"resume={value} was begun as {begun}: move the folder back there, where its settings point")
+    before = started_in(folder)
+    if before != folder.resolve():
+        raise UserError(f"resume={value} was started as {before}: move the folder back there, where its settings point")
     return folder
-
-
-def check_alone(arguments: list[str], value: str, *allowed: str) -> None:
-    """Raise UserError where anything but `trust=true` and `allowed` stands beside `resume=FOLDER`."""
-    others = [argument for argument in arguments if argument not in ("trust=true", *allowed)]
-    others = [argument for argument in others if not argument.startswith("resume=")]
-    if others:
-        raise UserError(f"resume={value} goes on with the settings there: leave out {others[0]}")
 
 
 def load_config(folder: Path) -> Any:

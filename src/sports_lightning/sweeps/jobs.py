@@ -12,18 +12,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from sports_lightning.config.overrides import format_command
-from sports_lightning.errors import UserError
+from sports_lightning.errors import ThroughHydra, UserError
 from sports_lightning.runs.layout import is_over
 from sports_lightning.runs.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_bytes
-from sports_lightning.sweeps.resume import MULTIRUN, SWEEP
+from sports_lightning.sweeps.resume import MULTIRUN, SWEEP, check_sweep_folder
 from sports_lightning.sweeps.summary import job_folders, write_table
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -75,36 +75,36 @@ class SweepJob:
         return {**vars(self), "process": None}
 
 
-class SweepAborted(BaseException):
-    """An error of the user's that stops all jobs; no Exception, about which Hydra would say more."""
-
-    def __init__(self, error: UserError) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 class SweepStart(Callback):
-    """Hydra calls it at the start of a sweep.
+    """Called by Hydra with the composed config of a sweep; `conf/hydra/base.yaml` declares it.
 
     Attributes:
-        folder: the sweep's, where its jobs run elsewhere.
+        folder: of the sweep, if another launcher than Hydra's own runs its jobs elsewhere.
+        resumes: whether the sweep is resumed in its folder.
     """
 
-    folder: Path | None = None
+    folder: ClassVar[Path | None] = None
+    resumes: ClassVar[bool] = False
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Remember where the sweep is, of trainings that another launcher than Hydra's own starts elsewhere.
+        """Refuse a folder that holds another sweep, and remember the folder of jobs that run elsewhere.
 
         Raises:
-            EndOfSweep: it would start several tasks a job.
+            ThroughHydra: with the UserError.
         """
-        launcher = config.hydra.launcher
+        launcher, folder = config.hydra.launcher, Path(os.path.abspath(config.hydra.sweep.dir))
+        is_train = config.hydra.job.config_name == "train"
+        if not SweepStart.resumes:
+            try:
+                check_sweep_folder(folder, is_resumable=is_train)
+            except UserError as error:
+                raise ThroughHydra(error) from error
         if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
-            raise SweepAborted(
-                UserError("hydra.launcher starts one task a job: for more, run the job alone, with srun")
+            raise ThroughHydra(
+                UserError("hydra.launcher starts one task per job: for more, run the job alone, with srun")
             )
-        if launcher._target_ != BASIC_LAUNCHER and config.hydra.job.config_name == "train":
-            SweepStart.folder = Path(os.path.abspath(config.hydra.sweep.dir))
+        if launcher._target_ != BASIC_LAUNCHER and is_train:
+            SweepStart.folder = folder
 
 
 class Sweep:

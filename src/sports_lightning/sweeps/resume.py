@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.overrides import config_dirs, last_value, quote_value
+from sports_lightning.config.overrides import config_dirs, quote_value
 from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
-from sports_lightning.runs.resume import check_alone, started_in
+from sports_lightning.runs.resume import started_in
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
 MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
@@ -28,19 +28,17 @@ _HARMLESS = re.compile(
 
 
 @dataclass(frozen=True)
-class ResumedSweep:
-    """A sweep that goes on.
+class StoredSweep:
+    """An interrupted sweep, as its folder describes it.
 
     Attributes:
-        folder: the sweep's.
-        arguments: of the command line that goes on with it.
-        is_trusted: whether its configs may name what they like.
-        kept: Hydra's files of the sweep and its jobs, which Hydra writes over.
+        folder: the sweep folder.
+        arguments: command line that resumes it.
+        kept: content of Hydra's files of the sweep and its jobs, which Hydra overwrites.
     """
 
     folder: Path
     arguments: list[str]
-    is_trusted: bool
     kept: dict[Path, bytes]
 
 
@@ -50,33 +48,37 @@ def current_sweep() -> Path | None:
     return Path(folder) if folder else None
 
 
-def check_sweep_dir(arguments: list[str], command: str) -> None:
-    """Before a sweep that names its folder itself (`hydra.sweep.dir=FOLDER`).
+def check_sweep_folder(folder: Path, is_resumable: bool) -> None:
+    """Make sure that a new sweep overwrites no other.
+
+    Args:
+        folder: the composed sweep folder.
+        is_resumable: whether `resume=` takes sweeps of this command.
 
     Raises:
-        UserError: there is a sweep, whose jobs are not to be written over.
+        UserError: it holds a sweep.
     """
-    value = last_value(arguments, "hydra.sweep.dir")
-    folder = Path(value) if value is not None else None
-    if folder and (folder / MULTIRUN).exists() and any(folder.glob("*/.hydra")):
-        way_on = f"resume={folder} goes on with it; or " if command == "train" else ""
-        raise UserError(f"{folder} holds a sweep: {way_on}choose another hydra.sweep.dir")
+    if is_sweep_folder(folder) and any(folder.glob("*/.hydra")):
+        hint = f"resume={folder} resumes it; or " if is_resumable else ""
+        raise UserError(f"{folder} holds a sweep: {hint}choose another hydra.sweep.dir")
 
 
-def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
-    """The sweep that `resume=FOLDER` names; None where it names none.
+def is_sweep_folder(folder: Path) -> bool:
+    """Whether `folder` is that of a sweep."""
+    return (folder / MULTIRUN).is_file()
 
-    The process changes to the folder that the sweep was begun in.
+
+def open_sweep(value: str, is_trusted: bool) -> StoredSweep:
+    """The sweep that `resume=value` names. The process changes to the folder that the sweep was started in.
+
+    Args:
+        value: as on the command line.
+        is_trusted: whether its configs may name any `_target_`.
 
     Raises:
-        UserError: it can't be read, was moved, could run anything, or there are other arguments.
+        UserError: it can't be read, was moved, or could run anything.
     """
-    value = last_value(arguments, "resume")
-    folder = Path(os.path.abspath(Path(value or "").expanduser()))
-    if not value or not (folder / MULTIRUN).is_file():
-        return None
-    source, is_trusted = f"resume={value}", "trust=true" in arguments
-    check_alone(arguments, value, "-m", "--multirun")
+    folder, source = Path(os.path.abspath(Path(value).expanduser())), f"resume={value}"
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
         hydra_cfg = written["hydra"]
@@ -97,7 +99,7 @@ def resumed_sweep(arguments: list[str]) -> ResumedSweep | None:
     kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
     os.chdir(cwd)
     going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quote_value(str(folder))}"]
-    return ResumedSweep(folder, [*sources, *going_on], is_trusted, kept)
+    return StoredSweep(folder, [*sources, *going_on], kept)
 
 
 def _check_not_moved(folder: Path, source: str) -> None:

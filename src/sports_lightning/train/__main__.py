@@ -1,11 +1,13 @@
 """Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.cli.app import run_command
-from sports_lightning.cli.imports import quick_imports
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_train
 from sports_lightning.runs.process import is_rank_zero
 from sports_lightning.runs.resume import LAST_CHECKPOINT, lock_run_folder
@@ -37,5 +39,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         write_results(cfg, run, seen, provenance, folder)
 
 
+COMMAND = Command("train", train, resumable=True, distributed=True)
+
 if __name__ == "__main__":
-    run_command(train, "train")
+    sys.exit(main(COMMAND))

@@ -1,0 +1,109 @@
+"""Decide from the command line and the environment what a process is to do. Nothing is started or written here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sports_lightning.cli.command import Command
+from sports_lightning.config.overrides import collect_positional, last_value
+from sports_lightning.config.path_values import quote_paths
+from sports_lightning.errors import UserError
+from sports_lightning.runs.process import Process
+from sports_lightning.sweeps.resume import is_sweep_folder
+
+JOB_OPTION = "--job"  # of the processes that a sweep or `reproduce` starts
+
+# Options of Hydra that print something and run nothing.
+_PRINTING_OPTIONS = (
+    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"),
+    *("--shell-completion", "-sc"),
+)
+_MULTIRUN_OPTIONS = ("-m", "--multirun")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A further rank of a command that only prints: the first rank does so."""
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A job whose config another process of this machine has written into the run folder."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class ReceivedJob:
+    """A job whose config the first rank sends."""
+
+
+@dataclass(frozen=True)
+class ResumedRun:
+    """An interrupted run that resumes; `is_trusted`: its config may name any `_target_`."""
+
+    value: str
+    is_trusted: bool
+
+
+@dataclass(frozen=True)
+class ResumedSweep:
+    """An interrupted sweep whose remaining jobs are run; `is_trusted` as for a run."""
+
+    value: str
+    is_trusted: bool
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A run, a sweep, or text to print, which Hydra composes from these arguments."""
+
+    arguments: tuple[str, ...]
+    only_prints: bool
+
+
+Launch = Nothing | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
+
+
+def parse_launch(
+    command: Command, argv: Sequence[str], process: Process, is_sweep: Callable[[Path], bool] = is_sweep_folder
+) -> Launch:
+    """Return what this process is to do.
+
+    Args:
+        command: the command.
+        argv: its command line, without the program.
+        process: rank and origin of this process.
+        is_sweep: tells a sweep's folder from a run's.
+
+    Raises:
+        UserError: arguments that exclude each other, or several processes of a command that takes one.
+    """
+    # Hydra's parser does not accept options between overrides.
+    arguments = sorted(argv, key=lambda argument: argument not in _MULTIRUN_OPTIONS)
+    only_prints = any(argument in _PRINTING_OPTIONS for argument in arguments)
+    if process.is_externally_launched and not only_prints and not command.distributed and process.world_size > 1:
+        raise UserError(f"{command.name} runs in one process: start one task, not {process.world_size}")
+    if arguments[:1] == [JOB_OPTION]:
+        return StoredJob(Path(arguments[1]))
+    if process.is_externally_launched and process.rank > 0:
+        return Nothing() if only_prints else ReceivedJob()
+    if process.run_folder is not None and process.rank > 0:
+        return StoredJob(process.run_folder)
+    value = last_value(arguments, "resume") if command.resumable else None
+    if value not in (None, "", "auto", "null"):
+        return _resumed(str(value), arguments, is_sweep)
+    if command.positional:
+        arguments = collect_positional(arguments, command.positional)
+    return Composed(tuple(quote_paths(arguments)), only_prints)
+
+
+def _resumed(value: str, arguments: Sequence[str], is_sweep: Callable[[Path], bool]) -> ResumedRun | ResumedSweep:
+    allowed: tuple[str, ...] = ("trust=true",)
+    kind: type[ResumedRun | ResumedSweep] = ResumedRun
+    if is_sweep(Path(value).expanduser()):
+        kind, allowed = ResumedSweep, (*allowed, *_MULTIRUN_OPTIONS)
+    for argument in arguments:
+        if argument not in allowed and not argument.startswith("resume="):
+            raise UserError(f"resume={value} uses the settings stored there: leave out {argument}")
+    return kind(value, "trust=true" in arguments)

@@ -1,0 +1,108 @@
+"""What a process does, decided from its command line and its environment alone."""
+
+from pathlib import Path
+
+import pytest
+
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.launch import (
+    Composed,
+    Launch,
+    Nothing,
+    ReceivedJob,
+    ResumedRun,
+    ResumedSweep,
+    StoredJob,
+    parse_launch,
+)
+from sports_lightning.config.path_values import quote_paths
+from sports_lightning.errors import UserError
+from sports_lightning.runs.process import Process
+
+
+def _no_task(*_: object) -> None:
+    raise AssertionError("parsing starts nothing")
+
+
+TRAIN = Command("train", _no_task, resumable=True, distributed=True)
+COMPARE = Command("compare", _no_task, positional="runs")
+ALONE = Process()
+FIRST, SECOND = (Process(rank, 2, is_externally_launched=True) for rank in (0, 1))
+FURTHER = Process(1, run_folder=Path("run"))
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "process", "expected"),
+    [
+        (TRAIN, [], ALONE, Composed((), False)),
+        (TRAIN, ["seed=1", "--help"], ALONE, Composed(("seed=1", "--help"), True)),
+        (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"), False)),
+        (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
+        (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),
+        (TRAIN, ["resume='René (2)'", "trust=true"], ALONE, ResumedRun("René (2)", True)),
+        (TRAIN, ["resume=sweep", "-m"], ALONE, ResumedSweep("sweep", False)),
+        (TRAIN, ["resume=auto", "seed=1"], ALONE, Composed(("resume=auto", "seed=1"), False)),
+        (TRAIN, ["resume=null"], ALONE, Composed(("resume=null",), False)),
+        (TRAIN, ["seed=1"], FIRST, Composed(("seed=1",), False)),
+        (TRAIN, ["seed=1"], SECOND, ReceivedJob()),
+        (TRAIN, ["--cfg", "job"], SECOND, Nothing()),
+        (TRAIN, ["resume=run"], SECOND, ReceivedJob()),
+        (TRAIN, ["seed=1"], FURTHER, StoredJob(Path("run"))),
+        (COMPARE, ["a", "b"], ALONE, Composed(("runs=['a','b']",), False)),
+        (COMPARE, ["resume=run"], ALONE, Composed(("resume=run",), False)),
+        (COMPARE, ["--help"], SECOND, Nothing()),
+        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs=['a']",), False)),
+    ],
+)
+def test_a_command_line_and_an_environment_decide_what_is_done(
+    command: Command, argv: list[str], process: Process, expected: Launch
+) -> None:
+    assert parse_launch(command, argv, process, lambda folder: folder.name == "sweep") == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "process", "message"),
+    [
+        (TRAIN, ["resume=run", "seed=1"], ALONE, "leave out seed=1"),
+        (TRAIN, ["resume=run", "-m"], ALONE, "leave out -m"),
+        (COMPARE, ["a"], FIRST, "compare runs in one process: start one task, not 2"),
+        (COMPARE, ["a", "runs=b"], ALONE, "runs is given twice"),
+    ],
+)
+def test_arguments_that_exclude_each_other_are_refused(
+    command: Command, argv: list[str], process: Process, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_launch(command, argv, process, lambda folder: folder.name == "sweep")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ALONE),
+        ({"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}, ALONE),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}, SECOND),
+        ({"SPORTS_LIGHTNING_RUN_FOLDER": "run", "LOCAL_RANK": "1"}, FURTHER),
+    ],
+)
+def test_only_a_launcher_gives_a_process_its_rank(environment: dict[str, str], expected: Process) -> None:
+    assert Process.from_environment(environment) == expected
+
+
+def test_the_value_of_a_path_key_is_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    quoted = {
+        "ckpt_path=/r/Größe (1)/best.ckpt": "ckpt_path='/r/Größe (1)/best.ckpt'",
+        "ckpt_path=/r/lr=0.1/best.ckpt": "ckpt_path='/r/lr=0.1/best.ckpt'",
+        "input=Anna's, 2 [x].jpg": r"input='Anna\'s, 2 [x].jpg'",
+        "data.root=~/images": f"data.root={tmp_path}/images",
+        "data.root=a,b": "data.root='a,b'",
+    }
+    assert quote_paths(quoted) == list(quoted.values())
+    as_typed = [
+        *("data.root=c,d", "data.root=images", "input=[a,b]", "input='x y'", "hydra.run.dir=${oc.env:OUT}"),
+        *("data.root=null", "optimizer.lr=1,2", "--help", "input=photos/**/*.jpg"),
+    ]
+    assert quote_paths(as_typed) == as_typed
