@@ -31,8 +31,9 @@ def assert_one_line(result: tuple[int, str], tmp_path: Path, *parts: str) -> Non
     assert not list(tmp_path.rglob("outputs/*/*")), "nothing half-written"
 
 
-def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
-    failed = command("train", "data=folder", "data.root=nowhere", "debug=true", cwd=tmp_path, check=False)
+def test_hydra_full_error_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    failed = command("train", "data=folder", "data.root=nowhere", cwd=tmp_path, check=False)
     assert failed.returncode == 1
     assert "Traceback" in failed.stderr
     assert "data.root=nowhere is not a folder" in failed.stderr.splitlines()[-1]
@@ -44,6 +45,7 @@ def test_debug_true_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     [
         (["optimizer.lrr=1"], ["'optimizer.lrr'. Did you mean optimizer.lr?"]),
         (["debug=null"], ["Got NoneType", "name one of the group's choices"]),
+        (["debug=true"], ["Got bool", "HYDRA_FULL_ERROR=1"]),
         (["optimizer=sdg"], ["optimizer/sdg", "Did you mean optimizer=sgd?"]),
         (["optimizer.arguments={eps: 1}"], ["+optimizer.arguments.KEY=VALUE"]),
         (["augment.progressive_sizes=[64]"], ["augment.progressive_sizes=[64]", "[[0,64],[5,96]]"]),

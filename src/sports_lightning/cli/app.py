@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 
 from sports_lightning import CONF_DIR
 from sports_lightning.cli.command import Command
@@ -101,9 +102,9 @@ def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
     try:
         with environment(HYDRA_FULL_ERROR="1"):  # Hydra raises its errors instead of printing them
             hydra_main(task.run)()
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # Hydra's own: those of the task come as ThroughHydra
+    except OSError as error:  # those of the task come as ThroughHydra
+        if isinstance(error, BrokenPipeError | HydraException):
+            raise
         raise UserError(
             f"can't write {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
         ) from error
