@@ -1,190 +1,203 @@
-"""Commands in processes of their own, as a user starts them, but for the ten seconds that it takes to import torch.
+"""Commands of the package: run in this process, or started in a process of their own.
 
-Each is forked from a server that has imported the libraries, and nothing of ours: multiprocessing's own forkserver. It
-has its own command line, environment, folder, output and exit status, and takes signals. So have the commands that it
-starts in its turn, the jobs of a sweep and further ranks: it has them forked, as spares, before it becomes a command.
-What depends on how Python itself is started is started for real: `trained` in conftest, `undisturbed` and the two ranks
-of which one is killed in test_resume, a wheel and torchrun. What it does not show: a crash as the interpreter
-shuts down, and what its own children print after its end.
+A command that runs in this process costs what it computes. One in a process of its own costs several seconds of imports
+first: only what needs a process starts one (signals from outside, kills, several devices), and is marked `slow`.
 """
 
-import atexit
-import faulthandler
-import multiprocessing
+import gc
+import io
+import logging
 import os
-import pickle
-import random
 import runpy
 import signal
 import subprocess
 import sys
-import tempfile
-import traceback
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["libraries"])
+import matplotlib.pyplot as plt
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.utilities.seed import isolate_rng
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class Command:
-    """A command that is under way: what the tests need of `subprocess.Popen`.
+@dataclass(frozen=True)
+class Result:
+    """How a command ended: its exit status, and what it printed."""
 
-    Args:
-        module: of `python -m sports_lightning.<module>`.
-        arguments: its command line.
-        cwd: the folder that it runs in.
-        package: in place of sports_lightning; "": none.
-    """
-
-    def __init__(self, module: str, *arguments: str, cwd: Path, package: str = "sports_lightning") -> None:
-        self._output = tempfile.TemporaryDirectory()
-        files = [f"{self._output.name}/{name}" for name in ("stdout", "stderr")]
-        for file in files:
-            Path(file).touch()
-        self.args = [f"{package}.{module}".strip("."), *arguments]
-        self._process = _forks.Process(target=_run, args=(self.args, str(cwd), dict(os.environ), files))
-        with patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # the server, which it may start, needs it
-            self._process.start()
-        assert self._process.pid
-        self.pid = self._process.pid
+    status: int
+    stdout: str
+    stderr: str
 
     @property
-    def returncode(self) -> int | None:
-        """Exit status, or minus the signal that has ended it; None while it runs."""
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        """The same."""
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit status."""
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        return self._process.exitcode
-
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for its end; what it has printed on stdout and on stderr."""
-        self.wait(timeout)
-        stdout, stderr = (Path(self._output.name, name).read_text() for name in ("stdout", "stderr"))
-        return stdout, stderr
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal to it alone."""
-        os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
+    def last_line(self) -> str:
+        """The last line on stdout, which is the run folder."""
+        return self.stdout.strip().splitlines()[-1]
 
 
-def command(
-    module: str, *arguments: str, cwd: Path, check: bool = True, package: str = "sports_lightning"
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    started = Command(module, *arguments, cwd=cwd, package=package)
-    stdout, stderr = started.communicate(timeout=300)
-    assert not check or started.returncode == 0, stdout + stderr
-    return subprocess.CompletedProcess(started.args, started.returncode or 0, stdout, stderr)
+def run_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
+    """Run `python -m sports_lightning.<name> <arguments>` in this process; it has to succeed.
+
+    Args:
+        name: "" stands for the package itself.
+        arguments: the command line.
+        cwd: the folder to run in; by default the test's own temporary folder.
+    """
+    result = try_command(name, *arguments, cwd=cwd)
+    assert result.status == 0, result.stdout + result.stderr
+    return result
 
 
-def kill_all() -> None:
-    """End what tests that failed have left running: multiprocessing would wait for it."""
-    for process in multiprocessing.active_children():
-        process.kill()
+def try_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
+    """Run a command in this process, whatever its exit status. An exception that it does not handle is raised."""
+    with patch.object(sys, "argv", [f"{name}.py", *arguments]):
+        return call_as_command(lambda: runpy.run_module(_module(name), run_name="__main__", alter_sys=True), cwd)
 
 
-class _Spare:
-    """A process that waits until it is to become a command, as a child of the one that has made it."""
-
-    def __init__(self) -> None:
-        read, self._write = os.pipe()
-        self.pid = os.fork()
-        if self.pid:
-            os.close(read)
-            return
-        os.close(self._write)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # not yet for it
-        with open(read, "rb") as pipe:
-            try:
-                asked = pickle.load(pipe)
-            except EOFError:  # nobody can ask any more
-                os._exit(0)
-        status: Any = 1
+def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Result:
+    """Call a function that does what a command's process does, in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    status = 0
+    with _restored_process(), chdir(cwd or Path.cwd()), redirect_stdout(stdout), redirect_stderr(stderr):
         try:
-            _become(*asked)
-            status = 0
+            function()
         except SystemExit as end:
-            status = end.code
-        except BaseException:
-            traceback.print_exc()
+            status = int(end.code or 0)
+        _release_run_folders(Path.cwd())
+    return Result(status, stdout.getvalue(), stderr.getvalue())
+
+
+@contextmanager
+def jobs_in_this_process() -> Iterator[None]:
+    """Within, a sweep runs its jobs in this process, one after the other; for `sweep.parallel=1`."""
+
+    def start(arguments: Sequence[str], env: dict[str, str], **_: Any) -> _FinishedJob:
+        with patch.dict(os.environ, env, clear=True):
+            result = try_command(arguments[2].removeprefix("sports_lightning."), *arguments[3:])
+        print(result.stdout, end="")
+        print(result.stderr, end="", file=sys.stderr)
+        return _FinishedJob(result.status)
+
+    with patch("sports_lightning.sweeps.jobs.subprocess", SimpleNamespace(Popen=start)):
+        yield
+
+
+@dataclass(frozen=True)
+class _FinishedJob:
+    """What a sweep uses of `subprocess.Popen`."""
+
+    status: int
+
+    def poll(self) -> int:
+        return self.status
+
+
+class Process(subprocess.Popen[str]):
+    """A command in a process and a process group of its own, as a shell starts it.
+
+    Args:
+        name: of `python -m sports_lightning.<name>`.
+        arguments: its command line.
+        cwd: the folder to run in; by default the test's own temporary folder.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(self, name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
+        super().__init__(
+            [sys.executable, "-m", _module(name), *arguments],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def result(self, timeout: float = 200) -> Result:
+        """Wait for its end. It and what it has started are killed if it takes longer than `timeout` seconds."""
+        try:
+            stdout, stderr = self.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER prints where it was
+            raise AssertionError(self.communicate()) from None
+        return Result(self.returncode, stdout, stderr)
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until the command has written a file."""
+        self.wait_until(path.exists)
+
+    def wait_until(self, is_met: Callable[[], bool], timeout: float = 200) -> None:
+        """Wait until a condition is met; the command must not end before."""
+        deadline = time.monotonic() + timeout
+        while not is_met():
+            assert self.poll() is None, self.communicate()
+            if time.monotonic() > deadline:
+                self.result(timeout=0.1)
+            time.sleep(0.02)
+
+
+def run_process(name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> Result:
+    """Run a command in a process of its own; it has to succeed."""
+    result = Process(name, *arguments, cwd=cwd, **environment).result()
+    assert result.status == 0, result.stdout + result.stderr
+    return result
+
+
+def _module(name: str) -> str:
+    return f"sports_lightning.{name}".rstrip(".")
+
+
+def _release_run_folders(root: Path) -> None:
+    """Release the locks that a command holds until its process ends: closing a file releases POSIX locks on it."""
+    for file in root.rglob(".lock"):
+        file.open().close()
+
+
+@contextmanager
+def _restored_process() -> Iterator[None]:
+    """Undo what a command changes in the process that it expects to be its own."""
+    root, precision, is_deterministic = (
+        logging.getLogger(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    handlers, level = root.handlers[:], root.level
+    signal_handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    search_path = sys.path[:]
+    hydra = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ))
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(isolate_rng())
+        stack.enter_context(patch("gc.freeze"))  # cycles of finished runs have to be collected
+        stack.enter_context(patch.object(logging, "raiseExceptions", logging.raiseExceptions))
+        os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+        GlobalHydra.instance().clear()
+        try:
+            yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status or 0)
-
-    def become(self, argv: list[str], cwd: str, environment: dict[str, str]) -> None:
-        """Let it be this command."""
-        with open(self._write, "wb") as pipe:
-            pickle.dump((argv, cwd, environment), pipe)
-
-
-class _Popen(subprocess.Popen[Any]):
-    """`subprocess.Popen`, but a spare for `python -m sports_lightning.<module>` while there are some."""
-
-    spares: list[_Spare]
-
-    def __init__(self, args: Any, **options: Any) -> None:
-        self._options = options
-        super().__init__(args, **options)
-
-    def _execute_child(self, args: Any, *rest: Any) -> None:  # what starts the process in CPython
-        is_ours = args[:2] == [sys.executable, "-m"] and args[2].startswith("sports_lightning.")
-        if not (is_ours and self.spares and self._options.keys() <= {"env", "cwd", "process_group"}):
-            super()._execute_child(args, *rest)  # type: ignore[misc]
-            return
-        spare = self.spares.pop()
-        self.pid, self._child_created = spare.pid, True
-        if "process_group" in self._options:
-            os.setpgid(self.pid, self._options["process_group"])
-        where, environment = self._options.get("cwd"), self._options.get("env")
-        spare.become(args[2:], str(where or os.getcwd()), dict(environment or os.environ))
-
-
-def _run(argv: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
-    """What the forked process does: a group and output of its own, as a terminal gives it, and then the command."""
-    os.setsid()
-    multiprocessing.set_start_method(None, force=True)  # the system's own, not the one that made this process
-    for number, file in enumerate(files, start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
-    _become(argv, cwd, environment)
-
-
-def _become(argv: list[str], cwd: str, environment: dict[str, str]) -> None:
-    """Be a command that has just been started."""
-    _Popen.spares = [_Spare() for _ in range(8 if "-m" in argv else 2)]  # whatever it starts beyond, it starts for real
-    subprocess.Popen = _Popen  # type: ignore[misc]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job would ignore
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(environment)
-    here = Path(__file__).parents[1]
-    sys.path[:] = [place for place in sys.path if Path(place) not in (here / "tests", here / "benchmarks")]  # pytest's
-    path = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [*([] if environment.get("PYTHONSAFEPATH") else [cwd]), *filter(None, path)]
-    faulthandler.enable()  # as PYTHONFAULTHANDLER has Python do it
-    random.seed()  # not the server's
-    sys.modules["numpy"].random.seed()
-    module, *sys.argv[1:] = argv
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    finally:
-        atexit._run_exitfuncs()  # which multiprocessing leaves out
+            GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            logging.disable(logging.NOTSET)
+            for number, handler in signal_handlers.items():
+                signal.signal(number, handler)
+            sys.path[:] = search_path
+            torch.set_float32_matmul_precision(precision)
+            torch.use_deterministic_algorithms(is_deterministic)
+            plt.close("all")
+            if "wandb" in sys.modules:
+                sys.modules["wandb"].teardown()
+            gc.enable()

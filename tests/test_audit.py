@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
-from commands import command
+from commands import run_command
 from sports_lightning.audit.duplicates import find_duplicates
 from sports_lightning.audit.hash_neighbours import find_neighbours
 from sports_lightning.audit.scan import scan_dataset
@@ -96,7 +96,7 @@ def flawed(tmp_path: Path) -> Path:
 
 
 def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
-    run = command("audit", "data=folder", f"data.root={flawed}", "hydra.run.dir=out", cwd=tmp_path)
+    run = run_command("audit", "data=folder", f"data.root={flawed}", "hydra.run.dir=out")
     found = json.loads((tmp_path / "out/audit.json").read_text())
     assert [(row["first"], row["second"], row["kind"]) for row in found["leaks"]] == [
         ("train/a/0.png", "test/a/copy.png", "identical"),
@@ -127,7 +127,7 @@ def network(tmp_path: Path) -> list[str]:
 
 def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, network: list[str], tmp_path: Path) -> None:
     Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
-    run = command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out", cwd=tmp_path)
+    run = run_command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out")
     found = json.loads((tmp_path / "out/audit.json").read_text())
     listed = {(row["first"], row["second"]): row for row in found["feature_neighbours"]}
     assert listed["train/a/2.png", "test/a/cut.png"]["kind"] == "alike"
@@ -144,7 +144,7 @@ def test_two_images_have_no_look_alikes(network: list[str], tmp_path: Path) -> N
     for i in range(2):
         (tmp_path / f"data/train/{i}").mkdir(parents=True)
         image(i).save(tmp_path / f"data/train/{i}/only.png")
-    command("audit", "data=folder", "data.root=data", *network, "hydra.run.dir=out", cwd=tmp_path)
+    run_command("audit", "data=folder", "data.root=data", *network, "hydra.run.dir=out")
     assert json.loads((tmp_path / "out/audit.json").read_text())["feature_neighbours"] == []
 
 
@@ -169,18 +169,18 @@ def test_what_was_found_is_kept_until_a_image_changes(flawed: Path, tmp_path: Pa
     assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 
 
-def test_evaluate_gives_the_figures_without_leaks_too(trained: tuple[Path, str], sample: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_figures_without_leaks_too(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
-    shutil.copytree(sample, root)
+    shutil.copytree(few, root)
     for name in sorted((root / "test").iterdir()):  # one test image of every class is in train too
         shutil.copy(sorted((root / "train" / name.name).iterdir())[0], name / "leak.jpg")
     checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
-    command("evaluate", checkpoint, f"data.root={root}", "hydra.run.dir=out", cwd=tmp_path)
-    command("evaluate", checkpoint, f"data.root={sample}", "hydra.run.dir=clean", cwd=tmp_path)
+    run_command("evaluate", checkpoint, f"data.root={root}", "hydra.run.dir=out")
+    run_command("evaluate", checkpoint, f"data.root={few}", "hydra.run.dir=clean")
     with_leaks = json.loads((tmp_path / "out/metrics.json").read_text())["test"]
     clean = json.loads((tmp_path / "clean/metrics.json").read_text())["test"]
     assert with_leaks["leaks"] == clean["leaks"] + 10
     assert with_leaks["count"] == clean["count"] + 10
     assert with_leaks["without_leaks"] == clean["without_leaks"]
-    command("evaluate", checkpoint, f"data.root={root}", "data.audit=false", "hydra.run.dir=off", cwd=tmp_path)
+    run_command("evaluate", checkpoint, f"data.root={root}", "data.audit=false", "hydra.run.dir=off")
     assert "leaks" not in json.loads((tmp_path / "off/metrics.json").read_text())["test"]

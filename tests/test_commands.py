@@ -1,4 +1,4 @@
-"""The whole way by command line on the sample: train, evaluate, predict."""
+"""The files that train, evaluate and predict write, and what the commands print."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
-from commands import command
+from commands import run_command, run_process
 from conftest import FAST
 from sports_lightning.predict.prediction import Predictions
 
@@ -64,11 +64,10 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"val", "test", "train"}
     assert all(set(values) >= FIGURES for values in metrics.values())
-    assert metrics["test"]["acc"] > 0.25, "three epochs beat chance (0.1) by far"
     assert_figures_match(metrics["test"], read_csv(folder / "predictions.csv"))
 
 
-def test_metrics_csv_has_a_row_an_epoch_and_the_best_one_is_the_checkpoint(trained: tuple[Path, str]) -> None:
+def test_metrics_csv_has_one_row_per_epoch_and_the_best_one_is_the_checkpoint(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -101,7 +100,7 @@ def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path
     folder, _ = trained
     ckpt = tmp_path / "moved.ckpt"
     shutil.copy(folder / "checkpoints/best.ckpt", ckpt)
-    printed = command("evaluate", f"ckpt_path={ckpt}", "inference.accelerator=cpu", cwd=tmp_path).stdout
+    printed = run_command("evaluate", f"ckpt_path={ckpt}", "inference.accelerator=cpu").stdout
     out = tmp_path / printed.strip().splitlines()[-1]
     of_train, alone = (json.loads((run / "metrics.json").read_text())["test"] for run in (folder, out))
     assert of_train == alone, "leaks and intervals too"
@@ -109,24 +108,23 @@ def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path
     assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
 
 
-def test_predict_labels_any_image_and_lists_what_it_cannot_read(
-    trained: tuple[Path, str], sample: Path, tmp_path: Path
+def test_predict_labels_any_image_and_lists_unreadable_ones(
+    trained: tuple[Path, str], few: Path, tmp_path: Path
 ) -> None:
     folder, _ = trained
     images = tmp_path / "photos" / "deeper"
     images.mkdir(parents=True)
-    source = sample / "test" / "sailing" / "001.jpg"
+    source = few / "test" / "sailing" / "001.jpg"
     shutil.copy(source, images / "plain.jpg")
     with Image.open(source) as image:
         image.convert("L").save(images / "grey.png")
         image.convert("RGBA").resize((300, 90)).save(images / "wide.webp")
     (images / "torn.jpg").write_bytes(source.read_bytes()[:900])
-    result = command(
+    result = run_command(
         "predict",
         f"ckpt_path={folder / 'checkpoints/best.ckpt'}",
         f"input={tmp_path / 'photos'}",
         "inference.accelerator=cpu",
-        cwd=tmp_path,
     )
     out = tmp_path / result.stdout.strip().splitlines()[-1]
     rows = {Path(row["path"]).name: row for row in read_csv(out / "predictions.csv")}
@@ -157,7 +155,7 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_pat
     tables = []
     for workers in (0, 2):
         out = tmp_path / f"workers{workers}"
-        command(
+        run_command(
             "train",
             *FAST,
             f"data.root={few}",
@@ -168,31 +166,36 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_pat
             "trainer.max_epochs=2",
             "trainer.limit_train_batches=6",
             f"hydra.run.dir={out}",
-            cwd=tmp_path,
         )
         tables.append((out / "metrics.csv").read_text())
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
+def test_three_epochs_on_the_sample_beat_chance_in_a_process_that_ends_without_complaints(sample: Path) -> None:
+    result = run_process("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3")
+    assert "leaked" not in result.stderr, "a complaint of a library as Python ends"
+    metrics = json.loads(Path(result.last_line, "metrics.json").read_text())
+    assert metrics["test"]["acc"] > 0.25, "of ten classes"
+
+
+@pytest.mark.slow
 def test_two_devices_train_one_run(few: Path, tmp_path: Path) -> None:
-    result = command(
-        "train",
-        *FAST,
-        f"data.root={few}",
-        "trainer.devices=2",
-        "trainer.max_epochs=1",
-        "trainer.limit_train_batches=4",
-        "data.num_workers=0",
-        "logger=csv",
-        cwd=tmp_path,
+    """Two processes with half of each batch each take the steps of one process with the whole batch."""
+    arguments = [*FAST, f"data.root={few}", "model=simple_cnn", "augment=none", "optimizer=sgd", "logger=csv"]
+    arguments += ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "test=false"]
+    run_command("train", *arguments, "hydra.run.dir=one")
+    folder = Path(run_process("train", *arguments, "trainer.devices=2").last_line)
+    assert list((tmp_path / "outputs/train").iterdir()) == [folder]
+    one, two = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (tmp_path / "one", folder)
     )
-    folder = tmp_path / result.stdout.strip().splitlines()[-1]
-    assert [path.name for path in (tmp_path / "outputs" / "train").iterdir()] == [folder.name]
-    assert "test" in json.loads((folder / "metrics.json").read_text())
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_the_average_is_what_is_validated_saved_and_tested(few: Path, tmp_path: Path) -> None:
-    command(
+def test_averaged_weights_are_validated_saved_and_tested(few: Path, tmp_path: Path) -> None:
+    run_command(
         "train",
         *FAST,
         f"data.root={few}",
@@ -202,7 +205,6 @@ def test_the_average_is_what_is_validated_saved_and_tested(few: Path, tmp_path: 
         "logger=csv",
         "test=false",
         "hydra.run.dir=run",
-        cwd=tmp_path,
     )
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     name = "classifier.net.classifier.weight"
@@ -221,17 +223,19 @@ def test_last_is_the_last_epoch_and_best_the_best(trained: tuple[Path, str]) -> 
     assert epochs == {"best": accuracies.index(max(accuracies)), "last": len(accuracies) - 1}
 
 
-def test_debug_overfit_shows_that_the_model_can_learn(sample: Path, tmp_path: Path) -> None:
-    command("train", *FAST, "debug=overfit", f"data.root={sample}", "hydra.run.dir=run", cwd=tmp_path)
+@pytest.mark.slow
+def test_debug_overfit_shows_that_the_model_can_learn(few: Path, tmp_path: Path) -> None:
+    run_command("train", *FAST, "debug=overfit", f"data.root={few}", "hydra.run.dir=run")
     assert float(read_csv(tmp_path / "run/metrics.csv")[-1]["train/acc"]) > 0.95
 
 
 def test_package_lists_its_commands(tmp_path: Path) -> None:
-    printed = command("", cwd=tmp_path).stdout
+    printed = run_command("").stdout
     for name in ("train", "evaluate", "predict"):
         assert f"python -m sports_lightning.{name} " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
 def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Path) -> None:
     program = (
@@ -249,6 +253,7 @@ def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Pa
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import command
-from conftest import FAST
+from commands import jobs_in_this_process, run_command, try_command
+from conftest import FAST, assert_error_line
 from sports_lightning.compare.significance import holm
 
 
@@ -16,12 +16,13 @@ def runs(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of two rates."""
     folder = tmp_path_factory.mktemp("compare")
     settings = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=1"]
-    command("train", "-m", *settings, "seed=0,1", "optimizer.lr=1e-5,3e-3", "hydra.sweep.dir=sweep", cwd=folder)
+    with jobs_in_this_process():
+        run_command("train", "-m", *settings, "seed=0,1", "optimizer.lr=1e-5,3e-3", "hydra.sweep.dir=sweep", cwd=folder)
     return folder
 
 
 def test_runs_are_compared_image_by_image(runs: Path) -> None:
-    printed = command("compare", "sweep", "hydra.run.dir=out", cwd=runs).stdout
+    printed = run_command("compare", "sweep", "hydra.run.dir=out", cwd=runs).stdout
     result = json.loads((runs / "out/compare.json").read_text())
     assert [run["settings"] for run in result["runs"]] == [
         {"optimizer.lr": rate, "seed": seed} for seed in (0, 1) for rate in (1e-5, 3e-3)
@@ -49,9 +50,9 @@ def test_runs_on_different_data_are_not_paired(runs: Path, few: Path) -> None:
     shutil.copytree(few, runs / "other")
     next((runs / "other/test/archery").iterdir()).unlink()
     checkpoint = "ckpt_path=sweep/1/checkpoints/best.ckpt"
-    command("evaluate", checkpoint, "data.root=other", "hydra.run.dir=elsewhere", cwd=runs)
-    command("evaluate", checkpoint, "hydra.run.dir=again", cwd=runs)
-    printed = command("compare", "elsewhere", "again", "sweep/1", "hydra.run.dir=out2", cwd=runs).stdout
+    run_command("evaluate", checkpoint, "data.root=other", "hydra.run.dir=elsewhere", cwd=runs)
+    run_command("evaluate", checkpoint, "hydra.run.dir=again", cwd=runs)
+    printed = run_command("compare", "elsewhere", "again", "sweep/1", "hydra.run.dir=out2", cwd=runs).stdout
     result = json.loads((runs / "out2/compare.json").read_text())
     assert [(pair["first"], pair["second"]) for pair in result["pairings"]] == [("again", "sweep/1")]
     assert result["pairings"][0]["result"]["difference"] == 0.0
@@ -62,9 +63,7 @@ def test_runs_on_different_data_are_not_paired(runs: Path, few: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [([], "runs"), (["nowhere"], "nowhere"), (["empty"], "no finished")])
-def test_bad_input(arguments: list[str], culprit: str, tmp_path: Path) -> None:
+def test_folders_without_finished_runs_are_refused(arguments: list[str], culprit: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    failed = command("compare", *arguments, cwd=tmp_path, check=False)
-    assert failed.returncode == 1
-    assert culprit in failed.stderr
-    assert failed.stderr.count("\n") == 1
+    failed = try_command("compare", *arguments)
+    assert_error_line(failed, culprit)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import command
+from commands import run_command
 from conftest import FAST
 from sports_lightning import CONF_DIR
 from wandb_file import read_offline_run
@@ -48,7 +48,7 @@ def test_wandb_has_the_config_the_commit_the_figures_and_the_images(trained: tup
 
 def test_the_checkpoint_is_an_artifact_if_asked_for(few: Path, tmp_path: Path) -> None:
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger.wandb.log_model=true", "hydra.run.dir=run"]
-    command("train", *arguments, cwd=tmp_path)
+    run_command("train", *arguments)
     run = read_offline_run(next((tmp_path / "run/wandb").glob("offline-run-*")))
     assert run.artifacts["model"]
 
@@ -56,7 +56,7 @@ def test_the_checkpoint_is_an_artifact_if_asked_for(few: Path, tmp_path: Path) -
 def test_several_dashboards_at_once(few: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=many", "hydra.run.dir=run"]
-    command("train", *arguments, cwd=tmp_path)
+    run_command("train", *arguments)
     assert list((tmp_path / "run/wandb").glob("offline-run-*"))
     assert list((tmp_path / "run/tensorboard").glob("events.out.*"))
 
@@ -64,7 +64,7 @@ def test_several_dashboards_at_once(few: Path, tmp_path: Path) -> None:
 def test_mlflow_has_the_config_and_the_figures(few: Path, tmp_path: Path) -> None:
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=mlflow", "hydra.run.dir=run"]
-    command("train", *arguments, cwd=tmp_path)
+    run_command("train", *arguments)
     (run,) = client.search_runs([client.get_experiment_by_name("sports_lightning").experiment_id])
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert run.info.status == "FINISHED"
@@ -123,6 +123,7 @@ class SweepRequest(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+@pytest.mark.slow
 def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(few: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load((CONF_DIR / "wandb/sweep.yaml").read_text())
     more = [*FAST, *QUICK, f"data.root={few}", "test=false"]

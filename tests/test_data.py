@@ -37,7 +37,7 @@ from sports_lightning.storage.packed_strings import PackedStrings
 from sports_lightning.storage.parallel import map_ahead
 
 
-def test_stray_files_and_hidden_folders_are_ignored(sample: Path, tmp_path: Path) -> None:
+def test_stray_files_and_hidden_folders_are_ignored(few: Path, tmp_path: Path) -> None:
     for split in ("train", "valid"):
         for name in ("b", "a"):
             folder = tmp_path / split / name
@@ -149,9 +149,9 @@ def _doubled_in_threads(count: int) -> list[int]:
 
 
 def test_unreadable_files_are_found_with_their_reason(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = (sample / "train/tennis/001.jpg").read_bytes()
+    whole = (few / "train/tennis/001.jpg").read_bytes()
     (tmp_path / "good.jpg").write_bytes(whole)
     (tmp_path / "torn.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (tmp_path / "text.png").write_text("hello")
@@ -193,10 +193,10 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     assert len(set(items)) == 1000, "an image that comes again is drawn anew"
 
 
-def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(sample: Path) -> None:
-    split = read_image_folder(sample, ["train"]).splits["train"]
+def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(few: Path) -> None:
+    split = read_image_folder(few, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
-    files = ImageFiles(sample, split, None)
+    files = ImageFiles(few, split, None)
     images = TrainingImages(files, split.labels, lambda _: transform, 7, PairMix(10, 0.4, 1.0))
     before = torch.get_rng_state()
     image, target = images[3, 11, 0]
@@ -227,9 +227,9 @@ def test_mixup_blends_and_target_says_how_much() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_random_crop_and_the_flip_are_torchvisions(sample: Path, interpolation: str) -> None:
+def test_the_random_crop_and_the_flip_are_torchvisions(few: Path, interpolation: str) -> None:
     settings = {"size": [48, 64], "scale": (0.1, 1.0), "interpolation": v2.InterpolationMode(interpolation)}
-    image = decode(next((sample / "train").glob("*/*.jpg")))
+    image = decode(next((few / "train").glob("*/*.jpg")))
     for layout in (image, image.contiguous()):
         for seed in range(5):
             torch.manual_seed(seed)
@@ -263,6 +263,7 @@ def test_keras_affine_repeats_the_edge() -> None:
         assert (KerasAffine(40, 0.2, 0.2, 0.2)(image) == 180).all()
 
 
+@pytest.mark.slow
 def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_path: Path) -> None:
     assert len(SPORTS) >= 8
     for split, count in COUNTS.items():
@@ -312,6 +313,7 @@ def test_the_fingerprint_of_a_split_is_that_of_its_pairs() -> None:
     assert split_fingerprint([], []) == fingerprint([])
 
 
+@pytest.mark.slow
 def test_a_tree_of_many_files_is_listed_in_little_memory() -> None:
     """The short form of benchmarks/million_files.py."""
     script = Path(__file__).parents[1] / "benchmarks" / "million_files.py"

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import safetensors.torch
 import timm
 import torch
 
+from commands import Process, Result
 from conftest import FAST
 from sports_lightning.errors import UserError
 from sports_lightning.train import loggers
@@ -56,24 +55,12 @@ def serving(answer: Callable[[str], Answer | None], port: int = 0) -> Iterator[i
 QUICK = ["debug=fast", "test=false", "hydra.run.dir=run"]
 
 
-def train(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sports_lightning.train",
-            *FAST,
-            *QUICK,
-            *arguments,
-        ],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def train(*arguments: str, **environment: str) -> Result:
+    """Train in a process of its own: the clients read their environment when they are imported."""
+    return Process("train", *FAST, *QUICK, *arguments, **environment).result()
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_hub(few: Path, tmp_path: Path) -> None:
     donor = timm.create_model("test_resnet", num_classes=1000)
     weights = safetensors.torch.save(donor.state_dict())
@@ -85,25 +72,26 @@ def test_weights_come_from_the_hub(few: Path, tmp_path: Path) -> None:
     with serving(hub) as port:
         model = ["model=timm", "model.name=test_resnet", "finetune=head", f"data.root={few}"]
         home = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
-        result = train(tmp_path, *model, **home)
-    assert result.returncode == 0, result.stderr
+        result = train(*model, **home)
+    assert result.status == 0, result.stderr
     state = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     for name, value in donor.state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(state[f"classifier.net.{name}"], value), f"{name} is frozen, BatchNorm statistics too"
     # And a second time from the cache, with no hub to be reached.
-    assert train(tmp_path, *model, "hydra.run.dir=again", **home).returncode == 0
+    assert train(*model, "hydra.run.dir=again", **home).status == 0
 
 
-def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_data_comes_from_kaggle(few: Path, tmp_path: Path) -> None:
     pytest.importorskip("kagglehub")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", KAGGLE_TEST_PORT)) == 0:
-            pytest.skip(f"port {KAGGLE_TEST_PORT} is taken")
+            pytest.skip(f"port {KAGGLE_TEST_PORT}, which Kaggle's client uses for tests, is taken")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
-        for image in sample.glob("*/*/00[12].jpg"):
-            bundle.write(image, image.relative_to(sample))
+        for image in few.glob("*/*/00[12].jpg"):
+            bundle.write(image, image.relative_to(few))
         bundle.writestr("sports.csv", "stray")
         bundle.writestr("EfficientNetB0.h5", "stray")
 
@@ -115,23 +103,24 @@ def test_data_comes_from_kaggle(sample: Path, tmp_path: Path) -> None:
     environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
     arguments = ["data=sports100", "data.root=images", "data.download=true"]
     with serving(kaggle, KAGGLE_TEST_PORT):
-        result = train(tmp_path, *arguments, **environment)
-    assert result.returncode == 0, result.stderr
+        result = train(*arguments, **environment)
+    assert result.status == 0, result.stderr
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"train", "valid", "test"}
     assert "20 train + 20 val" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_kaggle_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("kagglehub")
     environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
-    result = train(tmp_path, "data=sports100", "data.root=images", "data.download=true", **environment)
-    assert result.returncode == 1
+    result = train("data=sports100", "data.root=images", "data.download=true", **environment)
+    assert result.status == 1
     assert result.stderr.count("\n") == 1, result.stderr
     assert "data.root=FOLDER" in result.stderr
     assert not (tmp_path / "images").exists()
 
 
-def test_wandb_is_online_only_for_who_is_logged_in_and_can_reach_it(
+def test_wandb_is_online_only_when_logged_in_and_reachable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Settings:

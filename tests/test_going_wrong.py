@@ -1,19 +1,21 @@
-"""What goes wrong while a run is under way: numbers, memory, room. It is named, and nothing that was good is lost."""
+"""Failures during a run: non-finite losses, memory, disk space. They are named, and nothing good is lost."""
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from commands import command
-from conftest import FAST, InProcess, assert_error_line
+from commands import Process, call_as_command, jobs_in_this_process, run_command, try_command
+from conftest import FAST, assert_error_line
 from sports_lightning.errors import UserError
 from sports_lightning.train import batch_size as memory
 from sports_lightning.train.batch_size import check_disk_space, explain_out_of_memory
@@ -22,7 +24,7 @@ QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=fa
 
 
 class BrokenInBatch(nn.Module):
-    """Cross-entropy, but not a number in one batch, on all devices or on one."""
+    """Cross-entropy that is NaN in one batch, on all devices or on one."""
 
     def __init__(self, batch: int, device: str | None = None) -> None:
         super().__init__()
@@ -37,11 +39,9 @@ class BrokenInBatch(nn.Module):
 BROKEN = ["loss.function._target_=test_going_wrong.BrokenInBatch", "~loss.function.label_smoothing"]
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(
-    in_process: InProcess, few: Path, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(few: Path, tmp_path: Path) -> None:
     arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
-    result = in_process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
+    result = try_command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
     where = "the loss is infinite or not a number in epoch 1, batch 1"
     assert_error_line(result, where, "callbacks.finite_loss.skip=true")
     where, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
@@ -53,31 +53,30 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
 
 
+@pytest.mark.slow
 def test_on_one_of_two_devices_it_stops_both_and_names_the_images_of_that_one(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     arguments = [*BROKEN, "+loss.function.batch=2", "+loss.function.device='1'", "trainer.devices=2"]
-    result = command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run", cwd=tmp_path, check=False)
-    assert_error_line((result.returncode, result.stderr), "infinite or not a number in epoch 0, batch 1")
+    result = Process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run").result()
+    assert_error_line(result, "infinite or not a number in epoch 0, batch 1")
     _, *files = (tmp_path / "run/not_finite.txt").read_text().splitlines()
     assert len(files) == 8, "half of the batch"
 
 
 @pytest.mark.parametrize(("accumulated", "batches"), [(1, 3), (2, 4)])
-def test_such_a_step_is_left_out_on_demand(
-    in_process: InProcess, few: Path, tmp_path: Path, accumulated: int, batches: int
-) -> None:
+def test_such_a_step_is_left_out_on_demand(few: Path, tmp_path: Path, accumulated: int, batches: int) -> None:
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
     settings = [*QUICK, f"data.root={few}", "scheduler=constant", f"trainer.accumulate_grad_batches={accumulated}"]
     arguments.append(f"trainer.limit_train_batches={batches}")
-    assert in_process("train", *settings, *arguments, "hydra.run.dir=skipped")[0] == 0
+    run_command("train", *settings, *arguments, "hydra.run.dir=skipped")
     assert (
         "left out: the loss is infinite or not a number in epoch 0, batch 2"
         in (tmp_path / "skipped/train.log").read_text()
     )
     shorter = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]
-    assert in_process("train", *settings, *shorter, "hydra.run.dir=shorter")[0] == 0
+    run_command("train", *settings, *shorter, "hydra.run.dir=shorter")
     first, second = (
         torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for run in ("skipped", "shorter")
@@ -86,9 +85,9 @@ def test_such_a_step_is_left_out_on_demand(
     assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the last step"
 
 
-def test_weights_that_are_no_numbers_do_not_replace_good_ones(in_process: InProcess, few: Path, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_do_not_replace_good_ones(few: Path, tmp_path: Path) -> None:
     arguments = ["optimizer=sgd", "optimizer.lr=1e38", "scheduler=constant", "trainer.max_epochs=3"]
-    result = in_process("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
+    result = try_command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
     assert_error_line(result, "optimizer.lr")
     for checkpoint in (tmp_path / "run").glob("checkpoints/*.ckpt"):
         state = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -105,16 +104,14 @@ def test_out_of_memory_suggests_a_batch_size() -> None:
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-def test_auto_takes_a_batch_size_that_memory_holds(
-    in_process: InProcess, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_a_batch_size_that_memory_holds(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what the run sets
     monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
     pages = 400 * 2**20 // os.sysconf("SC_PAGE_SIZE")
     known = os.sysconf
     monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
     arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
-    assert in_process("train", *QUICK, f"data.root={few}", *arguments)[0] == 0
+    run_command("train", *QUICK, f"data.root={few}", *arguments)
     assert "data.batch_size=auto: 128 images" in (tmp_path / "run/train.log").read_text()
 
 
@@ -137,22 +134,22 @@ def test_auto_heeds_the_devices_and_the_limits_of_every_control_group(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MB."""
+    """A file system of 40 MB; skips where the tests may not mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if not mounted or mounted.returncode:
-        pytest.skip("may not mount a file system here")
+        pytest.skip("the right to mount a tmpfs is needed")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused(few: Path, small_disk: Path, tmp_path: Path) -> None:
     arguments = [*QUICK, f"data.root={few}", f"hydra.run.dir={small_disk}/run"]
-    result = command("train", *arguments, cwd=tmp_path, check=False)
-    assert result.returncode == 1
+    result = try_command("train", *arguments)
+    assert result.status == 1
     assert "not enough room" in result.stderr
     assert "hydra.run.dir=FOLDER" in result.stderr
     assert not (small_disk / "run").exists(), "nothing half-written"
@@ -163,8 +160,9 @@ def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
 ) -> None:
     jobs = ["model=timm", "model.name=mobilenetv3_small_050,resnet18", "model.pretrained=false", "trainer.max_epochs=1"]
     arguments = [*QUICK, f"data.root={few}", *jobs, f"hydra.sweep.dir={small_disk}/sweep"]
-    result = command("train", "-m", *arguments, cwd=tmp_path, check=False)
-    assert result.returncode == 1
+    with jobs_in_this_process():
+        result = try_command("train", "-m", *arguments)
+    assert result.status == 1
     (why,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "not enough room" in why
     assert "1 of 2 jobs did not finish" in result.stderr
@@ -172,16 +170,16 @@ def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
     assert not (small_disk / "sweep/1").exists(), "nothing half-written"
 
 
-def test_a_disk_that_fills_up_loses_nothing(
-    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The short form of benchmarks/full_disk.py: `small_disk` shows that it may mount one."""
     import full_disk
 
     def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        return command("full_disk", *arguments, cwd=cwd, check=False, package="")
+        with patch.object(Path, "open", Path.open), patch.object(sys, "argv", ["full_disk"]):  # both are replaced
+            result = call_as_command(lambda: full_disk.main(arguments), cwd)
+        return subprocess.CompletedProcess(arguments, result.status, result.stdout, result.stderr)
 
-    monkeypatch.setenv("PYTHONPATH", str(Path(full_disk.__file__).parent))
     status = full_disk.main(["--first", "6", "--every", "7"], start)
     printed = capsys.readouterr().out
     assert status == 0, printed

@@ -44,7 +44,7 @@ def test_equals_timms_own_evaluation_transform(name: str, image: Path) -> None:
 
 
 def test_train_evaluate_and_predict_feed_the_network_the_same(
-    trained: tuple[Path, str], sample: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, str], few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catch what the backbone itself receives for one image on each of the three ways."""
     from sports_lightning.data.datamodule import SportsDataModule
@@ -55,7 +55,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     classifier.net.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].detach().clone()))
     defaults = OmegaConf.load(Path(__file__).parents[1] / "conf/inference/default.yaml")
     settings = OmegaConf.merge(defaults, {"accelerator": "cpu", "batch_size": 1, "num_workers": 0})
-    index = read_image_folder(sample, ["train", "val"])
+    index = read_image_folder(few, ["train", "val"])
     path = index.splits["val"].paths[0]
     split = Split([path], [0])
 
@@ -66,7 +66,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     from sports_lightning.data.dataset import TrainingImages
     from sports_lightning.data.decoded_cache import ImageFiles
 
-    files = ImageFiles(sample, split, None)
+    files = ImageFiles(few, split, None)
     image, _ = TrainingImages(files, split.labels, EpochTransform(cfg.augment), seed=0)[0, 0, 0]
     classifier(image[None])
     folder = OmegaConf.merge(
@@ -74,8 +74,8 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     )
     data = SportsDataModule(index, Preprocessing.from_dict(classifier.spec.preprocessing), folder, cfg.augment, 0)  # type: ignore[arg-type]
     classifier(next(iter(data.val_dataloader()))[0])
-    inference.compute_logits(classifier, sample, split, settings)
-    prediction.predict_images(classifier, [str(sample / path)], settings)
+    inference.compute_logits(classifier, few, split, settings)
+    prediction.predict_images(classifier, [str(few / path)], settings)
 
     assert len(received) == 4
     assert received[0].std() > 0.1

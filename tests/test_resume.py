@@ -1,4 +1,4 @@
-"""An interrupted run goes on as if nothing had been: the same weights, tables and metrics, to the last bit."""
+"""An interrupted run resumes with bit-identical weights, tables and metrics."""
 
 import os
 import random
@@ -7,19 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
 
-from commands import Command, command
-from conftest import FAST, InProcess, assert_error_line, wait_for
+from commands import Process, Result, run_command, run_process, try_command
+from conftest import FAST, assert_error_line
+from interruption import signal_at_step
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import WriteFailed
 from sports_lightning.runs.resume import lock_run_folder
 from sports_lightning.storage.files import sync_to_disk, write_bytes
 
-# Everything that has a state or draws: dropout, augmentation, mixup, an average of the weights, data workers.
+# Everything that has a state or draws random numbers: dropout, augmentation, mixup, weight averaging, data workers.
 SETTINGS = [
     *FAST, "model.image_size=32", "logger=csv", "augment=strong", "+model.arguments.drop_rate=0.2",
     "callbacks=[default,ema]",
@@ -33,38 +38,47 @@ def settings(few: Path) -> list[str]:
     return [*SETTINGS, f"data.root={few}"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What comes out of a run that is left alone."""
-    cwd = tmp_path_factory.mktemp("undisturbed")
-    arguments = [sys.executable, "-m", "sports_lightning.train", *settings, "hydra.run.dir=run"]
-    # For real: the commands that are compared with it are forked from one process, and share its hashes of strings.
-    subprocess.run(arguments, cwd=cwd, env={**os.environ, "PYTHONHASHSEED": "1"}, check=True, capture_output=True)
-    return outcome(cwd / "run")
+@pytest.fixture(scope="session")
+def undisturbed(few: Path, shared: Path) -> dict[str, bytes]:
+    """The outcome of a run that nothing interrupts."""
+    with FileLock(shared / "undisturbed.lock"):
+        if not (shared / "undisturbed").exists():
+            run_command("train", *SETTINGS, f"data.root={few}", "hydra.run.dir=undisturbed.partial", cwd=shared)
+            (shared / "undisturbed.partial").rename(shared / "undisturbed")
+    return outcome(shared / "undisturbed")
+
+
+def interrupt(*arguments: str, number: signal.Signals = signal.SIGTERM, step: int = 9) -> Result:
+    """Run `train` in this process and send it a signal after `step` steps; 7 make an epoch."""
+    with signal_at_step(number, step):
+        result = try_command("train", *arguments)
+    assert result.status == 128 + number, result.stderr
+    return result
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_the_run_goes_on(
-    settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path, number: signal.Signals
+def test_an_interrupted_run_saves_and_names_the_command_that_resumes_it(
+    settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    (said,) = [line for line in errors.splitlines() if line.startswith("interrupted by")]
-    assert said == f"interrupted by {number.name}; to go on: {said.partition('to go on: ')[2]}"
+    result = interrupt(*settings, "hydra.run.dir=run", number=number, step=3)
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("interrupted by")]
+    assert line.startswith(f"interrupted by {number.name}; ")
+    assert line.endswith(f" resume={tmp_path}/run")
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
     assert not (tmp_path / "run/metrics.json").exists()
 
+
+def test_a_resumed_run_has_the_outcome_of_an_undisturbed_one(
+    settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    interrupt(*settings, "hydra.run.dir=run")
     (tmp_path / "elsewhere").mkdir()
-    again = said.rpartition(" ")[2]
-    command("train", again, cwd=tmp_path / "elsewhere")
+    run_command("train", f"resume={tmp_path}/run", cwd=tmp_path / "elsewhere")
     assert outcome(tmp_path / "run") == undisturbed
-    finished = command("train", again, cwd=tmp_path, check=False)
-    assert finished.returncode == 1
-    assert "holds a finished run" in finished.stderr
+    assert_error_line(try_command("train", "resume=run"), "holds a finished run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -75,98 +89,109 @@ def test_a_signal_saves_and_the_run_goes_on(
     ],
     ids=lambda more: more[0],
 )
-def test_whatever_is_trained_goes_on(settings: list[str], tmp_path: Path, more: list[str]) -> None:
+def test_every_kind_of_training_resumes_with_the_same_outcome(
+    settings: list[str], tmp_path: Path, more: list[str]
+) -> None:
     model = ["model=timm", "model.name=test_resnet", "model.pretrained=false"]
     settings = [*settings, *model, "test=false", "trainer.max_epochs=3", *more]
-    command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
-    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
-    wait_for(tmp_path / "run/metrics.csv", process)  # in the midst of the second epoch
-    process.terminate()
-    process.communicate(timeout=120)
-    command("train", "resume=run", cwd=tmp_path)
+    run_command("train", *settings, "hydra.run.dir=undisturbed")
+    interrupt(*settings, "hydra.run.dir=run", step=6 if "accumulate" in more[0] else 9)  # in the second epoch
+    run_command("train", "resume=run")
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 
 
-def test_killed_at_random_moments(settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_that_is_killed_several_times_has_the_outcome_of_an_undisturbed_one(
+    settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
     draws = random.Random(1)
-    for kill in range(4):
-        process = Command("train", *settings, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
-        if kill:  # the first one before anything is saved, perhaps
-            wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
-        time.sleep(draws.uniform(0, 6))
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    steps = []
+    for _ in range(3):
+        process = Process("train", *settings, "hydra.run.dir=run", "resume=auto", PYTHONHASHSEED="1")
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process.wait_until(lambda: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before)  # noqa: B023
+        time.sleep(draws.uniform(0, 0.1))  # of the next steps, and perhaps within the next write
+        assert process.poll() is None, "the run is alive"
         process.kill()
         process.communicate()
-    if not (tmp_path / "run/metrics.json").exists():
-        command("train", *settings, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
+        assert not (tmp_path / "run/metrics.json").exists(), "and unfinished"
+        steps.append(torch.load(checkpoint, weights_only=True)["global_step"])
+    assert steps == sorted(steps), "each process resumes from the checkpoint of the one before"
+    assert 0 < steps[0] < steps[-1] < 28
+    run_command("train", *settings, "hydra.run.dir=run", "resume=auto")
     assert outcome(tmp_path / "run") == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "strategy"), [(2, "fsdp"), (3, "auto")])
-def test_devices_stop_together_and_go_on(settings: list[str], tmp_path: Path, devices: int, strategy: str) -> None:
-    settings = [*settings, f"trainer.devices={devices}", "trainer.max_epochs=3", f"trainer.strategy={strategy}"]
+def test_all_devices_stop_together_and_resume(settings: list[str], tmp_path: Path, devices: int, strategy: str) -> None:
+    settings = [*settings, f"trainer.devices={devices}", "trainer.max_epochs=2", f"trainer.strategy={strategy}"]
     settings.append(f"data.batch_size={16 * devices}")
-    if strategy == "fsdp":  # which does not go with an average of the weights
+    if strategy == "fsdp":  # which cannot average weights
         settings.remove("callbacks=[default,ema]")
-    command("train", *settings, "hydra.run.dir=undisturbed", cwd=tmp_path)
-    process = Command("train", *settings, "hydra.run.dir=run", cwd=tmp_path)
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
-    process.terminate()  # the first process alone is told
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143, errors
-    assert "last digit" not in command("train", "resume=run", cwd=tmp_path).stdout
+    run_process("train", *settings, "hydra.run.dir=undisturbed")
+    process = Process("train", *settings, "hydra.run.dir=run")
+    process.wait_for(tmp_path / "run/checkpoints/last.ckpt")
+    process.terminate()  # only the first process gets the signal
+    result = process.result()
+    assert result.status == 143, result.stderr
+    assert "last digit" not in run_process("train", "resume=run").stdout
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
     settings: list[str], tmp_path: Path
 ) -> None:
-    arguments = [*settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sports_lightning.train", *arguments],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
+    process = Process("train", *settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run")
+    process.wait_for(tmp_path / "run/checkpoints/last.ckpt")
     process.kill()
-    process.communicate(timeout=120)  # until the last of them that could print is gone
+    process.communicate(timeout=120)  # returns once the last process that could print has ended
     assert not subprocess.run(["pgrep", "-f", f"hydra.run.dir={tmp_path}"], capture_output=True).stdout
 
 
-def test_auto_finds_the_run_with_these_settings(settings: list[str], tmp_path: Path) -> None:
-    process = Command("train", *settings, "hydra.run.dir=outputs/train/first", cwd=tmp_path)
-    wait_for(tmp_path / "outputs/train/first/checkpoints/last.ckpt", process)
-    process.send_signal(signal.SIGSTOP)  # it is there for as long as we need it
-    busy = command("train", "resume=outputs/train/first", cwd=tmp_path, check=False)
-    assert "another process is writing into" in busy.stderr
-    assert (tmp_path / "outputs/train/first/.hydra/config.yaml").exists(), "and its folder is left alone"
-    process.kill()
-    process.communicate()
-    other = command("train", *settings, "resume=auto", "seed=1", "trainer.max_epochs=1", "test=false", cwd=tmp_path)
-    assert "first" not in other.stdout, "other settings are another run"
-    same = command("train", *settings, "resume=auto", cwd=tmp_path)
-    assert same.stdout.strip().splitlines()[-1] == str(tmp_path / "outputs/train/first")
+@contextmanager
+def locked_by_another_process(file: Path) -> Iterator[None]:
+    script = f"from pathlib import Path; from sports_lightning.storage.locks import lock; lock(Path({str(file)!r}))"
+    script += "; print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+        yield
+        process.communicate("\n")
+
+
+def test_resume_auto_finds_the_interrupted_run_with_the_same_settings(settings: list[str], tmp_path: Path) -> None:
+    settings = [*settings, "trainer.max_epochs=1", "test=false"]
+    first = tmp_path / "outputs/train/first"
+    interrupt(*settings, "hydra.run.dir=outputs/train/first", step=3)
+    with locked_by_another_process(first / ".lock"):
+        assert "another process" in try_command("train", "resume=outputs/train/first").stderr
+    assert (first / ".hydra/config.yaml").exists(), "the folder is left alone"
+    other = run_command("train", *settings, "resume=auto", "seed=1")
+    assert "first" not in other.stdout, "a run with other settings is another run"
+    assert run_command("train", *settings, "resume=auto").last_line == str(first)
     assert len(list((tmp_path / "outputs/train").iterdir())) == 2
 
 
-def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: list[str], tmp_path: Path) -> None:
+def test_a_run_whose_settings_or_images_have_changed_is_not_resumed(settings: list[str], tmp_path: Path) -> None:
     shutil.copytree(settings[-1].removeprefix("data.root="), tmp_path / "data")
     own = [*settings[:-1], "data=folder", "data.root=data"]
-    process = Command("train", *own, "hydra.run.dir=run", cwd=tmp_path)
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
-    process.terminate()
-    process.communicate(timeout=120)
+    interrupt(*own, "hydra.run.dir=run", step=3)
     config = tmp_path / "run/.hydra/config.yaml"
     before = config.read_text()
     config.write_text(before.replace("seed: 0", "seed: 7"))
-    assert_error_line(in_process("train", "resume=run"), "other settings")
+    assert_error_line(try_command("train", "resume=run"), "other settings")
     config.write_text(before)
     for arguments in (own, [*own, "resume=auto", "seed=7"]):
-        assert_error_line(in_process("train", *arguments, "hydra.run.dir=run"), "holds an interrupted run")
+        assert_error_line(try_command("train", *arguments, "hydra.run.dir=run"), "holds an interrupted run")
         assert config.read_text() == before, "still as it was"
     image = tmp_path / "data/train/tennis/001.jpg"
     shutil.copy(tmp_path / "data/train/tennis/002.jpg", image)
-    assert_error_line(in_process("train", "resume=run"), "data.train")
+    assert_error_line(try_command("train", "resume=run"), "data.train")
     (tmp_path / "run/checkpoints/last.ckpt").write_bytes(b"torn")
-    assert_error_line(in_process("train", "resume=run"), "last.ckpt is not a checkpoint")
+    assert_error_line(try_command("train", "resume=run"), "last.ckpt is not a checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -177,13 +202,14 @@ def test_what_has_changed_meanwhile_is_refused(in_process: InProcess, settings: 
         (["hydra.run.dir=done"], ["done holds a finished run", "hydra.run.dir=FOLDER"]),
     ],
 )
-def test_what_cannot_go_on(in_process: InProcess, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+def test_a_run_that_cannot_be_resumed_is_refused(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     (tmp_path / "done").mkdir()
     (tmp_path / "done/metrics.json").write_text("{}")
-    assert_error_line(in_process("train", *arguments), *parts)
+    assert_error_line(try_command("train", *arguments), *parts)
     assert [path.name for path in tmp_path.iterdir()] == ["done"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_process_at_once() -> None:
     script = """
 import os, signal
@@ -196,21 +222,22 @@ with deferred():
     print("still there", flush=True)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "15\n")
+    assert (result.status, result.stdout) == (-signal.SIGTERM, "15\n")
 
 
-def test_a_run_folder_has_one_writer_that_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_a_run_folder_has_one_writer_that_removes_partial_files_of_a_killed_one(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for left in ("metrics.csv.123.partial", "checkpoints/last.ckpt.123.partial", "somebody's.partial"):
         (tmp_path / left).touch()
     lock_run_folder(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.partial")] == ["somebody's.partial"]
-    script = f"from pathlib import Path; from sports_lightning.runs.resume import claim; claim(Path({str(tmp_path)!r}))"
+    script = "from pathlib import Path; from sports_lightning.runs.resume import lock_run_folder"
+    script += f"; lock_run_folder(Path({str(tmp_path)!r}))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "another process is writing" in result.stderr
+    assert "another process" in result.stderr
 
 
-def test_the_sampler_begins_in_the_midst_of_one_epoch_only() -> None:
+def test_the_sampler_starts_within_one_epoch_only() -> None:
     whole, rest = EpochSampler(10, seed=3), EpochSampler(10, seed=3, epoch=2, skip=4)
     whole.set_epoch(2)
     assert list(rest) == list(whole)[4:]
@@ -233,8 +260,9 @@ def test_a_file_that_cannot_be_written_keeps_its_content(tmp_path: Path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-written"
 
 
+@pytest.mark.slow
 def test_processes_that_write_one_file_at_once_leave_one_of_their_contents(tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from sports_lightning.runs.layout import write_bytes\n"
+    script = "import sys; from pathlib import Path; from sports_lightning.storage.files import write_bytes\n"
     script += "for _ in range(300): write_bytes(Path('file'), sys.argv[1].encode() * 5000)"
     writers = [subprocess.Popen([sys.executable, "-c", script, letter], cwd=tmp_path) for letter in "ab"]
     assert [writer.wait(timeout=100) for writer in writers] == [0, 0]

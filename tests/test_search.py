@@ -1,15 +1,16 @@
-"""sweep=optuna: what it searches, that a kill loses no trial and repeats none, and that hopeless trials end early."""
+"""sweep=optuna: its search space, that a kill loses no trial and repeats none, and that poor trials are pruned."""
 
 import json
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from commands import Command, command
-from conftest import FAST, InProcess, assert_error_line, wait_for
+from commands import Process, jobs_in_this_process, run_command, try_command
+from conftest import FAST, assert_error_line
 from sports_lightning.errors import UserError
 from sports_lightning.sweeps.optuna_search import search_space
 from sweeps import states
@@ -32,21 +33,22 @@ def test_overrides_become_a_search_space() -> None:
         search_space(["e=5"])
 
 
-def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(few: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     arguments = [*QUICK, f"data.root={few}", "sweep=optuna", "sweep.parallel=2", f"hydra.sweep.dir={sweep}"]
     arguments += ["trainer.max_epochs=2", "hydra.sweeper.n_trials=3"]
-    process = Command("train", *arguments, cwd=tmp_path)
-    wait_for(sweep / "2/checkpoints/last.ckpt", process)
+    process = Process("train", *arguments)
+    process.wait_for(sweep / "2/checkpoints/last.ckpt")
     process.kill()  # alone, as if memory had run out: its jobs go on
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
     configs = {file: file.stat().st_mtime_ns for path in before for file in (path.parent / ".hydra").iterdir()}
     assert states(sweep)["RUNNING"] >= 1
-    assert "holds a sweep" in command("train", *arguments, cwd=tmp_path, check=False).stderr
-    another = Command("train", f"resume={sweep}", cwd=tmp_path)
-    printed = command("train", f"resume={sweep}", cwd=tmp_path).stdout
-    assert another.communicate()[1] == "", "two processes take part in one study"
+    assert "holds a sweep" in try_command("train", *arguments).stderr
+    another = Process("train", f"resume={sweep}")
+    printed = run_command("train", f"resume={sweep}").stdout
+    assert another.result().stderr == "", "two processes take part in one study"
     assert states(sweep) == {"COMPLETE": 3}
     assert sorted(path.parent.name for path in sweep.glob("*/metrics.json")) == ["0", "1", "2"]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
@@ -60,20 +62,22 @@ def test_a_search_that_is_killed_goes_on_without_losing_or_repeating_a_trial(few
     assert line.endswith(" hydra.mode=RUN"), "which then is no sweep"
 
 
-def test_a_hopeless_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_pruned_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path, devices: int) -> None:
     pruner = ["hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner", "+hydra.sweeper.pruner.lower=1.5"]
     pruner += ["~hydra.sweeper.pruner.n_startup_trials", "hydra.sweeper.pruner.n_warmup_steps=0"]
     pruner += ["hydra.sweeper.n_trials=1"]
-    arguments = [*QUICK, f"data.root={few}", "sweep=optuna", *pruner, "hydra.sweep.dir=sweep", "trainer.devices=2"]
-    result = command("train", *arguments, "trainer.max_epochs=9", cwd=tmp_path)
+    arguments = [*QUICK, f"data.root={few}", "sweep=optuna", *pruner, "hydra.sweep.dir=sweep"]
+    with jobs_in_this_process() if devices == 1 else nullcontext():
+        result = run_command("train", *arguments, "trainer.max_epochs=9", f"trainer.devices={devices}")
     assert "pruned after epoch 0: val/acc" in result.stdout
     assert "did not finish" not in result.stderr
     assert len((tmp_path / "sweep/0/metrics.csv").read_text().splitlines()) == 2
     assert not (tmp_path / "sweep/0/metrics.json").exists()
     assert states(tmp_path / "sweep") == {"PRUNED": 1}
-    command("train", "resume=sweep", cwd=tmp_path)
+    run_command("train", "resume=sweep")
     assert states(tmp_path / "sweep") == {"PRUNED": 1}, "nothing is left to do"
-    refused = command("train", "resume=sweep/0", cwd=tmp_path, check=False)
+    refused = try_command("train", "resume=sweep/0")
     assert "nothing is left to do" in refused.stderr
 
 
@@ -93,24 +97,29 @@ def test_a_hopeless_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path
         (["hydra.sweeper.minimize=[latency_ms]", "sweep.parallel=2"], "latency_ms would measure the other jobs too"),
     ],
 )
-def test_a_search_that_can_not_work_is_refused(arguments: list[str], culprit: str, in_process: InProcess) -> None:
-    assert_error_line(in_process("train", *QUICK, "sweep=optuna", *arguments), culprit)
+def test_a_search_that_can_not_work_is_refused(
+    arguments: list[str],
+    culprit: str,
+) -> None:
+    assert_error_line(try_command("train", *QUICK, "sweep=optuna", *arguments), culprit)
 
 
-def test_a_study_of_something_else_is_refused(in_process: InProcess, tmp_path: Path) -> None:
+def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
     optuna.create_study(storage=search[1].removeprefix("hydra.sweeper.storage="), study_name="search").ask()
-    result = in_process("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")
+    result = try_command("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")
     assert_error_line(result, "the study search", "searches something else", "hydra.sweeper.study=NAME")
 
 
-def test_two_objectives_have_a_front_and_failed_trials_are_said(few: Path, tmp_path: Path) -> None:
+def test_two_objectives_have_a_pareto_front_and_failed_trials_are_reported(few: Path, tmp_path: Path) -> None:
     search = ["sweep=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.minimize=[latency_ms]", "trainer.max_epochs=1"]
-    printed = command("train", *QUICK, f"data.root={few}", *search, "hydra.sweep.dir=front", cwd=tmp_path).stdout
+    with jobs_in_this_process():
+        printed = run_command("train", *QUICK, f"data.root={few}", *search, "hydra.sweep.dir=front").stdout
     assert "the front of val/acc, latency_ms: jobs " in printed
     assert (tmp_path / "front/pareto.png").exists()
     failing = [*QUICK, f"data.root={few}", *search, "optimizer.name=nope", "hydra.sweep.dir=failed"]
-    failed = command("train", *failing, cwd=tmp_path, check=False)
-    assert failed.returncode == 1
-    again = command("train", "resume=failed", cwd=tmp_path, check=False)
-    assert_error_line((again.returncode, again.stderr.splitlines()[0] + "\n"), "2 trials of this search failed")
+    with jobs_in_this_process():
+        assert try_command("train", *failing).status == 1
+        again = try_command("train", "resume=failed")
+    assert again.status == 1
+    assert "2 trials of this search failed" in again.stderr.splitlines()[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from commands import command
+from commands import run_command, try_command
 from conftest import FAST, composed
 from sports_lightning.data.image_folder import Split, read_image_folder
 from sports_lightning.data.source import open_dataset
@@ -22,8 +22,8 @@ from sports_lightning.train.precision import choose_precision, step_rate, traini
 
 
 @pytest.fixture
-def module(sample: Path, tmp_path: Path) -> ClassifierModule:
-    cfg = composed(tmp_path, *FAST, f"data.root={sample}", "model=scratch_cnn", f"data.cache_dir={tmp_path}")
+def module(few: Path, tmp_path: Path) -> ClassifierModule:
+    cfg = composed(tmp_path, *FAST, f"data.root={few}", "model=scratch_cnn", f"data.cache_dir={tmp_path}")
     return build(cfg, open_dataset(cfg.data, ["train", "val"]))[0]
 
 
@@ -100,9 +100,9 @@ def test_bfloat16_is_the_same_step_but_for_rounding(module: ClassifierModule) ->
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.98
 
 
-def test_benchmark_prints_and_writes_a_row_for_each_number_format(sample: Path, tmp_path: Path) -> None:
-    small = [*FAST, f"data.root={sample}", "data.num_workers=0", "steps=2"]
-    result = command("benchmark", *small, "trainer.precision=32-true", cwd=tmp_path)
+def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp_path: Path) -> None:
+    small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2"]
+    result = run_command("benchmark", *small, "trainer.precision=32-true")
     folder = Path(result.stdout.strip().splitlines()[-1])
     with (folder / "benchmark.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -114,23 +114,23 @@ def test_benchmark_prints_and_writes_a_row_for_each_number_format(sample: Path, 
     assert 0 <= rates["waiting"] < 1
     assert "img/s" in result.stdout
     assert not (folder / "metrics.json").exists()
-    failed = command("benchmark", *small, "steps=9999", cwd=tmp_path, check=False)
-    assert failed.returncode == 1
+    failed = try_command("benchmark", *small, "steps=9999")
+    assert failed.status == 1
     assert "steps=9999" in failed.stderr
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_passes_give_the_same_logits(sample: Path, tmp_path: Path) -> None:
+def test_compiled_passes_give_the_same_logits(few: Path, tmp_path: Path) -> None:
     cfg = composed(
-        tmp_path, f"data.root={sample}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false",
+        tmp_path, f"data.root={few}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false",
         "inference.accelerator=cpu", "inference.batch_size=8", "inference.num_workers=0",
     )  # fmt: skip
-    split = read_image_folder(sample, ["val"]).splits["val"]
+    split = read_image_folder(few, ["val"]).splits["val"]
     split = Split(split.paths[:20], split.labels[:20])
-    classifier = build_classifier(cfg.model, ["a", "b", "c"], sample).eval()
-    plain = compute_logits(classifier, sample, split, cfg.inference)
+    classifier = build_classifier(cfg.model, ["a", "b", "c"], few).eval()
+    plain = compute_logits(classifier, few, split, cfg.inference)
     cfg.inference.compile = True
-    torch.testing.assert_close(compute_logits(classifier, sample, split, cfg.inference), plain)
+    torch.testing.assert_close(compute_logits(classifier, few, split, cfg.inference), plain)
 
 
 def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pyte
 
 
 def test_benchmark_times_the_steps_that_the_training_would_make(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sports_lightning.benchmark import throughput as speed
 
     small = [
         *FAST,
-        f"data.root={sample}",
+        f"data.root={few}",
         f"data.cache_dir={tmp_path}",
         "data.num_workers=0",
         "augment.progressive_sizes=[[0,48]]",

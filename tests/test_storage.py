@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from commands import command
+from commands import run_command
 from conftest import FAST, composed
 from sports_lightning.data import file_hashes as ledger
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
@@ -131,15 +131,15 @@ def test_the_ledger_knows_files_of_many_folders_whatever_their_names_and_order(
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])
 def test_kept_images_are_the_decoded_ones(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_RAM", str(tmp_path / "ram"))
-    paths = read_image_folder(sample, ["val"]).splits["val"].paths[:6]
-    split = Split(paths, [0] * 6, [entry.digest for entry in check_files(sample, paths)])
-    decoded = [ImageFiles(sample, split, 448)(i) for i in range(6)]
-    open_images(sample, split, 448, cache, tmp_path)
+    paths = read_image_folder(few, ["val"]).splits["val"].paths[:6]
+    split = Split(paths, [0] * 6, [entry.digest for entry in check_files(few, paths)])
+    decoded = [ImageFiles(few, split, 448)(i) for i in range(6)]
+    open_images(few, split, 448, cache, tmp_path)
     monkeypatch.setattr(ImageFiles, "__call__", None)  # a second time nothing is decoded
-    images = open_images(sample, split, 448, cache, tmp_path)
+    images = open_images(few, split, 448, cache, tmp_path)
     assert all(torch.equal(images(i), decoded[i]) for i in range(6))
     images(0).zero_()
     assert torch.equal(images(0), decoded[0]), "an image that is changed in place is one's own copy"
@@ -154,7 +154,7 @@ def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> N
     (killed / "pixels").touch()
     before = set(Path("/dev/shm").glob("sports_lightning-*")) - {killed}
     quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
-    command("train", *quick, "data.cache=ram", cwd=tmp_path)
+    run_command("train", *quick, "data.cache=ram")
     assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "what a killed run has left is gone, too"
 
 
@@ -168,11 +168,11 @@ def test_loading_keeps_to_the_cores_that_this_process_may_use() -> None:
         os.sched_setaffinity(0, cores)
 
 
-def compose_frozen(sample: Path, cache: Path, *overrides: str) -> DictConfig:
+def compose_frozen(few: Path, cache: Path, *overrides: str) -> DictConfig:
     return composed(
         cache,
         "data=sample",
-        f"data.root={sample}",
+        f"data.root={few}",
         f"data.cache_dir={cache}",
         "data.num_workers=0",
         "data.batch_size=8",
@@ -191,7 +191,7 @@ def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
     torch.manual_seed(0)
     index = open_dataset(cfg.data, ["train", "val"])
     for name, split in index.splits.items():
-        index.splits[name] = Split(split.paths[::100][:4], split.labels[::100][:4], split.digests[::100][:4])
+        index.splits[name] = Split(split.paths[::12][:4], split.labels[::12][:4], split.digests[::12][:4])
     classifier = build_classifier(cfg.model, index.classes, index.root)
     set_trainable(classifier.net, cfg.finetune)
     cfg.augment.preprocessing = classifier.spec.preprocessing
@@ -206,15 +206,10 @@ def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
     + [(name, "last_stages") for name in ("test_efficientnet", "test_resnet", "test_convnext", "scratch_cnn")],
 )
 def test_features_give_the_logits_of_the_whole_model(
-    sample: Path, tmp_path: Path, model: str, mode: str, augment: str
+    few: Path, tmp_path: Path, model: str, mode: str, augment: str
 ) -> None:
     cfg = compose_frozen(
-        sample,
-        tmp_path,
-        f"augment={augment}",
-        "augment.fixed_augmentations=2",
-        f"model.name={model}",
-        f"finetune={mode}",
+        few, tmp_path, f"augment={augment}", "augment.fixed_augmentations=2", f"model.name={model}", f"finetune={mode}"
     )
     classifier, data = small(cfg)
     images, val_images = data.train_set, data.val_set
@@ -236,9 +231,9 @@ def test_features_give_the_logits_of_the_whole_model(
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
 @pytest.mark.parametrize("way", ["inference.flip_tta=true", "inference.precision=bf16-mixed"])
-def test_logits_from_features_are_those_from_images(sample: Path, tmp_path: Path, mode: str, way: str) -> None:
+def test_logits_from_features_are_those_from_images(few: Path, tmp_path: Path, mode: str, way: str) -> None:
     settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
-    cfg = compose_frozen(sample, tmp_path, *settings)
+    cfg = compose_frozen(few, tmp_path, *settings)
     classifier, data = small(cfg)
     part = use_cached_features(classifier, data, cfg)
     assert part
@@ -281,8 +276,8 @@ def test_a_distilled_model_has_features_too(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample: Path, tmp_path: Path) -> None:
-    cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_vit", "finetune=last_stages")
+def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(few: Path, tmp_path: Path) -> None:
+    cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_vit", "finetune=last_stages")
     classifier, data = small(cfg)
     nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
     nn.init.zeros_(classifier.net.get_classifier().bias)  # type: ignore[operator]
@@ -291,19 +286,19 @@ def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(sample
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
 def test_a_model_that_does_more_than_its_stages_is_not_cut(
-    sample: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    few: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     forward = timm.models.EfficientNet.forward
     monkeypatch.setattr(timm.models.EfficientNet, "forward", lambda self, x: forward(self, 1 - 3 * x))
-    cfg = compose_frozen(sample, tmp_path, "augment=none", f"finetune={mode}", "model.name=tf_efficientnet_lite0")
+    cfg = compose_frozen(few, tmp_path, "augment=none", f"finetune={mode}", "model.name=tf_efficientnet_lite0")
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
         assert use_cached_features(classifier, data, cfg) is None
     assert "no part of tf_efficientnet_lite0 can run once" in caplog.text
 
 
-def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, tmp_path: Path) -> None:
-    cfg = compose_frozen(sample, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
+def test_the_last_stages_learn_the_same_from_what_the_first_gave(few: Path, tmp_path: Path) -> None:
+    cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
     classifier, data = small(cfg)
     images = data.train_set
     part = use_cached_features(classifier, data, cfg)
@@ -320,10 +315,10 @@ def test_the_last_stages_learn_the_same_from_what_the_first_gave(sample: Path, t
 
 
 def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
-    sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = ["augment=none", "model.name=test_resnet", "finetune=last_stages", "finetune.cache_limit_gb=1e-6"]
-    cfg = compose_frozen(sample, tmp_path, *settings)
+    cfg = compose_frozen(few, tmp_path, *settings)
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
         assert use_cached_features(classifier, data, cfg) is None
@@ -332,10 +327,10 @@ def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
 
 
 def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def entries(*overrides: str, change: bool = False) -> int:
-        cfg = compose_frozen(sample, tmp_path, *overrides)
+        cfg = compose_frozen(few, tmp_path, *overrides)
         classifier, data = small(cfg)
         if change:
             with torch.no_grad():
@@ -357,9 +352,9 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none") == 20, "another kind of device"
 
 
-def test_images_pass_through_the_backbone_where_features_would_not_do(sample: Path, tmp_path: Path) -> None:
+def test_images_pass_through_the_backbone_where_features_would_not_do(few: Path, tmp_path: Path) -> None:
     for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
-        cfg = compose_frozen(sample, tmp_path, *overrides)
+        cfg = compose_frozen(few, tmp_path, *overrides)
         classifier, data = small(cfg)
         assert not use_cached_features(classifier, data, cfg)
 
@@ -370,14 +365,14 @@ def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(fe
         "model.pretrained=false", "finetune=head", "augment=none", "trainer.max_epochs=2", "optimizer.lr=0.01",
         "+model.arguments.drop_rate=0.3",
     ]  # fmt: skip
-    runs = [command("train", *overrides, cwd=tmp_path) for _ in range(2)]
+    runs = [run_command("train", *overrides) for _ in range(2)]
     assert "running the frozen backbone" in runs[0].stdout
     assert "running the frozen backbone" not in runs[1].stdout
     folders = [Path(run.stdout.strip().splitlines()[-1]) for run in runs]
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     assert metrics[0] == metrics[1]
     # evaluate runs the whole model on the images
-    evaluated = command("evaluate", f"ckpt_path={folders[0]}/checkpoints/best.ckpt", cwd=tmp_path)
+    evaluated = run_command("evaluate", f"ckpt_path={folders[0]}/checkpoints/best.ckpt")
     whole = json.loads((Path(evaluated.stdout.strip().splitlines()[-1]) / "metrics.json").read_text())
     for name in ("loss", "acc", "f1_macro", "ece", "brier"):
         assert whole["test"][name] == pytest.approx(metrics[0]["test"][name], abs=1e-5)

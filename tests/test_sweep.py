@@ -1,4 +1,4 @@
-"""Sweeps: every job in a process of its own, on any number of devices, and what is said of those that fail."""
+"""Sweeps: one run folder per job, on any number of devices, and how failed jobs are reported."""
 
 import json
 import os
@@ -7,18 +7,20 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
 import yaml
 
-from commands import Command, command
-from conftest import FAST, wait_for
+from commands import Process, jobs_in_this_process, run_command, try_command
+from conftest import FAST
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
 
 
-def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(few: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_sweep_over_two_devices_is_one_folder_with_one_run_per_job(few: Path, tmp_path: Path) -> None:
     arguments = [f"data.root={few}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
-    result = command("train", "-m", *FAST, *QUICK, *arguments, cwd=tmp_path)
+    result = run_command("train", "-m", *FAST, *QUICK, *arguments)
     (sweep,) = (tmp_path / "outputs").iterdir()
     (folder,) = sweep.iterdir()
     assert result.stdout.strip().splitlines()[-1] == str(folder)
@@ -40,8 +42,9 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_a_job(few: Path, tm
 
 def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "optimizer.name=nope,adamw"]
-    result = command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path, check=False)
-    assert result.returncode == 1
+    with jobs_in_this_process():
+        result = try_command("train", "-m", *overrides, "hydra.sweep.dir=sweep")
+    assert result.status == 1
     assert not (tmp_path / "sweep/0").exists(), "nothing half-written"
     assert (tmp_path / "sweep/1/metrics.json").exists()
     assert "1 of 2 jobs did not finish" in result.stderr
@@ -49,42 +52,44 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     assert "optimizer.name=nope" in again
     assert "adamw" not in again
     kept = {path: path.read_bytes() for path in (tmp_path / "sweep/1").rglob("*") if path.is_file()}
-    result = command("train", "resume=sweep", cwd=tmp_path, check=False)
+    with jobs_in_this_process():
+        result = try_command("train", "resume=sweep")
     assert "optimizer.name=nope" in result.stderr, "what was left to do is tried once more"
     after = {path: path.read_bytes() for path in kept}
     assert [path.name for path in kept if kept[path] != after[path]] == [], "and nothing else"
     shutil.move(tmp_path / "sweep", tmp_path / "René (2)")
-    moved = command("train", "resume='René (2)'", cwd=tmp_path, check=False)
+    moved = try_command("train", "resume='René (2)'")
     assert f"was begun in {tmp_path}/sweep: move the folder back there" in moved.stderr
-    result = command(
-        "train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop", cwd=tmp_path, check=False
-    )
-    assert result.returncode == 1
+    with jobs_in_this_process():
+        result = try_command("train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop")
+    assert result.status == 1
     assert "not finished; again: python -m sports_lightning.train" in result.stderr
     assert not (tmp_path / "stopped/1/metrics.json").exists()
 
 
-def test_what_is_printed_runs_with_configs_of_ones_own_too(few: Path, tmp_path: Path) -> None:
+def test_the_printed_command_runs_with_custom_configs_too(few: Path, tmp_path: Path) -> None:
     (tmp_path / "mine/model").mkdir(parents=True)
     (tmp_path / "mine/model/small.yaml").write_text("defaults: [scratch_cnn]\n")
     overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "model=small", "test=false"]
-    printed = command("train", "--config-dir=mine", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path).stdout
+    with jobs_in_this_process():
+        printed = run_command("train", "--config-dir=mine", "-m", *overrides, "hydra.sweep.dir=sweep").stdout
     (best,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
     python, _, module, *arguments = shlex.split(best.partition(": ")[2])
     assert (python, module) == ("python", "sports_lightning.train")
-    printed = command("train", *arguments, cwd=tmp_path).stdout
+    printed = run_command("train", *arguments).stdout
     provenance = json.loads(Path(printed.splitlines()[-1], "run.json").read_text())
     assert provenance["command"] == shlex.join(["python", "-m", module, *arguments])
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=500", "seed=0,1"]
-    process = Command("train", "-m", *overrides, "hydra.sweep.dir=sweep", cwd=tmp_path)
-    wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", process)
+    process = Process("train", "-m", *overrides, "hydra.sweep.dir=sweep")
+    process.wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"again: python -m sports_lightning.train resume={tmp_path}/sweep/0" in errors
-    assert f"all that is left: python -m sports_lightning.train resume={tmp_path}/sweep" in errors
+    result = process.result()
+    assert result.status == 130
+    assert f"again: python -m sports_lightning.train resume={tmp_path}/sweep/0" in result.stderr
+    assert f"all that is left: python -m sports_lightning.train resume={tmp_path}/sweep" in result.stderr
     assert not (tmp_path / "sweep/1/metrics.csv").exists()
     assert (tmp_path / "sweep/0/metrics.csv").exists()

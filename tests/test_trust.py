@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from commands import command
+from commands import run_command
 from conftest import FAST
 from sports_lightning.compare.significance import holm, mean_and_error, paired_difference
 from sports_lightning.data.image_folder import Split
@@ -156,11 +156,11 @@ def test_reliability_bins_hold_every_prediction() -> None:
     assert (bins[-1].high, bins[-1].accuracy) == (1.0, 1.0)
 
 
-def test_what_is_fitted_after_training_is_what_every_later_command_uses(few: Path, tmp_path: Path) -> None:
+def test_a_fitted_temperature_and_head_are_used_by_every_later_command(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=1"]
     fitted = {"plain": [], "calibrated": ["calibrate=true"], "refitted": ["calibrate=true", "refit=1e-3"]}
     for run, more in fitted.items():
-        command("train", *overrides, *more, f"hydra.run.dir={run}", cwd=tmp_path)
+        run_command("train", *overrides, *more, f"hydra.run.dir={run}")
     metrics = {run: json.loads((tmp_path / run / "metrics.json").read_text()) for run in fitted}
     assert metrics["calibrated"]["test"]["acc"] == metrics["plain"]["test"]["acc"], "the order of the classes stays"
     assert metrics["calibrated"]["val"]["loss"] < metrics["plain"]["val"]["loss"]
@@ -172,10 +172,10 @@ def test_what_is_fitted_after_training_is_what_every_later_command_uses(few: Pat
         "net.classifier.weight",
         "net.classifier.bias",
     }
-    command("evaluate", "ckpt_path=refitted/checkpoints/best.ckpt", "hydra.run.dir=again", cwd=tmp_path)
+    run_command("evaluate", "ckpt_path=refitted/checkpoints/best.ckpt", "hydra.run.dir=again")
     assert json.loads((tmp_path / "again/metrics.json").read_text())["test"] == metrics["refitted"]["test"]
     (tmp_path / "refitted/metrics.json").unlink()  # as if killed after the checkpoint was written
-    command("train", "resume=refitted", cwd=tmp_path)
+    run_command("train", "resume=refitted")
     assert json.loads((tmp_path / "refitted/metrics.json").read_text()) == metrics["refitted"]
 
 
@@ -195,15 +195,15 @@ def test_a_head_is_fitted_as_scikit_learn_does() -> None:
     torch.testing.assert_close(probabilities, expected, atol=1e-3, rtol=0)
 
 
-def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], sample: Path, tmp_path: Path) -> None:
+def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     from PIL import Image, ImageOps
 
     checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"
-    image = next((sample / "test").rglob("*.jpg"))
+    image = next((few / "test").rglob("*.jpg"))
     with Image.open(image) as opened:
         opened.save(tmp_path / "a.png")
         ImageOps.mirror(opened).save(tmp_path / "b.png")
-    command("predict", checkpoint, f"input={tmp_path}", "inference.flip_tta=true", "hydra.run.dir=out", cwd=tmp_path)
+    run_command("predict", checkpoint, f"input={tmp_path}", "inference.flip_tta=true", "hydra.run.dir=out")
     first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
     numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image get the same answer"

@@ -16,8 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from commands import command
-from conftest import FAST, InProcess, assert_error_line
+from commands import run_command, try_command
+from conftest import FAST, assert_error_line
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import check_files, printable
@@ -36,9 +36,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("where", ["state_dict", "sports_lightning", "callbacks", "hyper_parameters"])
-def test_a_checkpoint_that_would_run_code(
-    in_process: InProcess, trained: tuple[Path, str], sample: Path, tmp_path: Path, where: str
-) -> None:
+def test_a_checkpoint_that_would_run_code(trained: tuple[Path, str], few: Path, tmp_path: Path, where: str) -> None:
     ran = tmp_path / "ran"
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
@@ -47,20 +45,20 @@ def test_a_checkpoint_that_would_run_code(
         checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
         torch.save({**checkpoint, where: Trap(ran)}, run / f"checkpoints/{name}.ckpt")
     best = f"ckpt_path={run}/checkpoints/best.ckpt"
-    assert_error_line(in_process("evaluate", best), "best.ckpt is not a checkpoint")
-    assert_error_line(in_process("predict", best, f"input={sample}/test/tennis"), "best.ckpt is not a checkpoint")
+    assert_error_line(try_command("evaluate", best), "best.ckpt is not a checkpoint")
+    assert_error_line(try_command("predict", best, f"input={few}/test/tennis"), "best.ckpt is not a checkpoint")
     config = (run / ".hydra/hydra.yaml").read_text()
     (run / ".hydra/hydra.yaml").write_text(config.replace(str(trained[0]), str(run)))
-    assert_error_line(in_process("train", f"resume={run}"), "last.ckpt is not a checkpoint")
+    assert_error_line(try_command("train", f"resume={run}"), "last.ckpt is not a checkpoint")
     assert not ran.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
-def test_weights_that_would_run_code(in_process: InProcess, sample: Path, tmp_path: Path, suffix: str) -> None:
+def test_weights_that_would_run_code(few: Path, tmp_path: Path, suffix: str) -> None:
     weights = tmp_path / f"weights{suffix}"
     torch.save({"conv1.weight": Trap(tmp_path / "ran")}, weights)
-    arguments = [*FAST, "logger=csv", f"data.root={sample}", "model=resnet50", f"model.weights={weights}"]
-    assert_error_line(in_process("train", *arguments), f"weights{suffix}")
+    arguments = [*FAST, "logger=csv", f"data.root={few}", "model=resnet50", f"model.weights={weights}"]
+    assert_error_line(try_command("train", *arguments), f"weights{suffix}")
     assert not (tmp_path / "ran").exists()
 
 
@@ -75,13 +73,13 @@ def test_weights_that_would_run_code(in_process: InProcess, sample: Path, tmp_pa
     ids=lambda arguments: next(iter(arguments)),
 )
 def test_a_checkpoint_whose_spec_reaches_out(
-    in_process: InProcess, trained: tuple[Path, str], sample: Path, tmp_path: Path, arguments: dict[str, Any]
+    trained: tuple[Path, str], few: Path, tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
     checkpoint["sports_lightning"]["arguments"] = arguments
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    for name, more in (("evaluate", []), ("predict", [f"input={sample}/test/tennis"])):
-        assert_error_line(in_process(name, f"ckpt_path={tmp_path}/other.ckpt", *more), next(iter(arguments)))
+    for name, more in (("evaluate", []), ("predict", [f"input={few}/test/tennis"])):
+        assert_error_line(try_command(name, f"ckpt_path={tmp_path}/other.ckpt", *more), next(iter(arguments)))
     assert not list(tmp_path.rglob("ran"))
 
 
@@ -103,23 +101,19 @@ def test_a_checkpoint_whose_spec_reaches_out(
         "nothing.at.all",
     ],
 )
-def test_a_run_folder_that_targets_anything_else(
-    in_process: InProcess, trained: tuple[Path, str], tmp_path: Path, target: str
-) -> None:
+def test_a_run_folder_that_targets_anything_else(trained: tuple[Path, str], tmp_path: Path, target: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
     config["callbacks"]["more"] = {"_target_": target, "command": f"touch {tmp_path}/ran", "_args_": ["1"]}
     (run / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
-    assert_error_line(in_process("reproduce", f"run={run}"), target, "trust=true")
+    assert_error_line(try_command("reproduce", f"run={run}"), target, "trust=true")
     (run / "metrics.json").unlink()
-    assert_error_line(in_process("train", f"resume={run}"), target, "trust=true")
+    assert_error_line(try_command("train", f"resume={run}"), target, "trust=true")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_run_folder_whose_logging_would_run_code(
-    in_process: InProcess, trained: tuple[Path, str], tmp_path: Path
-) -> None:
+def test_a_run_folder_whose_logging_would_run_code(trained: tuple[Path, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     (run / "metrics.json").unlink()
@@ -130,9 +124,9 @@ def test_a_run_folder_whose_logging_would_run_code(
     hydra_config = yaml.safe_dump(config).replace(str(trained[0]), str(run))
     (run / ".hydra/hydra.yaml").write_text(hydra_config)
     (run / "checkpoints/last.ckpt").write_bytes(b"torn")
-    assert_error_line(in_process("train", f"resume={run}"), "last.ckpt is not a checkpoint")
+    assert_error_line(try_command("train", f"resume={run}"), "last.ckpt is not a checkpoint")
     shutil.copy(trained[0] / "metrics.json", run)
-    in_process("reproduce", f"run={run}", "+changes.trainer.max_epochs=0")
+    try_command("reproduce", f"run={run}", "+changes.trainer.max_epochs=0")
     assert not (tmp_path / "ran").exists()
 
 
@@ -186,20 +180,20 @@ NAMES = [
 ]
 
 
-def test_names_that_are_markup_formulas_or_more_than_a_line(sample: Path, tmp_path: Path) -> None:
+def test_names_that_are_markup_formulas_or_more_than_a_line(few: Path, tmp_path: Path) -> None:
     """A whole run on classes with such names: pages, tables and messages show them as they are."""
-    sources = sorted(path for path in (sample / "train").iterdir())
+    sources = sorted(path for path in (few / "train").iterdir())
     for split, count in (("train", 8), ("valid", 2), ("test", 2)):
         for name, source in zip(NAMES, sources, strict=False):
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
-            for i, image in enumerate(sorted((sample / split / source.name).iterdir())[:count]):
+            for i, image in enumerate(sorted((few / split / source.name).iterdir())[:count]):
                 shutil.copy(image, folder / f"{name.replace('/', '')}{i}.jpg")
     arguments = [*FAST, "data=folder", "data.root=data", "logger=csv", "trainer.max_epochs=1", "data.num_workers=0"]
-    result = command("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
-    command("audit", "data=folder", "data.root=data", "hydra.run.dir=audit", cwd=tmp_path)
-    command("predict", "ckpt_path=run/checkpoints/best.ckpt", "input=data/test", "hydra.run.dir=out", cwd=tmp_path)
-    command("compare", "run", "hydra.run.dir=both", cwd=tmp_path)
+    result = run_command("train", *arguments, "hydra.run.dir=run")
+    run_command("audit", "data=folder", "data.root=data", "hydra.run.dir=audit")
+    run_command("predict", "ckpt_path=run/checkpoints/best.ckpt", "input=data/test", "hydra.run.dir=out")
+    run_command("compare", "run", "hydra.run.dir=both")
     assert "\x1b[31m" not in result.stdout
     for page in ("run/report.html", "audit/audit.html", "both/compare.html"):
         assert "<img src=x" not in (tmp_path / page).read_text(), page
@@ -211,8 +205,8 @@ def test_names_that_are_markup_formulas_or_more_than_a_line(sample: Path, tmp_pa
     assert {row["label"] for row in read_csv(tmp_path / "run/predictions.csv")} == set(NAMES)
 
     (tmp_path / "data/train/line\nbreak/line\nbreak0.jpg").write_bytes(b"no image")
-    broken = command("train", *arguments, cwd=tmp_path, check=False)
-    assert broken.returncode == 1
+    broken = try_command("train", *arguments)
+    assert broken.status == 1
     assert broken.stderr.count("\n") == 1
     assert "line\\nbreak0.jpg" in broken.stderr
 
@@ -228,11 +222,12 @@ def test_printable() -> None:
     assert printable("a\nb\x1b[31m\udc80é😀") == "a\\nb\\x1b[31m\\udc80é😀"
 
 
-def test_mutated_images_are_decoded_or_refused(sample: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_mutated_images_are_decoded_or_refused(few: Path, tmp_path: Path) -> None:
     """The short form of benchmarks/fuzz_decoding.py, with its own process to see a crash."""
     script = Path(__file__).parents[1] / "benchmarks" / "fuzz_decoding.py"
     result = subprocess.run(
-        [sys.executable, str(script), str(sample), "--inputs", "400"], capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(few), "--inputs", "400"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -266,21 +261,21 @@ def sweep_folder(tmp_path: Path, cwd: str, of_hydra: list[str], of_task: list[st
     ],
 )
 def test_a_strangers_sweep_runs_nothing_of_his(
-    of_hydra: list[str], of_task: list[str], sources: list[str], tmp_path: Path, in_process: InProcess
-) -> None:
+    of_hydra: list[str], of_task: list[str], sources: list[str], tmp_path: Path, ) -> None:
     touched = tmp_path / "touched"
     of_task = [override.replace("TOUCHED", str(touched)) for override in of_task]
     folder = sweep_folder(tmp_path, str(tmp_path), of_hydra, [*FAST, "logger=csv", *of_task], sources)
-    assert_error_line(in_process("train", f"resume={folder}"), "trust=true")
+    assert_error_line(try_command("train", f"resume={folder}"), "trust=true")
     assert not touched.exists()
 
 
-def test_a_strangers_working_folder_is_not_imported_from(sample: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_strangers_working_folder_is_not_imported_from(few: Path, tmp_path: Path) -> None:
     quick = ["logger=csv", "data.audit=false", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false"]
-    folder = sweep_folder(tmp_path, "evil", [], [*FAST, *quick, f"data.root={sample}", "seed=0"], [])
+    folder = sweep_folder(tmp_path, "evil", [], [*FAST, *quick, f"data.root={few}", "seed=0"], [])
     (tmp_path / "evil/sports_lightning").mkdir()
     (tmp_path / "evil/sports_lightning/__init__.py").touch()
     (tmp_path / "evil/sports_lightning/train.py").write_text("open('touched', 'w')")
-    command("train", f"resume={folder}", cwd=tmp_path)
+    run_command("train", f"resume={folder}")
     assert not (tmp_path / "evil/touched").exists()
     assert (folder / "0/metrics.json").exists()

@@ -12,7 +12,8 @@ from conftest import FAST
 ROOT = Path(__file__).parents[1]
 
 
-def test_wheel_trains_in_an_empty_folder(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_wheel_trains_in_an_empty_folder(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = pytest.importorskip("hatchling.build")
     monkeypatch.chdir(ROOT)
     wheel = build.build_wheel(str(tmp_path))
@@ -24,13 +25,15 @@ def test_wheel_trains_in_an_empty_folder(sample: Path, tmp_path: Path, monkeypat
     empty.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
-    def run(*arguments: str) -> str:
+    def run_command(*arguments: str) -> str:
         result = subprocess.run(
             [sys.executable, *arguments], cwd=empty, env=environment, capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, result.stderr
         return result.stdout.strip().splitlines()[-1]
 
-    assert run("-c", "import sports_lightning; print(sports_lightning.CONF_DIR)") == str(site / "sports_lightning/conf")
-    folder = run("-m", "sports_lightning.train", *FAST, f"data.root={sample}", "debug=fast", "test=false")
+    assert run_command("-c", "import sports_lightning; print(sports_lightning.CONF_DIR)") == str(
+        site / "sports_lightning/conf"
+    )
+    folder = run_command("-m", "sports_lightning.train", *FAST, f"data.root={few}", "debug=fast", "test=false")
     assert (Path(folder) / "checkpoints/best.ckpt").is_file()
