@@ -22,11 +22,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import matplotlib.pyplot as plt
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from pytorch_lightning.utilities.seed import isolate_rng
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -166,6 +163,11 @@ def _release_run_folders(root: Path) -> None:
 @contextmanager
 def _restored_process() -> Iterator[None]:
     """Undo what a command changes in the process that it expects to be its own."""
+    # Not imported above: pytest-xdist's first process, which runs no test, reads this file too.
+    import matplotlib.pyplot as plt
+    import torch
+    from pytorch_lightning.utilities.seed import isolate_rng
+
     root, precision, is_deterministic = (
         logging.getLogger(),
         torch.get_float32_matmul_precision(),

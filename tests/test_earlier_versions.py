@@ -14,7 +14,7 @@ STORED = Path(__file__).parent / "data/version_0_1"
 
 @pytest.fixture
 def version_0_1(tmp_path: Path) -> Path:
-    """The run folders `finished`, `interrupted` and `sweep`, and their images in `data`, as if written in this place."""
+    """The run folders `finished`, `interrupted` and `sweep` and their images, `data`, as if written here."""
     folder = tmp_path / "version_0_1"
     shutil.copytree(STORED, folder)
     for file in folder.rglob("*"):
