@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from commands import run_command
-from sports_lightning.evaluate.evaluation import shown
+from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports import plots
 from sports_lightning.reports.gradcam import heatmaps
@@ -22,7 +22,7 @@ def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path,
     metrics = json.loads((folder / "metrics.json").read_text())
     for split in ("val", "test"):
         for name in ("loss", "acc", "f1_macro", "brier"):
-            assert shown(metrics[split], name) in page
+            assert format_metric(metrics[split], name) in page
     assert f"<b>{100 * metrics['test']['acc']:.1f} %</b>" in page
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?(https?:)?//""", page)
     assert not re.search(r"<(link|iframe|script src)", page)
@@ -35,7 +35,7 @@ def test_the_model_card_holds_the_same_figures(trained: tuple[Path, str]) -> Non
     folder, _ = trained
     card = (folder / "checkpoints/MODEL_CARD.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["test"]
-    assert f"| acc | {shown(metrics, 'acc')} |" in card
+    assert f"| acc | {format_metric(metrics, 'acc')} |" in card
     assert json.loads((folder / "run.json").read_text())["command"] in card
     assert "archery" in card
 

@@ -16,9 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from commands import run_command
+from commands import run_command, run_process
 from conftest import FAST, composed
-from sports_lightning.data import file_hashes as ledger
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.file_hashes import check_files
@@ -75,58 +74,67 @@ def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: P
     assert [path.name for path in (tmp_path / "things").iterdir()] == ["key"]
 
 
-def test_the_ledger_reads_a_file_again_only_when_it_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger, "_RACY_NS", 0)
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every image that Pillow opens from now on. Files count as written a minute ago, since which they are stable."""
+    now, open_image, images = time.time_ns, Image.open, []
+
+    def open_noted(file: object, *arguments: object, **options: object) -> Image.Image:
+        images.append(file)
+        return open_image(file, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("time.time_ns", lambda: now() + 60 * 10**9)
+    monkeypatch.setattr(Image, "open", open_noted)
+    return images
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(opened: list[object], tmp_path: Path) -> None:
     images, cache = tmp_path / "images", tmp_path / "cache"
     images.mkdir()
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (8, 8), colour).save(images / name)
     first = check_files(images, ["a.png", "b.png"], cache)
-    assert len({entry.digest for entry in first}) == 2
-    read: list[Path] = []
-    real = ledger._read
-    monkeypatch.setattr(ledger, "_read", lambda path: (read.append(path), real(path))[1])
+    assert len({entry.digest for entry in first}) == len(opened) == 2
     assert check_files(images, ["b.png", "a.png"], cache) == first[::-1]
-    assert not read
+    assert len(opened) == 2
 
     times = (images / "a.png").stat()
     torn = (images / "a.png").read_bytes()[:-20].ljust(times.st_size, b"\0")
     (images / "a.png").write_bytes(torn)
     os.utime(images / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
     changed = check_files(images, ["a.png", "b.png"], cache)
-    assert read == [images / "a.png"]
+    assert len(opened) == 3
     assert changed[0].digest != first[0].digest
     assert changed[0].problem
     assert changed[1] == first[1]
     check_files(images, ["a.png"], cache)
-    assert len(read) == 2, "what can't be read is tried again"
+    assert len(opened) == 4, "an unreadable file is tried again"
 
-    (cache / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
+    (index,) = cache.glob("*.sqlite")
+    index.write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
     assert check_files(images, ["a.png", "b.png"], cache) == changed
-    (cache / "ledger.sqlite").unlink()
-    (cache / "ledger.sqlite").mkdir()
-    assert check_files(images, ["a.png", "b.png"], cache) == changed, "one that can't be opened costs time alone"
+    index.unlink()
+    index.mkdir()
+    assert check_files(images, ["a.png", "b.png"], cache) == changed, "an index that can't be opened costs only time"
 
 
-def test_the_ledger_knows_files_of_many_folders_whatever_their_names_and_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_of_many_folders_are_remembered_whatever_their_names_and_order(
+    opened: list[object], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ledger, "_RACY_NS", 0)
-    monkeypatch.setattr(ledger, "_AT_ONCE", 3)
-    names = ["a", "b", "Z", "é", "日本", "x y", "a\nb", "10", "9", os.fsdecode(b"\xff\xfe")]
+    names = ["a", "b", "Z", "é", "日本", "x y", "a\nb", "10", "9", os.fsdecode(b"\xff\xfe"), *map(str, range(100, 700))]
     paths = [f"{folder}/{name}.png" for folder in ("one", "two/deep") for name in names]
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    image = (tmp_path / "image.png").read_bytes()
     for number, path in enumerate(paths):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / path)
+        (tmp_path / path).write_bytes(image + bytes([number // 256, number % 256]))  # decoders ignore what follows
     first = check_files(tmp_path, paths, tmp_path / "cache")
-    assert len({entry.digest for entry in first}) == len(paths)
-    monkeypatch.setattr(ledger, "_read", None)
+    assert len({entry.digest for entry in first}) == len(opened) == len(paths)
     assert check_files(tmp_path, paths, tmp_path / "cache") == first
     assert check_files(tmp_path, paths[::-1], tmp_path / "cache") == first[::-1]
     mixed = sorted(range(len(paths)), key=lambda i: i % len(names))
     assert check_files(tmp_path, [paths[i] for i in mixed], tmp_path / "cache") == [first[i] for i in mixed]
+    assert len(opened) == len(paths)
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])
@@ -148,13 +156,14 @@ def test_kept_images_are_the_decoded_ones(
     assert torch.equal(pickle.loads(sent)(5), decoded[5])
 
 
+@pytest.mark.slow
 def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> None:
     killed = Path(f"/dev/shm/sports_lightning-killed-{os.getpid()}")
     killed.mkdir()
     (killed / "pixels").touch()
     before = set(Path("/dev/shm").glob("sports_lightning-*")) - {killed}
     quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
-    run_command("train", *quick, "data.cache=ram")
+    run_process("train", *quick, "data.cache=ram")
     assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "what a killed run has left is gone, too"
 
 
