@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from outcome import outcome
-from sports_lightning.cli.app import run_command
-from sports_lightning.train import train
+from sports_lightning.cli.app import main as run_command
+from sports_lightning.train.__main__ import COMMAND
 
 Start = Callable[[list[str], Path], subprocess.CompletedProcess[str]]
 
@@ -51,7 +51,7 @@ def child(number: int, devices: int) -> None:
 
     Path.open = open_counted  # type: ignore[method-assign]
     sys.argv[1:] = [*SETTINGS, f"trainer.devices={devices}"]
-    run_command(train, "train")
+    sys.exit(run_command(COMMAND))
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 def main(argv: list[str] | None = None, start: Start = start) -> int:
     """Run the experiment; the exit status."""
     if "LOCAL_RANK" in os.environ:  # a further process of a run, whose command line is that of `train`
-        run_command(train, "train")
+        sys.exit(run_command(COMMAND))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=1, help="the write to begin with")
     parser.add_argument("--every", type=int, default=1, help="try every so many")

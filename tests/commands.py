@@ -37,6 +37,10 @@ class Result:
     stderr: str
 
     @property
+    def returncode(self) -> int:
+        return self.status
+
+    @property
     def last_line(self) -> str:
         """The last line on stdout, which is the run folder."""
         return self.stdout.strip().splitlines()[-1]
@@ -97,6 +101,11 @@ class _FinishedJob:
 
     def poll(self) -> int:
         return self.status
+
+
+def command(name: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Result:
+    """The earlier name of run_command and try_command, for tests on their way."""
+    return (run_command if check else try_command)(name, *arguments, cwd=cwd)
 
 
 class Process(subprocess.Popen[str]):
