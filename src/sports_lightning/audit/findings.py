@@ -1,4 +1,4 @@
-"""What a survey of the data comes to: `audit.json`, `leaks.csv`, `audit.html` and a few lines. No torch in here."""
+"""What a scan of the data comes to: `audit.json`, `leaks.csv`, `audit.html` and a few lines. No torch in here."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,67 +19,65 @@ TINY = 64  # pixels on the shorter side; less is little for any model
 _SHOWN_PAIRS = 300  # with images, in audit.html
 
 
-def collect_findings(survey: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None = None) -> dict[str, Any]:
+def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None = None) -> dict[str, Any]:
     """Everything that is worth telling, as JSON can say it; images by their paths.
 
     `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
 
     Args:
-        survey: the data set.
+        scan: the data set.
         feature_neighbours: pairs of similar images, if they were searched for; they do not count as leaks.
     """
-    splits = list(dict.fromkeys(survey.splits))
+    splits = list(dict.fromkeys(scan.splits))
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
-    for split, label in zip(survey.splits, survey.labels, strict=True):
+    for split, label in zip(scan.splits, scan.labels, strict=True):
         counts[split][label] += 1
-    classes = sorted({label for labels in survey.folders.values() for label in labels})
-    readable = [i for i, problem in enumerate(survey.problems) if not problem]
-    sizes = Counter(tuple(survey.looks.size[i].tolist()) for i in readable)
-    usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
+    classes = sorted({label for labels in scan.folders.values() for label in labels})
+    readable = [i for i, problem in enumerate(scan.problems) if not problem]
+    sizes = {i: tuple(scan.thumbnails.size[i].tolist()) for i in readable}
+    usual = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
     first = splits[0]  # train, where that is there
-    pairs = [_row(survey, pair) for pair in survey.pairs]
+    pairs = [_row(scan, pair) for pair in scan.pairs]
     alike = (
-        None if feature_neighbours is None else [_row(survey, pair) | {"kind": "alike"} for pair in feature_neighbours]
+        None if feature_neighbours is None else [_row(scan, pair) | {"kind": "alike"} for pair in feature_neighbours]
     )
     return {
-        "root": str(survey.root.absolute()),
+        "root": str(scan.root.absolute()),
         "images": {split: sum(count.values()) for split, count in counts.items()},
         "classes": len(classes),
         "class_counts": {label: {split: counts[split][label] for split in splits} for label in classes},
         "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
         "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
         "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
-        "unreadable": {path: why for path, why in zip(survey.paths, survey.problems, strict=True) if why},
-        "tiny": [survey.paths[i] for i in readable if min(survey.looks.size[i]) < TINY],
-        "grey": [survey.paths[i] for i in readable if survey.looks.grey[i]],
+        "unreadable": {path: why for path, why in zip(scan.paths, scan.problems, strict=True) if why},
+        "tiny": [scan.paths[i] for i in readable if min(scan.thumbnails.size[i]) < TINY],
+        "grey": [scan.paths[i] for i in readable if scan.thumbnails.grey[i]],
         "usual_size": list(usual),
-        "odd_sized": {
-            survey.paths[i]: survey.looks.size[i].tolist() for i in readable if tuple(survey.looks.size[i]) != usual
-        },
+        "odd_sized": {scan.paths[i]: list(size) for i, size in sizes.items() if size != usual},
         "identical": sum(row["kind"] == "identical" for row in pairs),
         "near_duplicates": sum(row["kind"] != "identical" for row in pairs),
         "pairs": pairs,
         "label_conflicts": [row for row in pairs if not row["same_label"]],
-        "leaks": [_row(survey, pair) for pair in survey.leaking],
-        "leaking_images": {split: len(survey.leaks(split)) for split in splits},
+        "leaks": [_row(scan, pair) for pair in scan.leaking],
+        "leaking_images": {split: len(scan.leaks(split)) for split in splits},
         "feature_neighbours": alike,
     }
 
 
-def _row(survey: DatasetScan, pair: DuplicatePair) -> dict[str, Any]:
-    identical = survey.digests[pair.first] == survey.digests[pair.second]
+def _row(scan: DatasetScan, pair: DuplicatePair) -> dict[str, Any]:
+    identical = scan.digests[pair.first] == scan.digests[pair.second]
     return {
-        "first": survey.paths[pair.first],
-        "second": survey.paths[pair.second],
-        "first_split": survey.splits[pair.first],
-        "second_split": survey.splits[pair.second],
+        "first": scan.paths[pair.first],
+        "second": scan.paths[pair.second],
+        "first_split": scan.splits[pair.first],
+        "second_split": scan.splits[pair.second],
         "kind": "identical" if identical else "mirrored" if pair.mirrored else "near",
         "similarity": pair.similarity,
-        "same_label": survey.labels[pair.first] == survey.labels[pair.second],
+        "same_label": scan.labels[pair.first] == scan.labels[pair.second],
     }
 
 
-def write_findings(survey: DatasetScan, found: dict[str, Any], folder: Path) -> None:
+def write_findings(scan: DatasetScan, found: dict[str, Any], folder: Path) -> None:
     """Write `audit.json`, `leaks.csv` (images of a later split that an earlier one has too) and `audit.html`."""
     write_json(folder / "audit.json", found)
     header = ["path", "split", "also", "also_split", "kind", "similarity", "same_label"]
@@ -88,16 +86,16 @@ def write_findings(survey: DatasetScan, found: dict[str, Any], folder: Path) -> 
     # The worst first: leaks, then images with two labels, then the rest.
     ranked = sorted(found["pairs"], key=lambda row: (row["first_split"] == row["second_split"], row["same_label"]))
     sections = {
-        "pairs": _with_thumbnails(survey, ranked),
-        "feature_neighbours": _with_thumbnails(survey, found["feature_neighbours"] or []),
+        "pairs": _with_thumbnails(scan, ranked),
+        "feature_neighbours": _with_thumbnails(scan, found["feature_neighbours"] or []),
     }
     write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, **sections)
 
 
-def _with_thumbnails(survey: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_thumbnails(scan: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first of some rows of pairs, with their images."""
     return [
-        row | {"images": [thumbnail_uri(survey.root / row["first"]), thumbnail_uri(survey.root / row["second"])]}
+        row | {"images": [thumbnail_uri(scan.root / row["first"]), thumbnail_uri(scan.root / row["second"])]}
         for row in rows[:_SHOWN_PAIRS]
     ]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates
+from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, split_fingerprint
@@ -28,7 +28,7 @@ class DatasetScan:
         paths: relative to the root.
         digests: of the content.
         problems: why a file can't be read ("": it can).
-        looks: what the images look like.
+        thumbnails: small grey versions, sizes and modes.
         pairs: the same image twice (see duplicates).
         folders: the class folders of each split that is there, empty ones too.
     """
@@ -39,7 +39,7 @@ class DatasetScan:
     paths: list[str]
     digests: list[str]
     problems: list[str]
-    looks: Thumbnails
+    thumbnails: Thumbnails
     pairs: list[DuplicatePair]
     folders: dict[str, list[str]]
 
@@ -50,18 +50,23 @@ class DatasetScan:
 
     @cached_property
     def leaking(self) -> list[DuplicatePair]:
-        """Every image (second) that an earlier split has too, with the first of those that it is the same as."""
-        copies: dict[str, list[int]] = {}
+        """(earlier, later) for every image that an earlier split contains too, with the first such copy.
+
+        Linear in the number of files: only the first of several byte-identical files can be the earliest copy.
+        """
+        first = first_of_each(self.digests)
+        earliest: dict[str, DuplicatePair] = {}  # digest → the pair with its earliest copy
+        for pair in self.pairs:
+            digests = self.digests[pair.first], self.digests[pair.second]
+            for own, other in (digests, digests[::-1]):
+                if own not in earliest or first[other] < earliest[own].first:
+                    earliest[own] = pair._replace(first=first[other])
+        found = []
         for i, digest in enumerate(self.digests):
-            copies.setdefault(digest, []).append(i)
-        found: dict[int, DuplicatePair] = {}
-        for pair in self.pairs:  # whose members stand for all that are byte-identical to them
-            for first in copies[self.digests[pair.first]]:
-                for second in copies[self.digests[pair.second]]:
-                    a, b = sorted((first, second))
-                    if self.splits[a] != self.splits[b] and (b not in found or a < found[b].first):
-                        found[b] = DuplicatePair(a, b, pair.similarity, pair.mirrored)
-        return sorted(found.values())
+            copy = earliest.get(digest)
+            if copy and copy.first < i and self.splits[copy.first] != self.splits[i]:
+                found.append(copy._replace(second=i))
+        return sorted(found)
 
     def leaks(self, split: str) -> set[str]:
         """Paths of the images of `split` that an earlier split has too."""

@@ -1,7 +1,7 @@
-"""Augmentations that torchvision has not got, and how an augmentation config becomes a transform.
+"""Augmentation: transforms built from `conf/augment/`, and the few that torchvision lacks.
 
 An augmentation is a list of `torchvision.transforms.v2` transforms in `conf/augment/`; a new one needs no code. Each
-works on a uint8 tensor (3, h, w) and draws from torch's global generator, which the data set seeds for every image.
+transform takes a uint8 tensor (3, h, w) and draws from torch's global generator, which the dataset seeds per image.
 """
 
 import math
@@ -17,13 +17,13 @@ from torchvision.transforms.v2 import functional as F_v2
 
 
 def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
-    """The training transform of `conf/augment/*.yaml`, once `augment.preprocessing` holds the model's own.
+    """Build the training transform of `conf/augment/*.yaml`.
 
     Args:
-        augment: the config.
-        side: pixels a side in place of the model's size.
+        augment: the config; `augment.preprocessing` holds the model's `Preprocessing`.
+        side: height and width in pixels that replace the model's input size.
     """
-    if side:  # a config of its own: interpolations in a copy of a part would still see the whole that it came from
+    if side:  # a new root config: in a copied node, interpolations would still resolve against the original root
         augment = OmegaConf.create({"augment": OmegaConf.to_container(augment)}).augment
         augment.preprocessing.size = [side, side]
     return v2.Compose(
@@ -34,8 +34,8 @@ def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
 class EpochTransform:
     """The training transform of each epoch, whose size grows with `augment.progressive_sizes` (progressive resizing).
 
-    Small images first is most of the learning for a part of the arithmetic (Howard 2018, fast.ai's DAWNBench entry;
-    Tan and Le 2021, EfficientNetV2).
+    Training on small images first costs a fraction of the computation (Howard 2018, fast.ai's DAWNBench entry; Tan
+    and Le 2021, EfficientNetV2).
     """
 
     def __init__(self, augment: DictConfig) -> None:
@@ -43,24 +43,24 @@ class EpochTransform:
         self.transforms = {epoch: build_transform(augment, side) for epoch, side in sorted(sides.items())}
 
     def __call__(self, epoch: int) -> Callable[[Tensor], Tensor]:
-        """What an epoch does to a uint8 (3, h, w)."""
+        """The transform of `epoch`, from uint8 (3, h, w) to uint8 (3, height, width)."""
         return self.transforms[max(first for first in self.transforms if first <= epoch)]
 
 
 def build_mix(augment: DictConfig, num_classes: int) -> "PairMix | None":
-    """Mixup and cutmix as the config asks for them, or None where both are off."""
+    """Mixup and CutMix as configured, or None if both are off."""
     if not augment.mixup and not augment.cutmix:
         return None
     return PairMix(num_classes, augment.mixup, augment.cutmix)
 
 
 class PairMix:
-    """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) of two images, by torchvision.
+    """Mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019) of two images, by torchvision.
 
     Args:
         num_classes: length of the target.
-        mixup: alpha of the Beta distribution that the share is drawn from; 0 is off.
-        cutmix: likewise; with both on, one of the two is drawn for each image.
+        mixup: alpha of the Beta distribution of the mixing ratio; 0 turns mixup off.
+        cutmix: the same for CutMix; if both are on, one of the two is drawn for each image.
     """
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float) -> None:
@@ -70,15 +70,15 @@ class PairMix:
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (2, 3, h, w) and int64 (2,) to uint8 (3, h, w) and float32 (classes,)."""
         choice = self.choices[int(torch.randint(len(self.choices), ()))]
-        mixed, targets = choice(images.float(), labels)  # in float: mixup of uint8 would wrap around
+        mixed, targets = choice(images.float(), labels)  # as float: a uint8 sum would overflow
         return mixed[0].round().to(torch.uint8), targets[0]
 
 
 class RandomResizedCrop(v2.RandomResizedCrop):
-    """torchvision's, to the bit, in two thirds of the time.
+    """torchvision's `RandomResizedCrop`, bit-identical, in two thirds of the time.
 
-    Decoded images hold a pixel's colours side by side. torch resizes that layout fastest, but not a crop that is
-    still a window into the whole. And nothing looks for images among the arguments, which takes torchvision as long.
+    Decoded images are channels-last. torch resizes that layout fastest if the crop is contiguous, and a crop is a
+    view. Skipping torchvision's search for images among the arguments saves as much again.
     """
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class RandomResizedCrop(v2.RandomResizedCrop):
 
 
 class RandomHorizontalFlip(v2.RandomHorizontalFlip):
-    """torchvision's, to the bit, in a third of the time, likewise."""
+    """torchvision's `RandomHorizontalFlip`, bit-identical, in a third of the time."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w) to uint8 (3, h, w)."""
@@ -99,16 +99,16 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
 
 
 class KerasAffine:
-    """Rotation, shift, shear and zoom in one resampling, as `keras.preprocessing.image.ImageDataGenerator` draws them.
+    """Random rotation, shift, shear and zoom as in `keras.preprocessing.image.ImageDataGenerator`, in one resampling.
 
-    Bilinear; pixels from beyond the border repeat the edge (`fill_mode="nearest"`). Zoom is drawn for x and y apart.
+    Bilinear; pixels outside the image repeat the edge (`fill_mode="nearest"`). The zooms of x and y are independent.
     The matrix is rotation · shift · shear · zoom about the centre, in (row, column) coordinates, from output to input
     (keras-preprocessing, `apply_affine_transform`).
 
     Args:
-        degrees: rotation is uniform in ±degrees.
-        shift: uniform in ±shift of the height and of the width.
-        shear: uniform in ±shear degrees (Keras takes degrees, and so 0.2 is nearly nothing).
+        degrees: rotation, uniform in ±degrees.
+        shift: uniform in ±shift, as a fraction of the height and of the width.
+        shear: uniform in ±shear degrees (Keras takes degrees, so 0.2 has almost no effect).
         zoom: uniform in 1 ± zoom, for each axis.
     """
 
@@ -118,15 +118,15 @@ class KerasAffine:
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w) to uint8 (3, h, w)."""
         height, width = image.shape[-2:]
-        turn, up, left, slant, zoom_y, zoom_x = (torch.rand(6, dtype=torch.float64) * 2 - 1).tolist()
-        angle, slant = math.radians(turn * self.degrees), math.radians(slant * self.shear)
+        rotate, shift_y, shift_x, slant, zoom_y, zoom_x = (torch.rand(6, dtype=torch.float64) * 2 - 1).tolist()
+        angle, slant = math.radians(rotate * self.degrees), math.radians(slant * self.shear)
         rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         shear = torch.tensor([[1, -math.sin(slant)], [0, math.cos(slant)]])
         zoom = torch.diag(torch.tensor([1 + zoom_y * self.zoom, 1 + zoom_x * self.zoom]))
         linear = rotation @ shear @ zoom
-        offset = rotation @ torch.tensor([up * self.shift * height, left * self.shift * width])
+        offset = rotation @ torch.tensor([shift_y * self.shift * height, shift_x * self.shift * width])
 
-        # grid_sample wants (x, y) in -1..1 about the centre; swap the axes and scale pixels by half the size.
+        # grid_sample takes (x, y) in -1..1 about the centre: swap the axes and divide pixels by half the size.
         half = torch.tensor([width / 2, height / 2])
         matrix = linear.flip(0, 1) * half[None, :] / half[:, None]
         theta = torch.cat([matrix, (offset.flip(0) / half)[:, None]], dim=1)[None]

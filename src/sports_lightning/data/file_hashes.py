@@ -119,7 +119,7 @@ def _read(path: Path) -> FileCheck:
     try:
         with Image.open(io.BytesIO(content)) as image:
             check_size(image.height, image.width)
-            image.draft("L", (image.width // 8, image.height // 8))
+            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
         return FileCheck(digest, reason(error))

@@ -1,6 +1,6 @@
-"""What a model expects of an image. Resolved once, from the model's own `pretrained_cfg`, and kept in the checkpoint.
+"""A model's image preprocessing: resolved once from its `pretrained_cfg` (timm) and stored in the checkpoint.
 
-Training, evaluation and prediction all read the same `Preprocessing`; nothing in here can be set a second time.
+Training, evaluation and prediction all read the same `Preprocessing`; none of its values can be set a second time.
 """
 
 import math
@@ -13,10 +13,20 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+_MAX_ASPECT_RATIO = 20  # of the part of an image that is resized before a centre crop
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size (height, width) in pixels, the part of the image that is kept, and the normalisation of 0..1 values."""
+    """How an image becomes a network's input, in timm's terms.
+
+    Attributes:
+        size: (height, width) of the input in pixels.
+        mean, std: normalisation of the three channels, for values in 0..1.
+        interpolation: "bilinear", "bicubic", … (see `torchvision.transforms.InterpolationMode`).
+        crop_pct: share of the resized image that the crop keeps.
+        crop_mode: "center", "squash" or "border".
+    """
 
     size: tuple[int, int]
     mean: tuple[float, ...]
@@ -27,7 +37,7 @@ class Preprocessing:
 
     @classmethod
     def from_pretrained_cfg(cls, pretrained_cfg: Mapping[str, Any], image_size: int | None = None) -> "Preprocessing":
-        """Read timm's `pretrained_cfg`; `image_size` (pixels a side) replaces the size in it."""
+        """Read timm's `pretrained_cfg`; `image_size` (height and width in pixels) overrides its input size."""
         overrides = {} if image_size is None else {"input_size": (3, image_size, image_size)}
         resolved = timm.data.resolve_data_config(overrides, pretrained_cfg=dict(pretrained_cfg))
         return cls(
@@ -51,21 +61,23 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int:
-        """Pixels a side below which an image is not scaled while it is decoded: twice what the model sees.
+        """Shortest side in pixels that decoding must keep (see `decode`): twice the side that the model resizes to.
 
-        So there is enough left to choose from for an antialiased resize, and for a random crop of a quarter.
+        This leaves enough pixels for an antialiased resize, and for a random crop of a quarter of the image.
         """
         return 2 * max(math.ceil(side / self.crop_pct) for side in self.size)
 
     def transform(self) -> Callable[[Tensor], Tensor]:
-        """The deterministic transform: uint8 (3, h, w) of any size to uint8 (3, *size)."""
+        """The deterministic evaluation transform: uint8 (3, h, w) of any size to uint8 (3, *size)."""
         return ResizeAndCrop(**self.to_dict())
 
 
 class ResizeAndCrop:
-    """Resize and crop to the model's size, as timm does it: "center", "squash" or "border" (crop_mode).
+    """Resize and crop to the model's input size as timm's evaluation transform does ("center", "squash", "border").
 
-    Takes the fields of a `Preprocessing`, so that an augmentation can begin with it (see conf/augment/none.yaml).
+    The arguments are the fields of a `Preprocessing`, so that an augmentation can start with this transform (see
+    conf/augment/none.yaml). Memory and time are bounded for any aspect ratio: of a side more than 20 times as long as
+    the other one, "center" uses only the middle; "border" resizes no side to less than one pixel.
     """
 
     def __init__(self, size: list[int], interpolation: str, crop_pct: float, crop_mode: str, **_: Any) -> None:
@@ -76,14 +88,25 @@ class ResizeAndCrop:
 
     def __call__(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w) to uint8 (3, *size)."""
+        if self.crop_mode == "center":
+            image = self._limit_aspect_ratio(image)
         height, width = image.shape[-2:]
         tall, wide = self.scaled
         if self.crop_mode == "squash":
             target = [tall, wide]
         elif (tall * width >= wide * height) == (self.crop_mode == "center"):  # the height decides
-            target = [tall, tall * width // height]
+            target = [tall, max(1, tall * width // height)]
         else:
-            target = [wide * height // width, wide]
+            target = [max(1, wide * height // width), wide]
         if target != [height, width]:
             image = F.resize(image, target, self.interpolation, antialias=True)
         return F.center_crop(image, self.size)
+
+    def _limit_aspect_ratio(self, image: Tensor) -> Tensor:
+        """The middle of a very long image, still several times longer than the centre crop that follows."""
+        height, width = image.shape[-2:]
+        tall, wide = self.scaled
+        limit = _MAX_ASPECT_RATIO * max(1, -(-tall // wide), -(-wide // tall))
+        if max(height, width) <= limit * min(height, width):
+            return image
+        return F.center_crop(image, [min(height, limit * width), min(width, limit * height)])

@@ -1,11 +1,12 @@
-"""Things that are computed once and kept on disk under a fingerprint of everything that they depend on."""
+"""Disk cache: results that are computed once and stored under a fingerprint of everything that they depend on."""
 
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,58 +14,83 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sports_lightning.errors import UserError
+from sports_lightning.storage.locks import FileLock
 
-_CONTENTS = "contents.json"  # the digest of every file; written last
+_CONTENTS = "contents.json"  # {file name: digest, or [digest, size, mtime]}; written last
+_ALWAYS_HASHED = 2**26  # bytes; larger files are hashed only if their size or modification time has changed
 
 
 def resolve_cache_dir(data: DictConfig) -> Path:
-    """`data.cache_dir`."""
+    """`data.cache_dir`, with `~` expanded."""
     return Path(data.cache_dir).expanduser()
 
 
-def fingerprint(provenance: Any) -> str:
-    """BLAKE2b, 128 bits in hexadecimal, of anything that JSON can say."""
-    return hashlib.blake2b(json.dumps(provenance, sort_keys=True).encode(), digest_size=16).hexdigest()
+def fingerprint(values: Any) -> str:
+    """128-bit BLAKE2b digest, in hexadecimal, of anything that can be written as JSON."""
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def library_versions() -> dict[str, str]:
-    """Of the libraries that decide what an image's pixels and features are."""
+    """Versions of the libraries that determine an image's pixels and features."""
     return {name: version(name) for name in ("pillow", "simplejpeg", "torch", "torchvision", "timm")}
 
 
 def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder `cache_dir/kind/key`, filled by `build(folder)` unless it is there and whole.
+    """The folder `cache_dir/kind/key`, filled by `build(folder)` unless it exists and is intact.
 
-    It appears under its name in one step, so a run that is killed leaves nothing that another would read. Two
-    processes that build the same thing both end with it. What a torn write or a full disk has damaged is built anew.
+    The folder appears in one step, so a killed process leaves nothing incomplete. A lock makes processes that need
+    the same folder wait for the one that builds it. Damaged content is detected and built again: files up to 64 MB
+    are hashed at every call, larger ones only if their size or modification time differs from when they were written.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: the folder cannot be written.
     """
     folder = cache_dir / kind / key
-    if _is_whole(folder):
+    if _is_intact(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
-        try:
-            build(partial)
-            digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
-            partial.chmod(0o755)  # for all users of a cache that is shared
-            (partial / _CONTENTS).write_text(json.dumps(digests), encoding="utf-8")
-            _put(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with _building(folder):
+            if not _is_intact(folder):  # else another process has built it in the meantime
+                _build(folder, build)
     except OSError as error:
         raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error
     return folder
 
 
-def _put(partial: Path, folder: Path) -> None:
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(wait=True)
+    except OSError:  # a drive without locks: processes may build the same folder twice, which is harmless
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.path.unlink()
+        lock.release()
+
+
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        build(partial)
+        contents = {file.name: [_digest(file), *_size_and_time(file)] for file in sorted(partial.iterdir())}
+        partial.chmod(0o755)  # readable by all users of a shared cache
+        (partial / _CONTENTS).write_text(json.dumps(contents), encoding="utf-8")
+        _move_into_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
     try:
         os.rename(partial, folder)
-    except OSError:  # there is one: another process was first, or it is damaged
-        if _is_whole(folder):
+    except OSError:  # the folder exists: another process was first, or it is damaged
+        if _is_intact(folder):
             return
         damaged = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
         os.rename(folder, damaged / folder.name)
@@ -72,12 +98,24 @@ def _put(partial: Path, folder: Path) -> None:
         shutil.rmtree(damaged, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
-        digests = json.loads((folder / _CONTENTS).read_text(encoding="utf-8"))
-        return all(_digest(folder / name) == digest for name, digest in digests.items())
+        contents = json.loads((folder / _CONTENTS).read_text(encoding="utf-8"))
+        return all(_is_unchanged(folder / name, expected) for name, expected in contents.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _is_unchanged(file: Path, expected: str | list[Any]) -> bool:
+    digest, *size_and_time = [expected] if isinstance(expected, str) else expected  # a string in version 0.1
+    if file.stat().st_size > _ALWAYS_HASHED and size_and_time == _size_and_time(file):
+        return True
+    return _digest(file) == digest
+
+
+def _size_and_time(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _digest(file: Path) -> str:

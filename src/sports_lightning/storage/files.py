@@ -1,4 +1,4 @@
-"""Files: written atomically, read as they were written."""
+"""Atomic writing of files, and CSV files that read back unchanged."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ from typing import Any
 
 from sports_lightning.errors import UserError, WriteFailed
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one so that what is read is what was written
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one makes the escape reversible
 
 
 def checkpoint_file(ckpt_path: str | Path) -> Path:
-    """The file that `ckpt_path` names.
+    """`ckpt_path` as a path, with `~` expanded.
 
     Raises:
-        UserError: there is none.
+        UserError: it is not a file.
     """
     path = Path(ckpt_path).expanduser()
     if not path.is_file():
@@ -27,12 +27,12 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write `path` so that what is there is the old content or the new, never half of it, whenever the power goes.
+    """Write `path` atomically: after a crash or a power failure it holds either the old content or the new one.
 
-    Several processes may do so at once, as those that take part in a search do with its table: the last one's stays.
+    Several processes may write the same file at once (such as the table of a search); the last one wins.
 
     Raises:
-        NotWritten: no room, or no right to; the old content is still there.
+        WriteFailed: no space or no permission; the old content is unchanged.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -43,23 +43,23 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise WriteFailed(f"can't write {path}: {error.strerror}; what was there before still is") from error
-    with suppress(OSError):  # some network drives can't
+        raise WriteFailed(f"can't write {path}: {error.strerror}; its previous content is unchanged") from error
+    with suppress(OSError):  # not supported by some network drives
         _sync(path.parent)  # the new name
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what `write_bytes` left in a folder that no other process writes into, where it was killed."""
+    """Remove the partial files of a killed `write_bytes` from a folder that no other process writes into."""
     for partial in folder.glob("*.partial"):
-        if len(partial.suffixes) > 1 and partial.suffixes[-2][1:].isdecimal():  # others' files may end so, too
+        if len(partial.suffixes) > 1 and partial.suffixes[-2][1:].isdecimal():  # not another program's file
             partial.unlink()
 
 
 def sync_to_disk(path: Path) -> None:
-    """Let a file, or a folder with all that is below it, reach the disk before anything that is written from now on.
+    """Flush a file, or a folder with everything below it, to disk.
 
     Raises:
-        NotWritten: a file does not get there.
+        WriteFailed: a file cannot be flushed.
     """
     for each in (*path.rglob("*"), path, path.parent):
         if each.is_file():
@@ -68,7 +68,7 @@ def sync_to_disk(path: Path) -> None:
             except OSError as error:
                 raise WriteFailed(f"can't write {each}: {error.strerror}") from error
         elif each.is_dir():
-            with suppress(OSError):  # some network drives can't
+            with suppress(OSError):  # not supported by some network drives
                 _sync(each)
 
 
@@ -81,25 +81,25 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` as UTF-8 (a file name's other bytes as they are), whole or not at all."""
+    """Write UTF-8 atomically; bytes of file names that are not UTF-8 (surrogate escapes) are written unchanged."""
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write indented JSON; floats keep all their digits."""
+    """Write indented JSON atomically; floats keep all their digits."""
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV that `write_csv` wrote, by column."""
+    """The rows of a CSV file that `write_csv` wrote, as {column: value}."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: _unquoted(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV; floats keep all their digits. A text that a spreadsheet would take for a formula gets a quote mark.
+    """Write a CSV file atomically; floats keep all their digits.
 
-    So says OWASP, "CSV Injection".
+    Texts that a spreadsheet would evaluate as a formula are prefixed with a quote mark (OWASP, "CSV Injection").
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -1,33 +1,81 @@
-"""Locks on files, by which processes agree on who writes what. No torch in here."""
+"""File locks, by which processes agree on who writes what."""
 
 import errno
-import fcntl
 import os
 from pathlib import Path
+from types import TracebackType
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+class FileLock:
+    """An exclusive lock on a file, held until `release` or the end of the process, however it ends.
+
+    On POSIX systems a record lock (`fcntl.lockf`): it works on network drives and forked data workers do not inherit
+    it. A process that opens and closes the file a second time loses its lock. On Windows the first byte is locked
+    (`msvcrt.locking`).
+
+    Args:
+        path: the lock file, created if it is missing; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, wait: bool = False) -> bool:
+        """Take the lock; return False if another process holds it.
+
+        Args:
+            wait: wait until the lock is free.
+
+        Raises:
+            OSError: the drive does not support locks, or the file cannot be created.
+        """
+        self._descriptor = lock(self.path, wait)
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        """Release the lock; does nothing if it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # which also unlocks
+            self._descriptor = None
+
+    def __enter__(self) -> "FileLock":
+        while not self.acquire(wait=True):  # msvcrt gives up after ten seconds
+            pass
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+if os.name == "nt":
+
+    def _lock(descriptor: int, wait: bool) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+
+else:
+
+    def _lock(descriptor: int, wait: bool) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def lock(file: Path, wait: bool = False) -> int | None:
-    """Make this process the holder of `file` until it closes the returned descriptor or ends, however it ends.
-
-    A POSIX record lock: works on network drives too, data workers do not inherit it, and a process that asks for its
-    own gets it, and loses it as soon as it closes either.
-
-    Args:
-        file: is created; its folder exists.
-        wait: until it is free.
-
-    Returns:
-        A file descriptor, or None where another process holds it.
-
-    Raises:
-        OSError: the drive has no locks.
-    """
+    """Lock `file` until the returned descriptor is closed; None if another process holds the lock (see `FileLock`)."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _lock(descriptor, wait)
     except OSError as error:
         os.close(descriptor)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):  # a drive without locks
+        if error.errno not in _BUSY:
             raise
         return None
     return descriptor

@@ -1,4 +1,4 @@
-"""Many strings in little memory."""
+"""A compact sequence of strings."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class PackedStrings(Sequence[str]):
-    """Strings in one block of bytes: half the memory of a list of them, and no copy in a data worker.
+    """Strings in one block of bytes: half the memory of a list, and shared with forked data workers.
 
-    A list's strings are counted by reference, and counting writes: a forked worker that reads them soon has a copy of
-    them all (PyTorch issue 13246).
+    Reading a list of strings writes to their reference counts, so that a forked worker soon holds a copy of them all
+    (PyTorch issue 13246).
 
     Args:
-        strings: file names and the like; bytes that are not UTF-8 stay as they are.
+        strings: file names and the like; bytes that are not UTF-8 (surrogate escapes) are preserved.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reading and decoding on all cores. No torch in here."""
+"""Threads for reading and decoding files."""
 
 import os
 from collections import deque
@@ -10,18 +10,18 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD = 2  # results a thread that wait to be taken
+_AHEAD = 2  # finished results per thread that may wait for the consumer
 
 
 def usable_cores() -> int:
-    """Those that a batch system or a sweep leaves to this process; where the system does not say, all."""
+    """Number of CPU cores that this process may use (its affinity mask); all cores where the system has no such mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """As `map`, in order, in so many threads that run a little ahead: images and a million names do not pile up.
+    """Like `map`, in order, but computed by `threads` threads that run a bounded number of items ahead.
 
-    Where it is left early, what runs in a thread already is not waited for.
+    If the iterator is closed early, pending items are cancelled; running ones are not waited for.
     """
     if threads == 1:
         yield from map(function, items)
@@ -42,5 +42,5 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Kept, for starting threads takes as long as decoding an image; a forked process has none of its parent's."""
+    """A pool per process (a forked one has no threads), reused because starting threads takes as long as decoding."""
     return ThreadPoolExecutor(threads)
