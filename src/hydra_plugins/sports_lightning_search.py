@@ -35,5 +35,5 @@ class OptunaSweeper(Sweeper):
         try:
             from sports_lightning.sweeps.optuna_search import search
         except ModuleNotFoundError as error:
-            raise UserError(f"a search needs {error.name}: pip install 'sports-lightning[optuna]'") from error
+            raise UserError(f"a search needs {error.name}: pip install -e '.[optuna]'") from error
         search(self._config, arguments, self._loader, self._launcher)

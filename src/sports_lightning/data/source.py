@@ -82,7 +82,7 @@ def _download(handle: str, root: Path) -> None:
     try:
         import kagglehub
     except ImportError as error:
-        raise UserError("data.download=true needs kagglehub: pip install 'sports-lightning[download]'") from error
+        raise UserError("data.download=true needs kagglehub: pip install -e '.[download]'") from error
     try:
         fetched = Path(kagglehub.dataset_download(handle))
     except Exception as error:  # requests, kagglehub and zipfile each raise their own
