@@ -131,7 +131,7 @@ def test_wandb_is_online_only_when_logged_in_and_reachable(
 
     monkeypatch.setattr("wandb.setup", lambda: Setup)
     monkeypatch.setenv("NETRC", os.devnull)
-    assert "nobody is logged in" in str(loggers.why_offline())
+    assert "not logged in" in str(loggers.why_offline())
     Settings.api_key = "x" * 40
     assert "can't reach http://127.0.0.1:9" in str(loggers.why_offline())
     with serving(lambda _: None) as port:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from commands import Process, call_as_command, jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
 from sports_lightning.errors import UserError
-from sports_lightning.train import batch_size as memory
-from sports_lightning.train.batch_size import check_disk_space, explain_out_of_memory
+from sports_lightning.train.batch_size import check_disk_space, choose_batch_size, explain_out_of_memory
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 
@@ -104,32 +103,12 @@ def test_out_of_memory_suggests_a_batch_size() -> None:
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-def test_auto_takes_a_batch_size_that_memory_holds(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what the run sets
-    monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
-    pages = 400 * 2**20 // os.sysconf("SC_PAGE_SIZE")
-    known = os.sysconf
-    monkeypatch.setattr("os.sysconf", lambda name: pages if name == "SC_AVPHYS_PAGES" else known(name))
-    arguments = ["data.batch_size=auto", "trainer.max_epochs=1", "hydra.run.dir=run"]
-    run_command("train", *QUICK, f"data.root={few}", *arguments)
-    assert "data.batch_size=auto: 128 images" in (tmp_path / "run/train.log").read_text()
-
-
-def test_auto_heeds_the_devices_and_the_limits_of_every_control_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inner = tmp_path / "job/step"
-    inner.mkdir(parents=True)
-    for group, limit in ((inner, "max"), (inner.parent, f"{500 * 2**20}"), (tmp_path, f"{2**60}")):
-        (group / "memory.max").write_text(f"{limit}\n")
-        (group / "memory.current").write_text(f"{100 * 2**20}\n")
-    monkeypatch.setattr(memory, "_control_groups", lambda: [inner, inner.parent, tmp_path, tmp_path.parent])
-    monkeypatch.setattr(memory, "_bytes_of_a_step", lambda *_: (8 * 2**20, 2**20))
-    monkeypatch.setenv("SPORTS_LIGHTNING_BATCH_SIZE", "")  # put back what is set
-    monkeypatch.delenv("SPORTS_LIGHTNING_BATCH_SIZE")
-    module: Any = None
-    # Of 400 MiB that are left, 0.8 hold 128 images of 1.25 MiB with the weights, and not 256.
-    assert memory.choose_batch_size(module, "32-true", "cpu", 3) == 126
+def test_auto_without_a_gpu_is_a_batch_that_divides_over_the_processes() -> None:
+    module: Any = None  # not tried
+    assert choose_batch_size("auto", module, "32-true", "cpu", 1) == 32
+    assert choose_batch_size("auto", module, "32-true", "cpu", 3) == 30
+    with pytest.raises(UserError, match=r"data.batch_size=32 .* set data.batch_size=30"):
+        choose_batch_size(32, module, "32-true", "cpu", 3)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from commands import run_command
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports import plots
-from sports_lightning.reports.gradcam import heatmaps
+from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, write_page
 
 
@@ -77,7 +77,7 @@ def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> 
     }  # fmt: skip
     classifier = Classifier(net, ClassifierSpec(name, {}, ["a", "b", "c"], preprocessing, "")).eval()
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
-    drawn = heatmaps(classifier, images, torch.tensor([0, 2]))
+    drawn = draw_heatmaps(classifier, images, torch.tensor([0, 2]))
     assert [image.size for image in drawn] == ([(size, size)] * 2 if has_maps else [])
 
 

@@ -7,18 +7,26 @@ from omegaconf import DictConfig
 
 from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
+from sports_lightning.cli.composed_command import composed_command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_evaluate
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
-    """Evaluate the checkpoint alone (classes, preprocessing and architecture are in it) and write its files."""
+    """Evaluate a checkpoint, which holds its classes, preprocessing and architecture, and write the files of the run.
+
+    The metrics are written first; drawings that fail cost a warning.
+    """
     check_evaluate(cfg)
     with quick_imports():
         from sports_lightning.audit.scan import find_leaks, scan_dataset
         from sports_lightning.data.source import open_dataset
-        from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks, print_metrics
+        from sports_lightning.evaluate.drawings import evaluation_drawings
+        from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
+        from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
+        from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.models.classifier import load_classifier
+        from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
         from sports_lightning.storage.disk_cache import resolve_cache_dir
         from sports_lightning.storage.files import write_json
@@ -26,16 +34,20 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
     index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
-    seen = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
-    leaks = find_leaks(seen, cfg.split, classifier.spec.trained_on)
+    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
+    leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
-        print("leaks: not known, for data.root does not hold the images that this checkpoint was trained on")
-    evaluation = evaluate_split(classifier, index, cfg.split, cfg.inference)
+        print("leaks: unknown, since data.root does not hold the images that this checkpoint was trained on")
+    evaluation, _ = halve_batch_on_out_of_memory(
+        lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
+    )
     metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
-    evaluation.write(folder)
-    write_provenance(collect_provenance(cfg, index.provenance()) | {"predictions": cfg.split}, index.rows(), folder)
-    write_json(folder / "metrics.json", metrics)  # the last one: a run that has it is finished
+    provenance = collect_provenance(composed_command(), cfg.get("seed"), index.provenance())
+    write_tables(evaluation, folder)
+    write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
+    write_json(folder / "metrics.json", metrics)  # a run folder that has it is finished
     print_metrics(metrics)
+    draw_missing(evaluation_drawings(evaluation), folder)
 
 
 COMMAND = Command("evaluate", evaluate)

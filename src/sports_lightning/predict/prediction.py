@@ -15,7 +15,7 @@ from torch import Tensor
 from sports_lightning.data.file_hashes import check_files, printable
 from sports_lightning.data.image_folder import Split, list_images
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.evaluation import top5_columns
+from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports import plots

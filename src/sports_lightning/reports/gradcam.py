@@ -1,4 +1,4 @@
-"""Where in an image a classifier looks: Grad-CAM (Selvaraju et al. 2017), by captum."""
+"""Heat maps of the image regions that speak for a prediction: Grad-CAM (Selvaraju et al. 2017), by captum."""
 
 import numpy as np
 import torch
@@ -11,13 +11,16 @@ from torch.nn import functional as F
 from sports_lightning.models.classifier import Classifier
 
 
-def heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[Image.Image]:
-    """Each image with what speaks for its predicted class in warm colours, or nothing where the model has no maps.
+def draw_heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[Image.Image]:
+    """Overlay each image with a heat map; the warmer a region, the more it speaks for the predicted class.
 
     Args:
-        classifier: in eval mode.
-        images: uint8 (n, 3, height, width), as the classifier takes them.
+        classifier: in eval mode, on the CPU.
+        images: uint8 (n, 3, height, width), preprocessed.
         predicted: (n,) int64.
+
+    Returns:
+        n RGB images of the same size; none where the model does not end with feature maps.
     """
     layer = _last_map(classifier, images[:1])
     if layer is None:
@@ -34,22 +37,27 @@ def heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[
 
 
 def _last_map(classifier: Classifier, images: Tensor) -> nn.Module | None:
-    """The last module that gives the maps (n, channels, height, width) which timm's `forward_features` ends with.
+    """The last module whose output has the shape of timm's `forward_features`, (n, channels, height, width).
 
-    None for a model that ends with tokens, or with maps whose channels come last.
+    None for a model without `forward_features`, or whose features are tokens, several tensors, or channels-last maps.
     """
+    if not hasattr(classifier.net, "forward_features"):
+        return None
     shapes: list[tuple[nn.Module, torch.Size]] = []
 
-    def notice(module: nn.Module, _: object, output: object) -> None:
+    def record(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor):
             shapes.append((module, output.shape))
 
-    hooks = [module.register_forward_hook(notice) for module in classifier.net.modules()]
+    hooks = [module.register_forward_hook(record) for module in classifier.net.modules()]
     try:
         with torch.inference_mode():
-            maps = classifier.maps(images)
+            maps: object = classifier.maps(images)
     finally:
         for hook in hooks:
             hook.remove()
-    is_map = maps.ndim == 4 and min(maps.shape[2:]) > 1 and maps.shape[3] != classifier.net.num_features
-    return next((module for module, shape in reversed(shapes) if shape == maps.shape), None) if is_map else None
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        return None
+    if min(maps.shape[2:]) == 1 or maps.shape[3] == classifier.net.num_features:
+        return None
+    return next((module for module, shape in reversed(shapes) if shape == maps.shape), None)

@@ -108,10 +108,13 @@ def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = 
 
 
 def _thumbnail(image: Tensor) -> Tensor:
-    """uint8 (3, h, w) to uint8 (3, side, side), whole, on white."""
-    image = F.resize(image, None, max_size=_SIDE)
-    left, top = (_SIDE - image.shape[2]) // 2, (_SIDE - image.shape[1]) // 2
-    return F.pad(image, [left, top, _SIDE - image.shape[2] - left, _SIDE - image.shape[1] - top], fill=255)
+    """Fit a uint8 (3, h, w) image of any aspect ratio onto a white (3, 220, 220) square."""
+    height, width = image.shape[1:]
+    scale = _SIDE / max(height, width)
+    size = [max(1, int(scale * height)), max(1, int(scale * width))]  # a thin image keeps at least one pixel
+    image = F.resize(image, size)
+    left, top = (_SIDE - size[1]) // 2, (_SIDE - size[0]) // 2
+    return F.pad(image, [left, top, _SIDE - size[1] - left, _SIDE - size[0] - top], fill=255)
 
 
 def _write(figure: Figure, path: Path, dpi: int) -> None:

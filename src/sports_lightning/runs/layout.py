@@ -4,6 +4,8 @@ from pathlib import Path
 
 PRUNED = "pruned.json"
 METRICS = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
+# Files that show a finished run of train; they are drawn after its metrics are written.
+DECORATIONS = ("confusion_matrix.png", "mistakes.png", "curves.png", "report.html", "checkpoints/MODEL_CARD.md")
 COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json
 
 
@@ -15,6 +17,11 @@ def is_finished(folder: Path) -> bool:
 def is_over(folder: Path) -> bool:
     """Whether nothing is left to do there: finished, or given up by a search (see sweeps)."""
     return is_finished(folder) or (folder / PRUNED).exists()
+
+
+def missing_decorations(folder: Path) -> list[str]:
+    """The decorations of a finished run of train that are not in its folder."""
+    return [name for name in DECORATIONS if not (folder / name).exists()]
 
 
 def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:

@@ -10,17 +10,12 @@ import json
 import os
 import platform
 import re
-import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from sports_lightning.config.overrides import arguments_from
 from sports_lightning.storage.disk_cache import fingerprint, library_versions
 from sports_lightning.storage.files import write_bytes, write_json, write_text
 
@@ -30,18 +25,18 @@ IMAGES = "images.csv.gz"
 _RENAMED = {"learning": "trainable", "numerics": "precision", "on_features": "cached_features"}
 
 
-def collect_provenance(cfg: DictConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance for `run.json`; `git.diff` holds what has been changed since the commit.
+def collect_provenance(command: str, seed: int | None, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance for `run.json`; `git.diff` holds the changes since the commit.
 
     Args:
-        cfg: the composed config.
-        data: where the images are, and for each split their number and fingerprint (`Index.provenance`).
+        command: the command line that composes the config of the run.
+        seed: of the run, where it has one.
+        data: where the images are, and for each split their number and fingerprint (`DatasetIndex.provenance`).
     """
-    hydra_cfg = HydraConfig.get()
     git = _git_state()
     return {
-        "command": shlex.join(["python", "-m", hydra_cfg.help.app_name, *arguments_from(hydra_cfg)]),
-        "seed": cfg.get("seed"),
+        "command": command,
+        "seed": seed,
         "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
         "packages": _packages(),
         "machine": machine(),

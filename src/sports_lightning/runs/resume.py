@@ -10,7 +10,7 @@ from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.config.overrides import format_command
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
-from sports_lightning.runs.layout import is_finished, is_over
+from sports_lightning.runs.layout import is_finished, is_over, missing_decorations
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
 from sports_lightning.storage.locks import lock
@@ -116,7 +116,7 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
     folder = Path(os.path.abspath(Path(value).expanduser()))
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
         raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
-    if is_over(folder):
+    if is_over(folder) and not (is_finished(folder) and missing_decorations(folder)):
         raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
     if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")

@@ -1,13 +1,12 @@
-"""The head, fitted anew once training is done, to what the finished backbone makes of the training images.
+"""Head refit: after training, fit the linear head to the trained backbone's features of the training images.
 
-Training sees crops, in which objects look larger than in the whole images that are evaluated, and a classifier of the
-features of whole images is better at those (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
-Besides, the few epochs that a backbone takes leave a linear layer far from the best one for its features.
+Training sees crops, in which objects look larger than in the whole images of evaluation. A head fitted to features of
+whole images classifies those better (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). Moreover,
+the few epochs of fine-tuning leave a linear layer far from the optimum for its features.
 """
 
 import copy
 import logging
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,41 +25,44 @@ from sports_lightning.train.losses import balanced_weights
 
 log = logging.getLogger(__name__)
 
-_ITERATIONS = 100  # of L-BFGS, if it does not converge before; evaluations: a quarter more
+_ITERATIONS = 100  # of L-BFGS, unless it converges earlier; torch allows 1.25 times as many evaluations
 
 
 def check_head(classifier: Classifier) -> None:
-    """Raise UserError for a model whose last layer can't be fitted apart from the rest."""
+    """Raise UserError for a model whose last layer cannot be fitted separately."""
     probe = copy.deepcopy(classifier)
     set_trainable(probe.net, OmegaConf.create({"mode": "head"}))
     head, *more = heads(probe.net)
     is_linear = isinstance(head, nn.Linear) and head.bias is not None and not more
     if not is_linear or not isinstance(find_frozen_part(probe), FrozenBackbone):
         raise UserError(
-            f"refit needs a model that can be taken apart before its last layer, and whose last layer is linear: "
+            f"refit needs a model that can be split before its last layer, and whose last layer is linear: "
             f"{probe.spec.architecture} is not one, leave refit out"
         )
 
 
-def refit_head(classifier: Classifier, index: DatasetIndex, cfg: DictConfig, frozen: FrozenPart | None) -> None:
-    """Replace the head's weights by those that suit the images of `train`, preprocessed as in evaluation.
+def refit_head(
+    classifier: Classifier, index: DatasetIndex, cfg: DictConfig, inference: DictConfig, frozen: FrozenPart | None
+) -> None:
+    """Replace the head's weights by those fitted to the images of `train`, preprocessed as in evaluation.
 
-    Plain cross-entropy, with the weights that the run's sampling or loss has given the classes. Where the features are
-    not finite the head is left as it was, with a warning. All features are in memory: (images, features) float32.
+    The loss is plain cross-entropy, with the class weights of the run's sampling and loss. Where the features are not
+    finite the head stays as it was, with a warning. All features, (images, features) float32, are held in memory.
 
     Args:
         classifier: trained, see `check_head`.
         index: the images.
         cfg: `conf/train.yaml`.
-        frozen: what has not learned; the features of a whole backbone are kept on disk for other runs.
+        inference: how the backbone is run.
+        frozen: the frozen part; the features of a frozen backbone are cached on disk for other runs.
     """
     train = index.splits["train"]
     images = evaluation_images(classifier, index.root, train, cfg.data)
-    # Mirror images besides bring nothing, even where evaluation averages over them.
-    inference: Any = OmegaConf.merge(cfg.inference, {"flip_tta": False})
+    # The head is fitted to features of the images as they are, even where evaluation averages over flipped ones too.
+    inference = OmegaConf.merge(inference, {"flip_tta": False})  # type: ignore[assignment]
     if isinstance(frozen, FrozenBackbone):
-        store = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
-        features = store.features(images, train.digests)
+        cache = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
+        features = cache.features(images, train.digests)
     else:
         batches: list[Tensor] = []
         run_batches(Classifier.features, classifier, images, inference, batches.append)
@@ -69,7 +71,7 @@ def refit_head(classifier: Classifier, index: DatasetIndex, cfg: DictConfig, fro
     weights = balanced_weights(index.class_counts("train")) ** times_balanced
     weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
     if not (weight.isfinite().all() and bias.isfinite().all()):
-        log.warning("refit: the features or their fit are not finite; the head is left as it was trained")
+        log.warning("refit: the features or their fit are not finite; the head stays as it was trained")
         return
     (head,) = heads(classifier.net)
     head.load_state_dict({"weight": weight, "bias": bias})
@@ -78,14 +80,14 @@ def refit_head(classifier: Classifier, index: DatasetIndex, cfg: DictConfig, fro
 def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression: the weight (classes, features) and bias (classes,) of a linear layer.
 
-    The mean cross-entropy, plus `penalty` times the squared norm of the weight for features of a mean square of one, by
-    at most 100 iterations of L-BFGS (torch's, with line search) from zero.
+    Minimises the mean cross-entropy plus `penalty` times the squared norm of the weight, for features scaled to a mean
+    square of one, by at most 100 iterations of torch's L-BFGS with line search, from zero.
 
     Args:
         features: (n, features) float32.
         labels: (n,) int64.
         weights: (classes,) of the cross-entropy.
-        penalty: L2; larger than 0, else separable classes have no best weight.
+        penalty: L2; above 0, since separable classes have no optimum without it.
     """
     scale = features.square().mean().sqrt()
     features = features / scale
@@ -100,5 +102,5 @@ def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float
         return value
 
     optimizer.step(loss)
-    log.info("head fitted anew to %s images: loss %.4f", f"{len(labels):,}", loss().item())
+    log.info("head refitted to %s images: loss %.4f", f"{len(labels):,}", loss().item())
     return (weight / scale).detach(), bias.detach()

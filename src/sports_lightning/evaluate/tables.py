@@ -1,0 +1,70 @@
+"""Tables of an evaluation: `predictions.csv`, `per_class.csv` and the metrics on the terminal."""
+
+from collections.abc import Mapping
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
+from sports_lightning.evaluate.intervals import METHODS, format_metric
+from sports_lightning.storage.files import write_csv
+
+
+def write_tables(evaluation: Evaluation, folder: Path) -> None:
+    """Write `predictions.csv` (one row per image) and `per_class.csv` (one row per class) into `folder`."""
+    header, columns = top5_columns(evaluation.probabilities, evaluation.classes)
+    label_names = [evaluation.classes[label] for label in evaluation.split.labels]
+    rows = zip(evaluation.split.paths, label_names, columns, evaluation.label_probabilities.tolist(), strict=True)
+    write_csv(
+        folder / "predictions.csv",
+        ["path", "label", *header, "label_probability"],
+        ([path, label, *column, probability] for path, label, column, probability in rows),
+    )
+    header = ["class", *(field.name for field in fields(ClassMetrics)[1:])]
+    write_csv(folder / "per_class.csv", header, map(astuple, evaluation.per_class()))
+
+
+def top5_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], list[list[str | float]]]:
+    """The columns that every predictions file shares: the prediction, its probability, and the top five with theirs.
+
+    Args:
+        probabilities: (n, classes).
+        classes: their names.
+
+    Returns:
+        The header, and one list of cells per image.
+    """
+    top = probabilities.topk(min(5, len(classes)), dim=1)
+    header = ["prediction", "probability"]
+    for rank in range(1, top.values.shape[1] + 1):
+        header += [f"top{rank}", f"top{rank}_probability"]
+    rows: list[list[str | float]] = []
+    for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+        ranked = [cell for p, i in zip(values, indices, strict=True) for cell in (classes[i], p)]
+        rows.append([*ranked[:2], *ranked])
+    return header, rows
+
+
+def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print {split: {name: value}}: one row per metric, with its 95 % interval where there is one."""
+    metrics = _with_leak_free_column(metrics)
+    caption = METHODS if any("ci95" in values for values in metrics.values()) else None
+    table = Table("", *metrics, caption=caption)
+    names = [name for name, value in next(iter(metrics.values())).items() if isinstance(value, int | float)]
+    for name in names:
+        table.add_row(name, *(format_metric(values, name, digits=3).replace(" ", "\n") for values in metrics.values()))
+    Console().print(table)
+
+
+def _with_leak_free_column(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Add the metrics without leaks as a column: those of test, or of the only split there is."""
+    columns: dict[str, Mapping[str, Any]] = {}
+    for split, values in metrics.items():
+        columns[split] = values
+        if values.get("leaks") and values["without_leaks"] and (split == "test" or len(metrics) == 1):
+            columns[f"without {values['leaks']} leaks"] = values["without_leaks"]
+    return columns

@@ -1,0 +1,1 @@
+"""Draw the plots, the report and the model card that a finished run lacks."""

@@ -1,0 +1,38 @@
+"""Draw what a finished run lacks: `python -m sports_lightning.report run=RUN_FOLDER`."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
+from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
+from sports_lightning.errors import UserError
+from sports_lightning.runs.resume import load_config
+
+
+def report(cfg: DictConfig, folder: Path) -> None:
+    """Draw the decorations that the run folder `run` lacks, into that folder.
+
+    Raises:
+        UserError: no finished run of train, one whose images have changed, or, without `trust`, one whose config could
+            run any code.
+    """
+    if cfg.run is None:
+        raise UserError("run is not set: pass run=outputs/train/RUN_FOLDER")
+    run = Path(str(cfg.run)).expanduser().absolute()
+    if not cfg.trust:
+        check_targets(load_config(run), f"run={run}")
+        distrust_working_folder()
+    with quick_imports():
+        from sports_lightning.train.decorations import complete_decorations
+
+    complete_decorations(run)
+
+
+COMMAND = Command("report", report)
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))

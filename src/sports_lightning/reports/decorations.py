@@ -1,0 +1,34 @@
+"""Decorations: files that show a finished run, drawn after its metrics are written. A run is finished without them."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def draw_missing(drawings: Mapping[str, Callable[[Path], None]], folder: Path) -> list[str]:
+    """Draw the files that `folder` lacks. One that cannot be drawn costs one warning line.
+
+    Args:
+        drawings: {file name relative to `folder`: function that writes it}.
+        folder: the run folder.
+
+    Returns:
+        The names of the files that were drawn.
+    """
+    drawn = []
+    for name, draw in drawings.items():
+        if (folder / name).exists():  # files are written atomically: one that is there is whole
+            continue
+        try:
+            draw(folder / name)
+            drawn.append(name)
+        except Exception as error:  # of any library that draws
+            log.warning("%s was not drawn: %s", name, short_reason(error))
+    return drawn
+
+
+def short_reason(error: Exception) -> str:
+    """The type and the first line of an exception."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]

@@ -1,0 +1,86 @@
+"""Decorations of a run of `train`: the plots, the report and the model card, also of a run that finished earlier."""
+
+import json
+import logging
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.data.source import open_dataset
+from sports_lightning.errors import UserError
+from sports_lightning.evaluate.drawings import evaluation_drawings
+from sports_lightning.evaluate.evaluation import evaluate_split
+from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
+from sports_lightning.models.classifier import load_classifier
+from sports_lightning.reports import plots
+from sports_lightning.reports.decorations import draw_missing
+from sports_lightning.runs.layout import is_finished, missing_decorations
+from sports_lightning.runs.provenance import read_provenance
+from sports_lightning.runs.resume import load_config
+from sports_lightning.storage.disk_cache import resolve_cache_dir
+from sports_lightning.storage.files import read_csv
+from sports_lightning.train.resolved_config import resolve
+from sports_lightning.train.results import RunResults
+from sports_lightning.train.run_report import write_model_card, write_report
+
+log = logging.getLogger(__name__)
+
+
+def draw_decorations(results: RunResults) -> list[str]:
+    """Draw the decorations that the run folder lacks (see `draw_missing`); their names."""
+    drawings = {
+        **evaluation_drawings(results.evaluation),
+        "curves.png": lambda path: plots.curves(results.epochs, path),
+        "report.html": lambda path: write_report(results, path),
+        "checkpoints/MODEL_CARD.md": lambda path: write_model_card(results, path),
+    }
+    return draw_missing(drawings, results.folder)
+
+
+def complete_decorations(folder: Path) -> None:
+    """Draw the decorations that the folder of a finished run lacks, and log their names.
+
+    Raises:
+        UserError: no finished run of train, or one whose images have changed.
+    """
+    if not missing_decorations(folder):
+        log.info("%s is complete: nothing to draw", folder)
+        return
+    drawn = draw_decorations(read_results(folder))
+    if drawn:
+        log.info("drawn: %s", ", ".join(drawn))
+
+
+def read_results(folder: Path) -> RunResults:
+    """The results of a finished run, from its folder; the predictions are computed again.
+
+    Raises:
+        UserError: no finished run of train, or one whose images have changed.
+    """
+    if not is_finished(folder):
+        raise UserError(f"{folder} holds no finished run of train: pass one such as outputs/train/RUN")
+    try:
+        provenance = read_provenance(folder)
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        epochs = read_csv(folder / "metrics.csv")
+        split, recorded = provenance["predictions"], provenance["data"]
+        found = {
+            "data.root": recorded["root"],
+            "data.batch_size": provenance["batch_size"],
+            "trainer.precision": provenance["precision"]["precision"],
+        }
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{folder} is not the complete folder of a finished run of train: {error}") from error
+    classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
+    found["augment.preprocessing"] = classifier.spec.preprocessing
+    cfg = resolve(OmegaConf.create(load_config(folder)), found, folder)
+    splits = [name for name, part in recorded.items() if isinstance(part, dict)]
+    index = open_dataset(cfg.data, splits, classifier.spec.classes)
+    if index.fingerprint(split) != recorded[split]["fingerprint"]:
+        raise UserError(f"the {split} images in {index.root} are not those of the run {folder}: put them back")
+    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
+    evaluation, _ = halve_batch_on_out_of_memory(
+        lambda inference: evaluate_split(classifier, index, split, inference), cfg.inference
+    )
+    return RunResults(folder, cfg, index, classifier, evaluation, metrics, provenance, epochs, scan)

@@ -1,0 +1,154 @@
+"""Lightning's trainer for a run: how many processes it has, their strategy, the callbacks and the loggers."""
+
+import logging
+import multiprocessing
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.loggers import Logger
+
+from sports_lightning.errors import UserError
+from sports_lightning.inference.devices import device_type
+from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
+from sports_lightning.train.fsdp import sharding_strategy
+from sports_lightning.train.last_checkpoint import LastCheckpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """The callbacks of a run, and the two of them that write its checkpoints."""
+
+    all: list[Callback]
+    best: ModelCheckpoint
+    last: LastCheckpoint
+
+    @property
+    def average_weights(self) -> bool:
+        """Whether one of them averages the weights, as `callbacks=[default,ema]` does."""
+        return any(isinstance(callback, WeightAveraging) for callback in self.all)
+
+
+def build_callbacks(cfg: DictConfig) -> RunCallbacks:
+    """Instantiate `conf/callbacks/*.yaml`.
+
+    Raises:
+        UserError: a checkpoint callback is missing.
+    """
+    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
+    best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
+    last = next((c for c in callbacks if isinstance(c, LastCheckpoint)), None)
+    if best is None or last is None:
+        raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
+    return RunCallbacks(callbacks, best, last)
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Instantiate `conf/logger/*.yaml`. A logger that fails as it closes costs a warning, not the run."""
+    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
+    for logger in loggers:
+        _guard_finalize(logger)
+    return loggers
+
+
+def _guard_finalize(logger: Logger) -> None:
+    """Lightning calls `finalize` within `Trainer.fit`, where an exception would end a finished training."""
+    finalize = logger.finalize
+
+    def finalize_or_warn(status: str) -> None:
+        try:
+            finalize(status)
+        except Exception as error:  # whatever a dashboard's client raises
+            log.warning("%s could not be closed: %s", type(logger).__name__, error)
+
+    logger.finalize = finalize_or_warn  # type: ignore[method-assign]
+
+
+def count_processes(trainer: DictConfig) -> int:
+    """Number of training processes, one per device, on all nodes together.
+
+    Args:
+        trainer: `conf/trainer/*.yaml`.
+
+    Raises:
+        UserError: devices that this machine does not have.
+    """
+    devices = OmegaConf.to_container(trainer.devices) if isinstance(trainer.devices, ListConfig) else trainer.devices
+    try:
+        accelerator = type(AcceleratorRegistry.get(device_type(trainer.accelerator)))
+        if not accelerator.is_available():
+            raise ValueError("there is no such device here")
+        requested = accelerator.auto_device_count() if devices == "auto" else devices
+        per_node = len(accelerator.get_parallel_devices(accelerator.parse_devices(requested)))
+    except Exception as error:  # Lightning's, of several types
+        settings = f"trainer.accelerator={trainer.accelerator} trainer.devices={devices}"
+        raise UserError(f"{settings}: {str(error).splitlines()[0]}") from error
+    return per_node * trainer.num_nodes
+
+
+def choose_strategy(strategy: Any, processes: int, average_weights: bool) -> Any:
+    """Return what Lightning's Trainer takes as `strategy`.
+
+    Args:
+        strategy: `trainer.strategy`: a name, or a node that Hydra instantiates.
+        processes: see `count_processes`.
+        average_weights: see `RunCallbacks`.
+
+    Raises:
+        UserError: sharded weights cannot be averaged.
+    """
+    if strategy == "fsdp":
+        if average_weights:
+            raise UserError("callbacks=[…,ema] needs unsharded weights: set trainer.strategy=ddp")
+        return sharding_strategy()
+    if not isinstance(strategy, str):
+        return strategy
+    if strategy == "auto" and processes > 2:
+        # Plain DDP sums gradients in an order that it settles in its first step, and a resumed run has another first
+        # step; with this strategy the order is fixed. A sum of two numbers does not depend on it.
+        return "ddp_find_unused_parameters_true"
+    # ddp_spawn, ddp_fork and ddp_notebook pickle the job into their processes; here each reads it from the run folder.
+    with_ddp = re.sub("_(spawn|fork|notebook)", "", strategy)
+    if with_ddp != strategy:
+        log.info("trainer.strategy=%s: its processes are started as for %s, for the same result", strategy, with_ddp)
+    return with_ddp
+
+
+def resume_may_round_differently(strategy: Any, processes: int) -> bool:
+    """Whether gradients may be summed in another order after a resume (see `choose_strategy`)."""
+    return processes > 2 and str(strategy).startswith("ddp") and not str(strategy).endswith("_true")
+
+
+def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
+    """Instantiate `conf/trainer/*.yaml`, with checkpoints that are written atomically."""
+    plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
+    parts = {"strategy": strategy, "callbacks": callbacks, "logger": loggers, "plugins": plugins}
+    return instantiate(trainer, **parts, _convert_="all")
+
+
+@contextmanager
+def stop_together(trainer: pl.Trainer) -> Iterator[None]:
+    """On an exception, kill the processes that the training has started: further ranks and loader workers.
+
+    Other ranks would wait for this one for ever. Loader workers ignore other signals (see `ignore_signals`), and Python
+    would wait for them at exit. Processes that existed before, such as those of a notebook, are left alone.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()
+        raise
