@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from commands import Result, run_command, try_command
 from sports_lightning import CONF_DIR
+from sports_lightning.config.checks import normalize_composed
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
 
@@ -52,6 +53,7 @@ def composed(tmp_path: Path, *overrides: str) -> DictConfig:
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     OmegaConf.set_struct(cfg, True)
+    normalize_composed(cfg, "train")
     return cfg
 
 

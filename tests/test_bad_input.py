@@ -84,7 +84,7 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
         (["trainer.strategy=fsdp", "callbacks=[default,ema]"], ["ema", "trainer.strategy=ddp"]),
         (["inference.accelerator=gpuu"], ["inference.accelerator=gpuu"]),
         (["finetune.mode=heads"], ["finetune.mode=heads", "full, head"]),
-        (["loss.class_weights=none"], ["loss.class_weights=none", "balanced"]),
+        (["loss.class_weights=equal"], ["loss.class_weights=equal", "balanced"]),
         (["finetune=gradual", "finetune.epochs_per_stage=0"], ["finetune.epochs_per_stage=0"]),
         (["trainer.check_val_every_n_epoch=20"], ["check_val_every_n_epoch"]),
         (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"], ["trainer.max_epochs=5 is no multiple"]),

@@ -125,7 +125,7 @@ class SweepRequest(BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(few: Path, tmp_path: Path) -> None:
-    sweep = yaml.safe_load((CONF_DIR / "wandb/sweep.yaml").read_text())
+    sweep = yaml.safe_load((CONF_DIR.parent / "docs/examples/wandb_sweep.yaml").read_text())
     more = [*FAST, *QUICK, f"data.root={few}", "test=false"]
     sweep["parameters"] |= {name: {"value": value} for name, _, value in (line.partition("=") for line in more)}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))

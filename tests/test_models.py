@@ -114,7 +114,7 @@ def test_balanced_class_weights_equal_scikit_learn() -> None:
     loss = OmegaConf.create({"class_weights": "balanced", "function": {"_target_": "torch.nn.CrossEntropyLoss"}})
     labels = [0] * 5 + [1] * 3 + [2] * 2
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
-    assert loss_function(loss, [5, 3, 2]).weight.tolist() == pytest.approx(list(expected))
+    assert loss_function(loss, ["a", "b", "c"], [5, 3, 2]).weight.tolist() == pytest.approx(list(expected))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

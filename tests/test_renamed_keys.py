@@ -23,6 +23,11 @@ def test_other_arguments_stay_as_they_are(argument: str) -> None:
     assert rename_keys([argument]) == ([argument], [])
 
 
+@pytest.mark.parametrize("group", ["logger", "callbacks"])
+def test_null_is_the_choice_none_of_a_group(group: str) -> None:
+    assert rename_keys([f"{group}=null"]) == ([f"{group}=none"], [])
+
+
 def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
     stored = {
         "data": {"batch_size": "auto"},

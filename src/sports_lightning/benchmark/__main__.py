@@ -8,12 +8,12 @@ from omegaconf import DictConfig
 from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
-from sports_lightning.config.checks import check_train
+from sports_lightning.config.checks import check_benchmark
 
 
 def benchmark(cfg: DictConfig, folder: Path) -> None:
     """Time the composed training for a few steps in every number format that pays here, and write `benchmark.csv`."""
-    check_train(cfg)
+    check_benchmark(cfg)
     from sports_lightning.data.source import open_dataset
 
     index = open_dataset(cfg.data, ["train", "val"])

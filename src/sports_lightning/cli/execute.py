@@ -15,14 +15,14 @@ from sports_lightning.cli.command import Command
 from sports_lightning.cli.distributed import broadcast_job, load_job
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.cli.run_start import RunStart
-from sports_lightning.config.checks import check_sweep
+from sports_lightning.config.checks import check_sweep, normalize_composed
 from sports_lightning.config.overrides import arguments_from
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import LOCK, RESUMES, find_interrupted, resume_command
 from sports_lightning.runs.signals import Interrupted
-from sports_lightning.storage.files import sync_to_disk
+from sports_lightning.storage.files import sync_to_disk, write_text
 from sports_lightning.sweeps.jobs import BASIC_LAUNCHER, Sweep, SweepJob
 
 
@@ -113,7 +113,13 @@ class ComposedTask:
             raise ThroughHydra(error) from error
         return None
 
+    def _normalize(self, cfg: DictConfig, folder: Path) -> None:
+        """Let the run folder hold the config as it is used: later readers need not convert its values."""
+        if normalize_composed(cfg, self.command.name):
+            write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
+
     def _run_alone(self, cfg: DictConfig, folder: Path) -> None:
+        self._normalize(cfg, folder)
         interrupted = find_interrupted(cfg, folder, RunStart.overwritten) if cfg.get("resume") == "auto" else None
         if interrupted is None:
             self.exit_status = execute(self.command, cfg, folder)
@@ -133,6 +139,7 @@ class ComposedTask:
         if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # it decides itself how many jobs run at once
             settings = {**settings, "parallel": 1}
         folder = Path(hydra_cfg.runtime.output_dir).absolute()
+        self._normalize(cfg, folder)
         return self.sweep.run(folder, Path(hydra_cfg.sweep.dir), arguments_from(hydra_cfg), settings)
 
 

@@ -14,6 +14,9 @@ _OPTIONS_WITH_VALUE = (
     *("--info", "-i", "--experimental-rerun"),
 )
 
+# Hydra refuses null for a group that the defaults list sets.
+_NO_CHOICE = {f"{group}=null": f"{group}=none" for group in ("callbacks", "logger")}
+
 
 def quote_value(text: str) -> str:
     """Return `text` quoted so that Hydra's override grammar reads it as a string."""
@@ -51,7 +54,7 @@ def last_value(arguments: list[str], key: str) -> str | None:
 
 
 def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Replace the keys of version 0.1 by their new names.
+    """Replace the keys of version 0.1 by their new names, and `logger=null` by the choice `none`.
 
     Args:
         arguments: the command line; keys may follow `+`, `++`, `~` or `changes.`, or stand in `${…}`.
@@ -59,7 +62,7 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
     Returns:
         The command line with new keys only, and a notice for each key that was replaced.
     """
-    renamed, notices = list(arguments), []
+    renamed, notices = [_NO_CHOICE.get(argument, argument) for argument in arguments], []
     for old, new in RENAMED_KEYS.items():
         pattern = rf"^((?:\+\+?|~)?(?:changes\.)?|.*\$\{{){re.escape(old)}(?=[=}}]|$)"
         replaced = [re.sub(pattern, lambda found, new=new: found[1] + new, argument) for argument in renamed]  # type: ignore[misc]

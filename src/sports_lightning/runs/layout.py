@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from sports_lightning.config.monitors import METRICS as METRICS  # of metrics.json, for each split
+
 PRUNED = "pruned.json"
-METRICS = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of metrics.json, for each split
 # Files that show a finished run of train; they are drawn after its metrics are written.
 DECORATIONS = ("confusion_matrix.png", "mistakes.png", "curves.png", "report.html", "checkpoints/MODEL_CARD.md")
 COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json

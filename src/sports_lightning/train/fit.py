@@ -176,7 +176,7 @@ def build_module(cfg: DictConfig, index: DatasetIndex) -> ClassifierModule:
     if cfg.model.compile:
         require_compiler()
         classifier.net.compile()
-    loss = loss_function(cfg.loss, index.class_counts("train"))
+    loss = loss_function(cfg.loss, index.classes, index.class_counts("train"))
     kind = ShardedModule if cfg.trainer.strategy == "fsdp" else ClassifierModule
     return kind(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
 

@@ -1,19 +1,54 @@
-"""The loss that is optimised. The metrics quote plain cross-entropy whatever stands here (see metrics)."""
+"""The loss that is optimized. Reported metrics are of plain cross-entropy, whatever the training loss."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from sports_lightning.errors import UserError
 
-def loss_function(loss: DictConfig, class_counts: list[int]) -> nn.Module:
-    """`conf/loss/*.yaml` as a module."""
+
+def loss_function(loss: DictConfig, classes: list[str], class_counts: list[int]) -> nn.Module:
+    """Build the training loss of `conf/loss/*.yaml`.
+
+    Args:
+        loss: the config of the loss.
+        classes: names of the classes, in the order of the logits.
+        class_counts: number of training images of each class.
+
+    Raises:
+        UserError: `class_weights` does not match the classes.
+    """
     if loss.class_weights is None:
         return instantiate(loss.function)
-    return instantiate(loss.function, weight=balanced_weights(class_counts))
+    return instantiate(loss.function, weight=_class_weights(loss.class_weights, classes, class_counts))
+
+
+def _class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Tensor:
+    """Return the weight of each class; (classes,) float32."""
+    if given == "balanced":
+        return balanced_weights(class_counts)
+    weights: Any = OmegaConf.to_container(given, resolve=True)
+    if isinstance(weights, Mapping):
+        by_name = {str(name): weight for name, weight in weights.items()}
+        if unknown := sorted(by_name.keys() - set(classes)):
+            raise UserError(
+                f"loss.class_weights names {', '.join(unknown)}, which is no class of the data: "
+                f"the classes are {', '.join(classes)}"
+            )
+        return torch.tensor([float(by_name.get(name, 1.0)) for name in classes])
+    if len(weights) != len(classes):
+        raise UserError(
+            f"loss.class_weights has {len(weights)} weights for {len(classes)} classes: give one for each class, in "
+            f"alphabetical order of the classes, or {{CLASS: WEIGHT}}"
+        )
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def balanced_weights(class_counts: list[int]) -> Tensor:
-    """n / (classes · count) of each class, as scikit-learn has it; (classes,) float32."""
+    """Return n / (classes · count) for each class, as scikit-learn's `class_weight="balanced"`; (classes,) float32."""
     counts = torch.tensor(class_counts, dtype=torch.float32)
     return counts.sum() / (len(counts) * counts)

@@ -1,0 +1,45 @@
+"""The metrics by which callbacks compare epochs, and whether a higher or a lower value is better."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from sports_lightning.config.values import Problem
+
+METRICS = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of each split
+
+_LOWER_IS_BETTER = ("loss", "ece", "brier")
+
+
+def monitor_mode(metric: str) -> Literal["min", "max"]:
+    """Return the direction in which a metric such as `val/loss` improves."""
+    return "min" if metric.rpartition("/")[2] in _LOWER_IS_BETTER else "max"
+
+
+def resolve_monitor_modes(cfg: DictConfig) -> None:
+    """Set the `mode` of each callback that has `mode: null` and a `monitor`, in place."""
+    for _, callback in _monitoring_callbacks(cfg):
+        if callback.get("mode") in (None, "none"):
+            callback["mode"] = monitor_mode(callback.monitor)
+
+
+def monitor_problems(cfg: DictConfig) -> list[Problem]:
+    """Return the callbacks that monitor an unknown metric, or a metric in the wrong direction."""
+    known = [f"{split}/{name}" for split in ("val", "train") for name in METRICS]
+    problems = []
+    for key, callback in _monitoring_callbacks(cfg):
+        monitor, mode = callback.monitor, callback.get("mode")
+        if monitor not in known:
+            message = f"{key}.monitor={monitor} must be one of {', '.join(known)}"
+            problems.append(Problem(f"{key}.monitor", message))
+        elif mode in ("min", "max") and mode != monitor_mode(monitor):
+            message = f"{key}.mode={mode} would keep the worst {monitor}: leave mode out, or set {key}.mode=null"
+            problems.append(Problem(f"{key}.mode", message))
+    return problems
+
+
+def _monitoring_callbacks(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    for name, callback in (cfg.get("callbacks") or {}).items():
+        if isinstance(callback, DictConfig) and isinstance(callback.get("monitor"), str):
+            yield f"callbacks.{name}", callback

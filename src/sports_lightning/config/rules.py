@@ -1,0 +1,203 @@
+"""Rules over several config keys, or that no type expresses. Each has one message with culprit and remedy."""
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from sports_lightning.config.values import Problem
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination of values that cannot work.
+
+    Attributes:
+        keys: whose values are looked at; a key that the config does not have counts as null.
+        is_broken: called with their values.
+        message: for the user; `{0}`, `{1}`, … stand for the values.
+    """
+
+    keys: tuple[str, ...]
+    is_broken: Callable[..., Any]
+    message: str
+
+
+def broken_rules(cfg: DictConfig, rules: Iterable[Rule], wrong_keys: Container[str]) -> list[Problem]:
+    """Return all rules that a config breaks. A rule is skipped where one of its values is known to be wrong."""
+    problems = []
+    for rule in rules:
+        if not any(key in wrong_keys for key in rule.keys):
+            values = [OmegaConf.select(cfg, key) for key in rule.keys]
+            if rule.is_broken(*values):
+                problems.append(Problem(rule.keys[0], rule.message.format(*values)))
+    return problems
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _are_not_epoch_size_pairs(sizes: Any) -> bool:
+    """Whether `augment.progressive_sizes` is anything but a list of [epoch, pixels]."""
+    if not isinstance(sizes, ListConfig):
+        return sizes is not None
+    pairs = [list(pair) if isinstance(pair, ListConfig) else [] for pair in sizes]
+    return not all(len(p) == 2 and all(type(n) is int for n in p) and p[0] >= 0 and p[1] >= 1 for p in pairs)
+
+
+def required(key: str, example: str) -> Rule:
+    """The rule that a key without a default has to be set."""
+    return Rule((key,), _is_none, f"{key} is not set: pass {key}={example}")
+
+
+CACHE = (required("data.cache_dir", "FOLDER, on a disk with space for cached files"),)
+DATA = (*CACHE, required("data.root", "FOLDER, which holds train/ valid/ test/"))
+
+# Arguments of Lightning's Trainer that break a promise of train, and what to use in place of them.
+_TRAINER = (
+    Rule(("trainer.fast_dev_run",), bool, "trainer.fast_dev_run={0} writes no checkpoint: use debug=fast"),
+    Rule(
+        ("trainer.overfit_batches",),
+        bool,
+        "trainer.overfit_batches={0} replaces the sampler, and with it exact resumption: use debug=overfit",
+    ),
+    Rule(
+        ("trainer.barebones",),
+        bool,
+        "trainer.barebones={0} writes no checkpoint: to measure speed, use python -m sports_lightning.benchmark",
+    ),
+    Rule(
+        ("trainer.enable_checkpointing",),
+        lambda enabled: enabled is False,
+        "trainer.enable_checkpointing={0} leaves nothing to evaluate: leave it out",
+    ),
+    Rule(
+        ("trainer.use_distributed_sampler",),
+        bool,
+        "trainer.use_distributed_sampler={0} replaces the sampler, which handles several devices itself: leave it out",
+    ),
+    Rule(
+        ("trainer.limit_test_batches",),
+        lambda limit: limit is not None,
+        "trainer.limit_test_batches={0} has no effect, because the final test uses the whole split: use test=false",
+    ),
+    Rule(
+        ("trainer.limit_predict_batches",),
+        lambda limit: limit is not None,
+        "trainer.limit_predict_batches={0} has no effect: leave it out",
+    ),
+    Rule(
+        ("trainer.limit_train_batches",),
+        lambda limit: limit == 0,
+        "trainer.limit_train_batches={0} trains on nothing: set it above 0",
+    ),
+    Rule(
+        ("trainer.limit_val_batches",),
+        lambda limit: limit == 0,
+        "trainer.limit_val_batches={0} leaves no metric to choose the best checkpoint by: set it above 0",
+    ),
+    Rule(
+        ("trainer.max_epochs", "trainer.check_val_every_n_epoch"),
+        lambda epochs, every: every and epochs % every,
+        "trainer.max_epochs={0} is no multiple of trainer.check_val_every_n_epoch={1}, so the last epoch would not be "
+        "validated: set trainer.check_val_every_n_epoch=1",
+    ),
+)
+
+_FSDP = (
+    Rule(
+        ("trainer.strategy", "finetune.mode"),
+        lambda strategy, mode: strategy == "fsdp" and mode != "full",
+        "trainer.strategy=fsdp requires finetune=full: set it, or trainer.strategy=ddp",
+    ),
+    Rule(
+        ("trainer.strategy", "data.batch_size"),
+        lambda strategy, batch_size: strategy == "fsdp" and batch_size == "auto",
+        "trainer.strategy=fsdp does not support data.batch_size=auto: set a number",
+    ),
+    Rule(
+        ("trainer.strategy", "trainer.sync_batchnorm"),
+        lambda strategy, sync: strategy == "fsdp" and sync,
+        "trainer.strategy=fsdp does not support trainer.sync_batchnorm: set trainer.strategy=ddp",
+    ),
+)
+
+TRAIN = (
+    *DATA,
+    *_TRAINER,
+    *_FSDP,
+    Rule(("seed",), lambda seed: seed is not None and seed >= 2**32, "seed={0} must be below 2**32"),
+    Rule(
+        ("augment.progressive_sizes",),
+        _are_not_epoch_size_pairs,
+        "augment.progressive_sizes={0} must be pairs of an epoch and pixels, as in [[0,64],[5,96]]",
+    ),
+    Rule(
+        ("augment.progressive_sizes", "augment.fixed_augmentations"),
+        lambda sizes, augmentations: sizes and augmentations is not None,
+        "augment.progressive_sizes and augment.fixed_augmentations exclude each other: a fixed augmentation has one "
+        "size",
+    ),
+    Rule(
+        ("finetune.mode", "finetune.stages"),
+        lambda mode, stages: mode == "last_stages" and stages is None,
+        "finetune.mode={0} lacks finetune.stages: choose it with finetune={0}",
+    ),
+    Rule(
+        ("finetune.mode", "finetune.epochs_per_stage"),
+        lambda mode, epochs: mode == "gradual" and epochs is None,
+        "finetune.mode={0} lacks finetune.epochs_per_stage: choose it with finetune={0}",
+    ),
+    Rule(
+        ("scheduler.name",),
+        lambda name: name == "plateau",
+        "scheduler.name={0} is not supported, because schedules step with every batch: use cosine, linear, step or "
+        "constant",
+    ),
+    Rule(
+        ("scheduler.name", "optimizer.layer_decay"),
+        lambda name, decay: name == "none" and decay is not None,
+        "optimizer.layer_decay={1} requires a schedule: use scheduler=constant instead of scheduler.name=none",
+    ),
+)
+
+BENCHMARK = (
+    *TRAIN,
+    Rule(
+        ("data.batch_size",),
+        lambda batch_size: batch_size == "auto",
+        "data.batch_size={0} is not supported by benchmark: set a number",
+    ),
+    Rule(
+        ("trainer.strategy",),
+        lambda strategy: strategy == "fsdp",
+        "trainer.strategy={0} is not supported by benchmark, which uses one device: leave it out",
+    ),
+)
+
+CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
+
+AUDIT = (
+    *DATA,
+    Rule(
+        ("model.name", "model.pretrained", "model.weights"),
+        lambda name, pretrained, weights: name and not pretrained and not weights,
+        "audit needs trained weights, and model.name={0} has none: set model.weights=FILE, or choose a pretrained "
+        "model",
+    ),
+)
+
+SEARCH = (
+    Rule(
+        ("hydra.sweeper.n_trials",),
+        lambda trials: type(trials) is not int or trials < 1,
+        "hydra.sweeper.n_trials={0} must be a whole number, 1 or more",
+    ),
+    Rule(
+        ("hydra.sweeper.sampler._target_",),
+        lambda target: str(target).endswith(("GridSampler", "BruteForceSampler")),
+        "a grid needs no search: python -m sports_lightning.train -m KEY=A,B",
+    ),
+)

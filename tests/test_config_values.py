@@ -1,0 +1,215 @@
+"""Values on the command line: words for booleans, spellings of none, and one line that names all mistakes."""
+
+import inspect
+import typing
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from conftest import InProcess, assert_error_line
+from sports_lightning import CONF_DIR
+from sports_lightning.config import checks
+from sports_lightning.config.schema import COMMANDS, Trainer
+from sports_lightning.config.values import Arguments
+from sports_lightning.errors import UserError
+
+NEEDED = {
+    "train": ["data.root=here", "callbacks=[default,early_stopping,ema]", "finetune=last_stages"],
+    "benchmark": ["data.root=here"],
+    "evaluate": ["ckpt_path=best.ckpt"],
+    "predict": ["ckpt_path=best.ckpt", "input=here"],
+    "audit": ["data.root=here", "model=resnet50", "model.weights=weights.pth"],
+    "compare": ["runs=here"],
+    "reproduce": ["run=here"],
+}
+
+
+def check(command: str, *overrides: str) -> DictConfig:
+    """The config of a command after its check."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose(command, [*NEEDED[command], *overrides], return_hydra_config=True)
+    cfg.hydra.runtime.output_dir = "here"
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    getattr(checks, f"check_{command}")(cfg)
+    return cfg
+
+
+@pytest.fixture(autouse=True)
+def a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best.ckpt").touch()
+
+
+def typed_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in typing.get_type_hints(schema, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from typed_keys(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+def boolean_keys(command: str) -> list[str]:
+    return [key for key, hint in typed_keys(COMMANDS[command]) if hint is bool or bool in typing.get_args(hint)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_word_for_a_boolean_is_one_for_every_boolean_key(command: str) -> None:
+    keys = boolean_keys(command)
+    assert bool(keys) == (command != "compare")
+    exclusive = {"trainer.fast_dev_run", "trainer.barebones", "trainer.use_distributed_sampler"}
+    for words, value in ((("no", "off", "N", "False"), False), (("yes", "ON", "y", "true"), True)):
+        for i in range(4):
+            refused = {"trainer.enable_checkpointing"} if not value else exclusive
+            cfg = check(command, *(f"++{key}={words[i]}" for key in keys if key not in refused))
+            for key in set(keys) - refused:
+                assert OmegaConf.select(cfg, key) is value, key
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "compare"])
+def test_any_other_word_for_a_boolean_is_named_and_all_of_them_at_once(command: str) -> None:
+    keys = boolean_keys(command)
+    with pytest.raises(UserError) as error:
+        check(command, *(f"++{key}=maybe" for key in keys))
+    for key in keys:
+        assert f"{key}=maybe must be true or false" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_key_of_the_config_has_a_type(command: str) -> None:
+    cfg = check(command)
+    typed = dict(typed_keys(COMMANDS[command]))
+    free = [key for key, hint in typed.items() if hint in (Any, Arguments) or typing.get_origin(hint) is dict]
+
+    def keys_of(section: DictConfig, prefix: str = "") -> Iterator[str]:
+        for name in section:
+            key = f"{prefix}{name}"
+            if key in typed or key in free:
+                yield key
+            elif OmegaConf.is_dict(section._get_node(name)):
+                yield from keys_of(section[name], f"{key}.")
+            else:
+                yield key
+
+    untyped = {
+        key
+        for key in keys_of(cfg)
+        if key not in typed and not key.startswith(("logger.", "callbacks.", "trainer._target_"))
+    }
+    assert not untyped
+    if command == "train":
+        assert set(typed) - set(keys_of(cfg)) <= {"finetune.epochs_per_stage"} | {
+            key for key in typed if key.startswith("callbacks.")
+        }
+
+
+def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
+    arguments = set(inspect.signature(pl.Trainer).parameters) - {"callbacks", "logger"}  # groups of their own
+    assert {key for key, _ in typed_keys(Trainer)} == arguments
+    assert set(check("train").trainer) - {"_target_"} == arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("trainer.fast_dev_run=true", "debug=fast"),
+        ("trainer.fast_dev_run=3", "debug=fast"),
+        ("trainer.overfit_batches=2", "debug=overfit"),
+        ("trainer.barebones=yes", "sports_lightning.benchmark"),
+        ("trainer.enable_checkpointing=no", "leave it out"),
+        ("trainer.use_distributed_sampler=on", "leave it out"),
+        ("trainer.limit_test_batches=5", "test=false"),
+        ("trainer.limit_predict_batches=5", "leave it out"),
+        ("trainer.limit_val_batches=0", "above 0"),
+        ("trainer.limit_train_batches=0.0", "above 0"),
+        ("callbacks.best.monitor=val/accuracy", "val/loss, val/acc"),
+        ("callbacks.best={monitor: val/loss, mode: max}", "callbacks.best.mode=null"),
+        ("callbacks.early_stopping.mode=min", "callbacks.early_stopping.mode=null"),
+        ("callbacks.best.mode=up", "one of min, max"),
+        ("finetune.mode=gradual", "finetune=gradual"),
+        ("optimizer.lr=inf", "a number above 0"),
+        ("optimizer.lr=nan", "a number above 0"),
+        ("seed=4294967296", "below 2**32"),
+        ("+optimizer.arguments.nesterov=no", "optimizer.arguments.nesterov=no must be true or false"),
+        ("+augment.transforms.erase={inplace: off}", "augment.transforms.erase.inplace=off must be true or false"),
+        ("loss.class_weights={a: heavy}", "loss.class_weights"),
+        ("data.cache=fast", "one of ram, disk, or null"),
+        ("data.num_workers=some", "a whole number, 0 or more, or auto"),
+        ("inference.accelerator=tpu", "one of auto, cpu"),
+        ("model.name=???", "model.name is not set"),
+    ],
+)
+def test_what_cannot_work_is_one_line_with_a_remedy(override: str, remedy: str) -> None:
+    with pytest.raises(UserError) as error:
+        check("train", override)
+    assert override.partition("=")[0].strip("+") in str(error.value)
+    assert remedy in str(error.value)
+
+
+def test_all_mistakes_are_one_line(in_process: InProcess) -> None:
+    overrides = ["data=folder", "test=perhaps", "seed=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
+    result = in_process("train", *overrides, "trainer.fast_dev_run=yes")
+    parts = ["data.root is not set", "test=perhaps", "seed=-1", "trainer.max_epochs=3 is no multiple", "debug=fast"]
+    assert_error_line(result, *parts)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("logger=none", "logger", {}),
+        ("logger=csv", "logger", {}),
+        ("data.cache=none", "data.cache", None),
+        ("refit=None", "refit", None),
+        ("callbacks.last.every_n_minutes=none", "callbacks.last.every_n_minutes", None),
+        ("callbacks.best.monitor=val/loss", "callbacks.best.mode", "min"),
+        ("callbacks.early_stopping.monitor=val/loss", "callbacks.early_stopping.mode", "min"),
+        ("callbacks.best.monitor=val/f1_macro", "callbacks.best.mode", "max"),
+        ("trainer.max_steps=1e4", "trainer.max_steps", 10000),
+        ("trainer.precision=16", "trainer.precision", 16),
+        ("trainer.deterministic=no", "trainer.deterministic", False),
+        ("loss.class_weights={cat: 2, dog: 0.5}", "loss.class_weights", {"cat": 2, "dog": 0.5}),
+        ("loss.class_weights=[1,2]", "loss.class_weights", [1, 2]),
+        ("data.root=2024", "data.root", "2024"),
+        ("+augment.views=3", "augment.fixed_augmentations", 3),  # as in a user's own YAML file
+        ("+finetune.keep_gb=1", "finetune.cache_limit_gb", 1),
+    ],
+)
+def test_usual_spellings_are_taken(override: str, key: str, value: object) -> None:
+    found = OmegaConf.select(check("train", override), key)
+    assert found == value
+    assert type(found) is type(value) or isinstance(value, dict | list)
+
+
+@pytest.mark.parametrize("none", ["callbacks=none", "callbacks=[none]", "callbacks=[default,none]"])
+def test_no_further_callbacks_means_the_default_ones(none: str) -> None:
+    assert set(check("train", none).callbacks) == set(check("train", "callbacks=[default]").callbacks)
+
+
+def test_a_run_folder_holds_the_converted_config(in_process: InProcess, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "own/augment").mkdir(parents=True)
+    (tmp_path / "own/augment/mine.yaml").write_text("defaults: [none, _self_]\nviews: 2\n")
+    arguments = ["--config-dir=own", "augment=mine", "debug=fast", "data=folder", f"data.root={few}", "test=no"]
+    arguments += [
+        "model=simple_cnn",
+        "model.image_size=64",
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=off",
+    ]
+    status, printed = in_process("train", *arguments, "hydra.run.dir=run")
+    assert status == 0, printed
+    assert "augment.views is now called augment.fixed_augmentations" in (tmp_path / "run/train.log").read_text()
+    stored = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
+    assert stored.test is False
+    assert stored.augment.fixed_augmentations == 2
+    assert "views" not in stored.augment
+    assert stored.callbacks.best.mode == "max"
+    assert "test" not in (tmp_path / "run/metrics.json").read_text()
