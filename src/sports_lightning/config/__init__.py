@@ -1,1 +1,1 @@
-"""Config values: checks, overrides and what stored configs may name. No torch."""
+"""Config values: their types and rules, overrides, and the objects that stored configs may name. No torch."""

@@ -18,7 +18,7 @@ PATH_KEYS = (
 def quote_paths(arguments: Iterable[str]) -> list[str]:
     """Return the command line with the values of path keys quoted, so that Hydra takes them literally.
 
-    A value is quoted where a file or folder of that name exists, or where Hydra could not parse it as it stands: names
+    A value is quoted where a file or folder of that name exists, or where Hydra could not parse it unquoted: names
     with umlauts, `~`, `=`, `(1)`, commas, apostrophes or brackets. Lists, sweeps over several paths, interpolations and
     values that are quoted already stay as they are.
     """

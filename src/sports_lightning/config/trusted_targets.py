@@ -1,4 +1,4 @@
-"""What a config from somebody else's run folder may name as a `_target_`."""
+"""The objects that a config from an untrusted run folder may name as a `_target_`."""
 
 import os
 import re
@@ -9,8 +9,8 @@ from hydra.utils import get_object
 
 from sports_lightning.errors import UserError
 
-# Each from its package's modules for just that purpose; a name is judged by where the thing itself is defined, so that
-# a way through a module's imports (torch.nn.modules.module.os.system) leads nowhere.
+# Modules whose classes are allowed. An object is judged by the module that defines it, so that a path through the
+# imports of a module, such as torch.nn.modules.module.os.system, is refused.
 _ALLOWED = (
     "pytorch_lightning.callbacks.",
     "pytorch_lightning.loggers.",
@@ -30,53 +30,53 @@ _ALLOWED = (
 
 _FUNCTIONS = ("sports_lightning.train.callbacks.warmed_up_ema", "sports_lightning.train.loggers.wandb_logger")
 
-# Anything else in ${…}, such as ${oc.create:…}, could make a target of what does not look like one.
+# The allowed interpolations. Others, such as ${oc.create:…}, could create a `_target_` that is not in the text.
 _INTERPOLATION = re.compile(r"\$\{(oc\.env:[^${}]*|(hydra:|now:)?[^${}:]*)\}")
 
 
 def distrust_working_folder() -> None:
-    """Let no process that this one starts import from its working folder, which a stranger's config has chosen."""
+    """Keep further processes from importing modules of the working folder, which an untrusted config has chosen."""
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def check_targets(config: Any, source: str) -> None:
-    """Refuse a config that names anything but the building blocks above as a `_target_`.
+    """Refuse a config that names other objects than the allowed ones as a `_target_`.
 
     Args:
         config: plain dicts and lists.
-        source: where it comes from, for the message.
+        source: where the config is from, for the message.
 
     Raises:
-        UserError: it does.
+        UserError: the config names another object, or contains another interpolation than those allowed.
     """
-    for key, value in _entries(config):
+    for key, value in _elements(config):
         for text in (key, value):
             if isinstance(text, str) and "${" in _INTERPOLATION.sub("", text):
                 raise UserError(
-                    f"{source} holds {text}, which could make anything: add trust=true if you know the folder"
+                    f"{source} contains {text}, which could run any code: add trust=true if you trust the folder"
                 )
         if key == "_target_" and not _is_allowed(str(value)):
             raise UserError(
-                f"{source} names {value} as a _target_, which is not among the building blocks of this project and "
-                f"could do anything: add trust=true if you know where the folder comes from"
+                f"{source} names {value} as a _target_, which is not one of this project's building blocks and could "
+                f"run any code: add trust=true if you trust the folder"
             )
 
 
 def _is_allowed(target: str) -> bool:
     packages = {allowed.partition(".")[0] for allowed in _ALLOWED}
     if target.partition(".")[0] not in packages:
-        return False  # not even imported
+        return False  # without importing it
     try:
         found = get_object(target)
-    except Exception:  # no such thing
+    except Exception:  # it does not exist
         return False
     if not isinstance(found, type) and target not in _FUNCTIONS:
         return False
     return f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
 
 
-def _entries(config: Any) -> Iterator[tuple[Any, Any]]:
-    """(key, value) of everything in nested dicts and lists; what a list holds has its place for a key."""
+def _elements(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (key, value) of all elements in nested dicts and lists; the key of a list element is its index."""
     if isinstance(config, Mapping):
         items = list(config.items())
     elif isinstance(config, Sequence) and not isinstance(config, str):
@@ -85,4 +85,4 @@ def _entries(config: Any) -> Iterator[tuple[Any, Any]]:
         return
     for key, value in items:
         yield key, value
-        yield from _entries(value)
+        yield from _elements(value)
