@@ -28,6 +28,7 @@ NEEDED = {
     "audit": ["data.root=here", "model=resnet50", "model.weights=weights.pth"],
     "compare": ["runs=here"],
     "reproduce": ["run=here"],
+    "report": ["run=here"],
 }
 
 

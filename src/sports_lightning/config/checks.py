@@ -101,6 +101,11 @@ def check_reproduce(cfg: DictConfig) -> None:
     _check(cfg, schema.Reproduce, (rules.required("run", "outputs/train/RUN_FOLDER"),))
 
 
+def check_report(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/report.yaml`."""
+    _check(cfg, schema.Report, (rules.required("run", "outputs/train/RUN_FOLDER"),))
+
+
 def _check(cfg: DictConfig, command: type, command_rules: Iterable[Rule]) -> None:
     problems = normalize(cfg, command)
     problems += monitor_problems(cfg)

@@ -290,6 +290,13 @@ class Reproduce:
     changes: Any
 
 
-COMMANDS: dict[str, type] = {
-    schema.__name__.lower(): schema for schema in (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce)
-}
+@dataclass
+class Report:
+    """`conf/report.yaml`."""
+
+    run: str | None
+    trust: bool
+
+
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce, Report)
+COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}

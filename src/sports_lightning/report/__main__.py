@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
+from sports_lightning.config.checks import check_report
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
-from sports_lightning.errors import UserError
 from sports_lightning.runs.resume import load_config
 
 
@@ -20,8 +20,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
         UserError: no finished run of train, one whose images have changed, or, without `trust`, one whose config could
             run any code.
     """
-    if cfg.run is None:
-        raise UserError("run is not set: pass run=outputs/train/RUN_FOLDER")
+    check_report(cfg)
     run = Path(str(cfg.run)).expanduser().absolute()
     if not cfg.trust:
         check_targets(load_config(run), f"run={run}")
