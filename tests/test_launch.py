@@ -66,7 +66,7 @@ def test_a_command_line_and_an_environment_decide_what_is_done(
         (TRAIN, ["resume=run", "seed=1"], ALONE, "leave out seed=1"),
         (TRAIN, ["resume=run", "-m"], ALONE, "leave out -m"),
         (COMPARE, ["a"], FIRST, "compare runs in one process: start one task, not 2"),
-        (COMPARE, ["a", "runs=b"], ALONE, "runs is given twice"),
+        (COMPARE, ["a", "runs=b"], ALONE, "runs is given both as"),
     ],
 )
 def test_arguments_that_exclude_each_other_are_refused(

@@ -24,7 +24,7 @@ from sports_lightning import CONF_DIR
 from sports_lightning.config.earlier_versions import rename_config_keys, upgrade_config
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import TORCHRUN, Process, is_externally_launched, is_rank_zero
-from sports_lightning.runs.resume import RESUMES
+from sports_lightning.runs.resume import RESUMES, enter_working_folder
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     """Set up Hydra's global state and logging as if it had composed these configs; return the command's."""
     setup_globals()  # the resolvers ${hydra:…} and ${now:…}
     stored: Any = OmegaConf.create(hydra_text)
+    stored.hydra.runtime.output_dir = str(folder)  # to which a run folder may have been moved
     resumes = bool(os.environ.get(RESUMES))
     if resumes:  # the stored logging config could run anything
         stored.hydra.job_logging = default_job_logging()
@@ -148,7 +149,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     cfg: Any = OmegaConf.create(upgrade_config(config))
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
-        os.chdir(hydra_cfg.hydra.runtime.cwd)  # relative paths of the config are resolved from there
+        enter_working_folder(Path(hydra_cfg.hydra.runtime.cwd))
     OmegaConf.set_struct(cfg, True)
     return cfg
 

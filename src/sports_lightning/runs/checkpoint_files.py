@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, and read without ever running code from them."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +64,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """On the CPU, without running code from it, whatever else is asked for."""
-        return load_checkpoint(Path(path))
+        """On the CPU, without running code from it, whatever else is asked for.
+
+        Paths that callbacks have stored follow the checkpoint where its run folder was moved.
+        """
+        checkpoint = load_checkpoint(Path(path))
+        for state in checkpoint.get("callbacks", {}).values():
+            if isinstance(state, dict) and isinstance(state.get("dirpath"), str):  # a ModelCheckpoint's
+                state.update(_moved(state, state["dirpath"], os.path.realpath(Path(path).parent)))
+        return checkpoint
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """`value` with the folder `old` replaced by `new` in all paths."""
+    if isinstance(value, dict):
+        return {_moved(key, old, new): _moved(item, old, new) for key, item in value.items()}
+    return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(old) else value

@@ -1,5 +1,6 @@
 """Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from sports_lightning.runs.layout import is_finished, is_over, missing_decoratio
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
 from sports_lightning.storage.locks import lock
+
+log = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
@@ -97,8 +100,7 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        is_unfinished = not is_over(run) and started_in(run) == run.resolve()
-        if is_unfinished and _settings_of(run) == wanted and is_free(run):
+        if not is_over(run) and _settings_of(run) == wanted and is_free(run):
             return run
     return None
 
@@ -117,14 +119,26 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
         raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
     if is_over(folder) and not (is_finished(folder) and missing_decorations(folder)):
-        raise UserError(f"resume={value} holds a finished run: nothing is left to do, and a longer one is a new one")
+        raise UserError(
+            f"resume={value} holds a finished run. To train it further, start a new run from its weights: "
+            f"model.weights={folder}/checkpoints/best.ckpt"
+        )
     if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
-    before = started_in(folder)
-    if before != folder.resolve():
-        raise UserError(f"resume={value} was started as {before}: move the folder back there, where its settings point")
     return folder
+
+
+def enter_working_folder(cwd: Path) -> None:
+    """Change to the folder that a run was started in, from which the relative paths of its config are resolved.
+
+    Where it no longer exists, the process stays in its own folder, with a warning. The fingerprints of the images tell
+    whether the data found from there is the same.
+    """
+    if cwd.is_dir():
+        os.chdir(cwd)
+    else:
+        log.warning("%s, where the run was started, does not exist: relative paths start from %s", cwd, Path.cwd())
 
 
 def load_config(folder: Path) -> Any:
@@ -163,14 +177,6 @@ def _settings_of(folder: Path) -> str | None:
     try:
         return settings_fingerprint(OmegaConf.create(load_config(folder)))
     except UserError:
-        return None
-
-
-def started_in(folder: Path) -> Path | None:
-    """Where the run was begun, with links resolved; None where its folder does not say."""
-    try:
-        return Path(_load(folder, "hydra.yaml")["hydra"]["runtime"]["output_dir"]).resolve()
-    except (UserError, LookupError, TypeError):
         return None
 
 

@@ -12,7 +12,7 @@ from sports_lightning import CONF_DIR
 from sports_lightning.config.overrides import config_dirs, quote_value
 from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
-from sports_lightning.runs.resume import started_in
+from sports_lightning.runs.resume import enter_working_folder
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
 MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
@@ -93,21 +93,10 @@ def open_sweep(value: str, is_trusted: bool) -> StoredSweep:
     if not is_trusted:
         _check_harmless(of_hydra, of_task, sources, source)
         distrust_working_folder()
-    if not cwd.is_dir():
-        raise UserError(f"{source} was begun in {cwd}, which is not there: put it back for its relative paths")
-    _check_not_moved(folder, source)
     kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
-    os.chdir(cwd)
+    enter_working_folder(cwd)
     going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quote_value(str(folder))}"]
     return StoredSweep(folder, [*sources, *going_on], kept)
-
-
-def _check_not_moved(folder: Path, source: str) -> None:
-    """The configs of its jobs point to where they were begun."""
-    for file in folder.glob("*/.hydra/hydra.yaml"):
-        begun = started_in(file.parents[1])
-        if begun and begun != file.parents[1].resolve():
-            raise UserError(f"{source} was begun in {begun.parent}: move the folder back there")
 
 
 def _check_harmless(of_hydra: list[str], of_task: list[str], sources: list[str], source: str) -> None:
