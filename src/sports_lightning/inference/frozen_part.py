@@ -75,7 +75,7 @@ class FrozenStages:
         if maps.ndim == 4:
             maps = maps.contiguous(memory_format=torch.channels_last)
         with self._bypassed(classifier.net):
-            return classifier.net(maps) / classifier.spec.temperature
+            return classifier.calibrate(classifier.net(maps))
 
     def size(self, classifier: Classifier) -> int:
         """Bytes that an image's maps take, as float32."""

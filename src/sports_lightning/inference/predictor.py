@@ -104,7 +104,12 @@ def evaluation_images(
 
 
 def run_batches(
-    function: Forward, classifier: Classifier, dataset: Dataset[Any], inference: DictConfig, receive: Receive
+    function: Forward,
+    classifier: Classifier,
+    dataset: Dataset[Any],
+    inference: DictConfig,
+    receive: Receive,
+    progress: bool = True,
 ) -> None:
     """Call `receive` with the outputs of `function` for each batch of `dataset`, in order.
 
@@ -114,13 +119,16 @@ def run_batches(
         dataset: its items are tuples that start with a preprocessed image, uint8 (3, height, width), or with features.
         inference: `conf/inference/*.yaml`.
         receive: gets the outputs (n, …) float32 of the n items of a batch.
+        progress: whether to show a progress bar.
 
     Raises:
         UserError: `inference.compile` without a compiler.
     """
     # A callback, because the outputs that Trainer.predict returns are all in memory at once.
     trainer = build_inference_trainer(
-        inference, LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs))
+        inference,
+        LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs)),
+        progress=progress,
     )
     num_workers = count_workers(inference.num_workers, device_type(inference.accelerator))
     loader = build_loader(dataset, inference.batch_size, num_workers)
@@ -149,7 +157,7 @@ def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, flo
     return {"flops": counter.get_total_flops(), "latency_ms": round(1000 * statistics.median(seconds), 3)}
 
 
-def build_inference_trainer(inference: DictConfig, *callbacks: Callback) -> pl.Trainer:
+def build_inference_trainer(inference: DictConfig, *callbacks: Callback, progress: bool = True) -> pl.Trainer:
     """A Lightning trainer that only runs a model on one device.
 
     Raises:
@@ -165,4 +173,5 @@ def build_inference_trainer(inference: DictConfig, *callbacks: Callback) -> pl.T
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=progress,
     )

@@ -70,7 +70,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to logits (n, classes)."""
-        return self.net(self._normalise(images)) / self.spec.temperature
+        return self.calibrate(self.net(self._normalise(images)))
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Divide logits by the temperature, in float32 or better, so that reduced precision rounds them only once."""
+        if self.spec.temperature == 1.0:
+            return logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.spec.temperature
 
     def maps(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to what timm's `forward_features` gives: mostly maps (n, channels, h, w)."""
@@ -83,8 +89,7 @@ class Classifier(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """The last layer: features (n, features) to logits (n, classes)."""
         drop_rate = getattr(self.net, "drop_rate", 0.0)
-        logits = self.net.get_classifier()(F.dropout(features, drop_rate, self.training))  # type: ignore[operator]
-        return logits / self.spec.temperature
+        return self.calibrate(self.net.get_classifier()(F.dropout(features, drop_rate, self.training)))  # type: ignore[operator]
 
     def _normalise(self, images: Tensor) -> Tensor:
         width = images.shape[-1]

@@ -1,0 +1,1 @@
+"""The Python API: `load`, `finetune`, `open_run` and `compare` of `sports_lightning`."""

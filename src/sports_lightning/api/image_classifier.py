@@ -1,0 +1,289 @@
+"""A trained classifier for use from Python: predict, embed and evaluate with the numbers of the commands."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sports_lightning import CONF_DIR
+from sports_lightning.api.image_source import ClassFolder, ImageSource
+from sports_lightning.api.table import table
+from sports_lightning.data.decode import decode
+from sports_lightning.data.image_folder import Split
+from sports_lightning.data.modes import to_rgb
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.errors import UserError
+from sports_lightning.evaluate.evaluation import Evaluation
+from sports_lightning.inference.predictor import Forward, run_batches
+from sports_lightning.models.classifier import Classifier, load_classifier
+from sports_lightning.storage.parallel import map_ahead
+
+ImageLike = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Prediction(NamedTuple):
+    """The most probable class of an image.
+
+    Attributes:
+        label: its name.
+        probability: its softmax probability, 0 to 1.
+        top: (name, probability) of the most probable classes, in descending order.
+    """
+
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+class ImageTransform:
+    """Turns an image into the input of a model, as the commands do.
+
+    Args:
+        preprocessing: the model's.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._resize_and_crop = preprocessing.transform()
+
+    def __call__(self, image: ImageLike) -> Tensor:
+        """Decode, turn upright, resize and crop an image.
+
+        Args:
+            image: path of an image file, PIL image, uint8 array (h, w, 3) or uint8 tensor (3, h, w), RGB.
+
+        Returns:
+            uint8 (3, height, width), the input of `Classifier`, which normalises it.
+
+        Raises:
+            UserError: a file that cannot be read as an image.
+            TypeError: another type of image.
+            ValueError: an array or tensor of another shape or dtype.
+        """
+        return self._resize_and_crop(_to_pixels(image, self.preprocessing.least_side))
+
+
+@dataclass(frozen=True)
+class ClassifierEvaluation:
+    """The outcome of `ImageClassifier.evaluate`.
+
+    Attributes:
+        values: logits, labels and everything that is computed from them.
+    """
+
+    values: Evaluation
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """`loss`, `acc` and the other metrics of `metrics.json`; `ci95` holds the 95 % intervals by name."""
+        return self.values.metrics()
+
+    @cached_property
+    def per_class(self) -> Any:
+        """Count, precision, recall and F1 of each class, as in `per_class.csv`: a DataFrame, or a list of dicts."""
+        return table(asdict(row) for row in self.values.per_class())
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(n, classes) float64."""
+        return self.values.probabilities.numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64."""
+        return self.values.labels.numpy()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(classes, classes) int64: rows are labels, columns are predictions."""
+        return self.values.confusion.numpy()
+
+
+class ImageClassifier:
+    """A trained classifier, see `load`.
+
+    For the same device, precision, number of threads and batch size, the numbers are those of the commands `predict`
+    and `evaluate`, bit for bit. Every forward pass is on a full batch (the last one is padded), so that a single image
+    is predicted fastest with `batch_size=1`.
+
+    Args:
+        classifier: the network with its classes and preprocessing.
+        device: "auto", "cpu", "gpu", "cuda" or "mps".
+
+    Attributes:
+        transform: an image to the model's input, uint8 (3, height, width); for a DataLoader of your own.
+    """
+
+    def __init__(self, classifier: Classifier, device: str = "auto") -> None:
+        self.classifier, self.device = classifier, device
+        self.transform = ImageTransform(Preprocessing.from_dict(classifier.spec.preprocessing))
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the columns of `predict_proba`."""
+        return list(self.classifier.spec.classes)
+
+    def predict(self, images: Sequence[ImageLike], top_k: int = 5, batch_size: int = 32) -> list[Prediction]:
+        """Predict the class of each image.
+
+        Args:
+            images: see `transform`.
+            top_k: classes to list for each image.
+            batch_size: images per forward pass.
+
+        Raises:
+            UserError, TypeError, ValueError: see `transform`.
+        """
+        probabilities = torch.from_numpy(self.predict_proba(images, batch_size))
+        top = probabilities.topk(min(top_k, len(self.classes)), dim=1)
+        ranked = [
+            [(self.classes[i], p) for p, i in zip(values, indices, strict=True)]
+            for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
+        return [Prediction(*pairs[0], pairs) for pairs in ranked]
+
+    def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 32) -> np.ndarray:
+        """Softmax probabilities (n, classes) float64 of the images, see `predict`."""
+        logits = self._run(Classifier.forward, images, batch_size)
+        return logits.reshape(-1, len(self.classes)).double().softmax(dim=1).numpy()
+
+    def embed(self, images: Sequence[ImageLike], batch_size: int = 32) -> np.ndarray:
+        """Features (n, features) float32 of the images before the last layer, see `predict`.
+
+        Raises:
+            UserError: a model that timm cannot take apart before its last layer.
+        """
+        return self._run(Classifier.features, images, batch_size).numpy()
+
+    def evaluate(self, data: str | Path | ImageSource, batch_size: int = 32) -> ClassifierEvaluation:
+        """Evaluate the classifier on labelled images.
+
+        Args:
+            data: a folder with one sub-folder per class, such as `data/test`, or an `ImageSource`. Its classes are
+                matched by name; the classifier may know more of them.
+            batch_size: images per forward pass.
+
+        Raises:
+            UserError: a class that the classifier does not know, or no images.
+        """
+        source = ClassFolder(data) if isinstance(data, str | Path) else data
+        unknown = set(source.classes) - set(self.classes)
+        if unknown:
+            raise UserError(f"the classifier does not know class {sorted(unknown)[0]!r}; its classes are `.classes`")
+        if not len(source):
+            raise UserError("there are no images to evaluate")
+        labels = [self.classes.index(source.classes[label]) for label in source.labels]
+        root, names = (source.folder, source.paths) if isinstance(source, ClassFolder) else (Path(), None)
+        split = Split(names or map(str, range(len(source))), labels)
+        logits = self._run(Classifier.forward, _SourceImages(source), batch_size)
+        return ClassifierEvaluation(Evaluation(root, split, self.classes, logits))
+
+    def _run(self, function: Forward, images: Sequence[ImageLike], batch_size: int) -> Tensor:
+        if isinstance(images, str | Path | Image.Image):
+            raise TypeError("pass a sequence of images, such as [image]")
+        if not len(images):
+            return torch.empty(0)
+        inference = inference_config(self.device, batch_size)
+        outputs: list[Tensor] = []
+        with quiet_lightning():
+            run_batches(
+                function, self.classifier, _Inputs(images, self.transform), inference, outputs.append, progress=False
+            )
+        return torch.cat(outputs)
+
+
+def load(checkpoint: str | Path, device: str = "auto") -> ImageClassifier:
+    """Load a classifier from a checkpoint that `train` wrote.
+
+    Args:
+        checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`. No code in the file is run.
+        device: "auto" (a GPU where there is one), "cpu", "gpu", "cuda" or "mps".
+
+    Raises:
+        UserError: no such file, or not a checkpoint of this package.
+        ValueError: another device.
+    """
+    devices = ("auto", "cpu", "gpu", "cuda", "mps")
+    if device not in devices:
+        raise ValueError(f"device={device!r} is not one of {', '.join(devices)}")
+    return ImageClassifier(load_classifier(checkpoint), device)
+
+
+def inference_config(device: str, batch_size: int) -> DictConfig:
+    """`conf/inference/default.yaml` with this device and batch size."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be 1 or more")
+    cfg = OmegaConf.load(CONF_DIR / "inference" / "default.yaml")
+    return OmegaConf.merge(cfg, {"accelerator": device, "batch_size": batch_size})  # type: ignore[return-value]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning says which devices it found each time it is used, and warns of settings that are chosen on purpose."""
+    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*LeafSpec")
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+class _Inputs(Dataset[tuple[Tensor]]):
+    """Preprocessed images; they are decoded by the threads of torch."""
+
+    def __init__(self, images: Sequence[ImageLike], transform: ImageTransform) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor]]:
+        return [(image,) for image in map_ahead(self._input, indices, torch.get_num_threads())]
+
+    def _input(self, index: int) -> Tensor:
+        return self.transform(self.images[index])
+
+
+class _SourceImages(Sequence[Any]):
+    """The images of a source by position."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.source.image(index)
+
+
+def _to_pixels(image: ImageLike, least_side: int) -> Tensor:
+    """uint8 (3, h, w)."""
+    if isinstance(image, str | Path):
+        return decode(image, least_side)
+    if isinstance(image, Image.Image):
+        image = np.array(to_rgb(ImageOps.exif_transpose(image)))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"a tensor must be uint8 (3, h, w), not {image.dtype} {tuple(image.shape)}")
+        return image.cpu()
+    raise TypeError(f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}")
