@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,7 +110,7 @@ def test_wrong_images_are_refused(data: Path, checkpoint: Path, tmp_path: Path) 
     with pytest.raises(TypeError, match="not int"):
         classifier.predict([1])  # type: ignore[list-item]
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="broken.png"):
+    with pytest.raises(UserError, match=r"broken\.png"):
         classifier.predict([tmp_path / "broken.png"])
     with pytest.raises(ValueError, match="device='abacus'"):
         sl.load(checkpoint, device="abacus")
@@ -132,9 +133,6 @@ class InMemory:
     def image(self, index: int) -> np.ndarray:
         return np.full((40, 50, 3), 60 * index, dtype=np.uint8)
 
-    def digest(self, index: int) -> None:
-        return None
-
 
 def test_a_dataset_may_know_fewer_classes_in_another_order(checkpoint: Path) -> None:
     classifier = sl.load(checkpoint, device="cpu")
@@ -142,3 +140,53 @@ def test_a_dataset_may_know_fewer_classes_in_another_order(checkpoint: Path) -> 
     assert evaluation.labels.tolist() == [2, 2, 1]
     predicted = [CLASSES.index(p.label) for p in classifier.predict([InMemory().image(i) for i in range(3)])]
     assert evaluation.metrics["acc"] == sum(np.equal(predicted, [2, 2, 1])) / 3
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """The folder of a finished run, as far as it is read here."""
+    folder = tmp_path / "runs/first"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra/config.yaml").write_text("seed: 0\n")
+    (folder / ".hydra/hydra.yaml").write_text("hydra: {job: {config_name: train}}\n")
+    (folder / "metrics.json").write_text('{"test": {"acc": 0.5, "loss": 1.0, "f1_macro": 0.5}}')
+    provenance = {"best_epoch": 1, "predictions": "test", "data": {"test": {"count": 2, "fingerprint": "f"}}}
+    (folder / "run.json").write_text(json.dumps(provenance))
+    (folder / "metrics.csv").write_text("epoch,val/acc,train/acc\n0,0.25,\n1,0.5,0.75\n")
+    header = "path,label,prediction,probability,top1,top1_probability\n"
+    (folder / "predictions.csv").write_text(header + "a.jpg,1,1,0.9,1,0.9\nb.jpg,1,2,0.8,2,0.8\n")
+    return folder
+
+
+def test_a_run_folder_is_read(finished: Path) -> None:
+    run = sl.open_run(finished)
+    assert run.metrics["test"]["acc"] == 0.5
+    assert run.config.seed == 0
+    assert run.best == {"epoch": 1, "val/acc": 0.5, "train/acc": 0.75}
+    assert run.epochs["val/acc"].tolist() == [0.25, 0.5]
+    assert run.predictions["prediction"].tolist() == ["1", "2"], "a class name is text"
+    assert run.predictions["probability"].tolist() == [0.9, 0.8]
+    (finished / "metrics.json").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        sl.open_run(finished)
+    with pytest.raises(UserError, match="not a run folder"):
+        sl.open_run(finished.parent)
+
+
+def test_tables_without_pandas_are_lists(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert sl.open_run(finished).epochs[0] == {"epoch": 0, "val/acc": 0.25, "train/acc": None}
+
+
+def test_runs_are_compared(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, second := tmp_path / "runs/second")
+    (second / ".hydra/config.yaml").write_text("seed: 1\n")
+    comparison = sl.compare([sl.open_run(finished), second])
+    assert [run.name for run in comparison.runs] == ["first", "second"]
+    assert comparison.differing == ["seed"]
+    assert comparison.pairings[0].result.p_value == 1
+    (second / "metrics.json").unlink()
+    with pytest.raises(UserError, match="second cannot be compared: not finished"):
+        sl.compare([finished, second])
+    with pytest.raises(TypeError, match="sequence"):
+        sl.compare(finished)

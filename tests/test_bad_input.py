@@ -149,10 +149,10 @@ def test_skip_unreadable_leaves_the_file_out_and_names_it(tree: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ({"conv.weight": torch.zeros(3)}, "lacks 265 keys"),
-        ({"conv1.weight": torch.zeros(3, 3)}, "does not fit resnet50"),
-        (timm.create_model("resnet101").state_dict(), "it has besides 306 keys"),
-        (None, "does not fit resnet50"),
+        ({"conv.weight": torch.zeros(3)}, "265 missing keys"),
+        ({"conv1.weight": torch.zeros(3, 3)}, "does not match resnet50"),
+        (timm.create_model("resnet101").state_dict(), "306 unexpected keys"),
+        (None, "does not match resnet50"),
     ],
     ids=["foreign", "shapes", "deeper", "text"],
 )

@@ -10,24 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sports_lightning.api.image_classifier import ImageClassifier, Prediction, load
-    from sports_lightning.api.image_source import ImageSource
+    from sports_lightning.api.run import Run, open_run
+    from sports_lightning.data.image_source import ImageSource
 
-__all__ = ["ImageClassifier", "ImageSource", "Prediction", "load"]
+__all__ = ["ImageClassifier", "ImageSource", "Prediction", "Run", "compare", "load", "open_run"]
 
 __version__ = "0.1.0"
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
 
-_API = {
-    "ImageClassifier": "image_classifier",
-    "ImageSource": "image_source",
-    "Prediction": "image_classifier",
-    "load": "image_classifier",
+_MODULES = {
+    "ImageClassifier": "api.image_classifier",
+    "ImageSource": "data.image_source",
+    "Prediction": "api.image_classifier",
+    "Run": "api.run",
+    "load": "api.image_classifier",
+    "open_run": "api.run",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _API:
+    if name == "compare":  # a package that is callable
+        return import_module(f"{__name__}.compare")
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"sports_lightning.api.{_API[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sports_lightning import CONF_DIR
-from sports_lightning.api.image_source import ClassFolder, ImageSource
 from sports_lightning.api.table import table
 from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split
+from sports_lightning.data.image_source import ClassFolder, ImageSource
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.models.freezing import head_parameters, heads
+from sports_lightning.models.freezing import head_names, head_parameters
 from sports_lightning.models.pretrained import short_message
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,8 @@ class FrozenBackbone:
 
     def weights(self, classifier: Classifier) -> dict[str, Tensor]:
         """What `run` depends on, by name."""
-        head = {id(tensor) for head in heads(classifier.net) for tensor in head.state_dict(keep_vars=True).values()}
-        state = classifier.net.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in state.items() if id(tensor) not in head}
+        head = head_names(classifier.net)
+        return {name: tensor for name, tensor in classifier.net.state_dict().items() if name not in head}
 
 
 @dataclass(frozen=True)

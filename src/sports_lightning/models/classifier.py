@@ -1,14 +1,13 @@
-"""A backbone with everything that is needed to use it: classes, preprocessing, normalisation. Built, saved and loaded.
+"""An image classifier: a backbone with its classes, preprocessing and normalisation; built, saved and loaded.
 
-What a checkpoint says of itself is plain data under the key "sports_lightning": an architecture's name and arguments,
-looked up in timm. Loading one never imports or runs anything that it names.
+A checkpoint describes its classifier by plain data under the key "sports_lightning": the name and the arguments of an
+architecture in timm's registry. Loading a checkpoint never imports or runs code that the checkpoint names.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -17,26 +16,28 @@ from torch.nn import functional as F
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
-from sports_lightning.models.pretrained import WAYS_TO_WEIGHTS, check_hub, load_weights, short_message
+from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
+from sports_lightning.models.freezing import head_names
+from sports_lightning.models.pretrained import load_state, load_weights
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import checkpoint_file
 
 CHECKPOINT_KEY = "sports_lightning"
-_PREFIX = "classifier."  # of its weights in a state dict of the module that trains it
+_PREFIX = "classifier."  # of the names of its weights in the state dict of the Lightning module
 
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What a classifier is, apart from its weights; goes into the checkpoint as plain data.
+    """The description of a classifier without its weights, stored in checkpoints as plain data.
 
     Attributes:
-        architecture: name in timm's registry, which has ours too.
+        architecture: name in timm's registry, which includes the backbones of this package.
         arguments: further arguments of `timm.create_model`.
-        classes: names, in the order of the logits.
-        preprocessing: fields of `Preprocessing`.
-        data_root: absolute path of the data it was trained on, the default for `evaluate`.
-        trained_on: fingerprint of the training images (`Index.fingerprint`), by which leaks are told.
-        temperature: what logits are divided by, once it has been fitted (see calibration).
+        classes: class names in the order of the logits.
+        preprocessing: the fields of `Preprocessing`.
+        data_root: absolute path of the training data, the default of `evaluate`.
+        trained_on: fingerprint of the training images (`DatasetIndex.fingerprint`), needed to find leaks.
+        temperature: divisor of the logits (see `evaluate.calibration`); 1 without calibration.
     """
 
     architecture: str
@@ -49,11 +50,11 @@ class ClassifierSpec:
 
 
 class Classifier(nn.Module):
-    """uint8 images in, logits out: normalises on the device, then runs the backbone.
+    """Takes uint8 images and returns logits: normalises on the device, then runs the backbone.
 
     Args:
-        net: backbone with its head, normalised float images to logits.
-        spec: what it is.
+        net: backbone with its head, from normalised float images (n, 3, height, width) to logits (n, classes).
+        spec: its description.
     """
 
     mean: Tensor
@@ -64,7 +65,7 @@ class Classifier(nn.Module):
         self.net = net.to(memory_format=torch.channels_last)
         self.spec = spec
         preprocessing = Preprocessing.from_dict(spec.preprocessing)
-        # In units of the uint8 pixels. Not in the state dict: the spec holds them.
+        # In units of uint8 pixels. They are not in the state dict, because the spec holds them.
         self.register_buffer("mean", torch.tensor(preprocessing.mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std) * 255, persistent=False)
 
@@ -79,11 +80,23 @@ class Classifier(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.spec.temperature
 
     def maps(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to what timm's `forward_features` gives: mostly maps (n, channels, h, w)."""
+        """uint8 (n, 3, height, width) to the output of timm's `forward_features`, mostly maps (n, channels, h, w).
+
+        Raises:
+            UserError: a model without `forward_features`.
+        """
+        if not hasattr(self.net, "forward_features"):
+            raise UserError(f"{self.spec.architecture} has no forward_features, which returns its feature maps")
         return self.net.forward_features(self._normalise(images))  # type: ignore[operator]
 
     def features(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to what the last layer works on, (n, features), by timm's `forward_head`."""
+        """uint8 (n, 3, height, width) to the input of the last layer, (n, features), by timm's `forward_head`.
+
+        Raises:
+            UserError: a model without `forward_features` or `forward_head`.
+        """
+        if not hasattr(self.net, "forward_head"):
+            raise UserError(f"{self.spec.architecture} has no forward_head, which returns its features")
         return self.net.forward_head(self.maps(images), pre_logits=True)  # type: ignore[operator]
 
     def head(self, features: Tensor) -> Tensor:
@@ -93,32 +106,72 @@ class Classifier(nn.Module):
 
     def _normalise(self, images: Tensor) -> Tensor:
         width = images.shape[-1]
-        rows = images.permute(0, 2, 3, 1).flatten(2)  # one dimension of width · 3, for three values are a slow one
+        rows = images.permute(0, 2, 3, 1).flatten(2)  # an inner dimension of 3 would be slow, one of 3 · width is fast
         rows = (rows.to(self.mean.dtype) - self.mean.repeat(width)) / self.std.repeat(width)
         return rows.unflatten(2, (width, -1)).permute(0, 3, 1, 2)
 
 
 def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> Classifier:
-    """The untrained or pretrained classifier of `conf/model/*.yaml`, with a new head for `classes`.
+    """Build the classifier of `conf/model/*.yaml`, untrained or pretrained.
+
+    The head is new, unless `model.weights` is a checkpoint of this package with the same classes.
 
     Raises:
-        UserError: an unknown name, weights that are missing, unreachable or do not fit.
+        UserError: an unknown name; weights that are missing, unreachable or of another model.
     """
-    arguments: dict[str, Any] = dict(OmegaConf.to_container(model.arguments))  # type: ignore[arg-type]
-    cfg = timm.get_pretrained_cfg(model.name, allow_unregistered=True)
-    if model.image_size and cfg is not None and cfg.fixed_input_size:
+    source = resolve_backbone(model.name, dict(OmegaConf.to_container(model.arguments)))  # type: ignore[arg-type]
+    arguments = dict(source.arguments)
+    if model.image_size and source.has_fixed_size:
         arguments["img_size"] = model.image_size
-    net = _create(model.name, arguments, len(classes), model.pretrained, model.weights)
-    preprocessing = Preprocessing.from_pretrained_cfg(net.pretrained_cfg, model.image_size)  # type: ignore[arg-type]
-    spec = ClassifierSpec(model.name, arguments, list(classes), preprocessing.to_dict(), str(data_root.absolute()))
-    return Classifier(net, spec)
+    weights = Path(model.weights).expanduser() if model.weights else None
+    net = create_backbone(model.name, arguments, len(classes), model.pretrained and weights is None)
+    pretrained_cfg = getattr(net, "pretrained_cfg", None) or {}
+    preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg, model.image_size)
+    if weights and (checkpoint := _read_own_checkpoint(weights)):
+        preprocessing = _load_own_weights(net, source.architecture, checkpoint, classes, weights)
+        if model.image_size:
+            preprocessing = replace(preprocessing, size=(model.image_size, model.image_size))
+    elif weights:
+        load_weights(net, source.architecture, weights)
+    root = str(data_root.absolute())
+    return Classifier(net, ClassifierSpec(source.architecture, arguments, list(classes), preprocessing.to_dict(), root))
+
+
+def _read_own_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The checkpoint at `path` if this package wrote it; None for other weight files."""
+    if path.suffix != ".ckpt" or not path.is_file():
+        return None
+    checkpoint = load_checkpoint(path)
+    return checkpoint if CHECKPOINT_KEY in checkpoint else None
+
+
+def _load_own_weights(
+    net: nn.Module, architecture: str, checkpoint: dict[str, Any], classes: list[str], path: Path
+) -> Preprocessing:
+    """Load the weights of a checkpoint into `net`, without the head if it has other classes; its preprocessing."""
+    spec = ClassifierSpec(**checkpoint[CHECKPOINT_KEY])
+    if spec.architecture != architecture:
+        raise UserError(f"model.weights={path} is a {spec.architecture}, and model.name={architecture}")
+    state = {name.removeprefix("net."): value for name, value in _classifier_state(checkpoint).items()}
+    load_state(net, architecture, state, set() if spec.classes == classes else head_names(net), path)
+    return Preprocessing.from_dict(spec.preprocessing)
+
+
+def _classifier_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights of the classifier in a checkpoint, also of a model that was compiled."""
+    state = checkpoint["state_dict"]
+    return {
+        name.removeprefix(_PREFIX).replace("_orig_mod.", ""): value
+        for name, value in state.items()
+        if name.startswith(_PREFIX)
+    }
 
 
 def load_classifier(ckpt_path: str | Path) -> Classifier:
-    """The classifier in a checkpoint that `train` wrote, in eval mode, on the CPU. Never runs code from the file.
+    """Load the classifier in a checkpoint that `train` wrote, in eval mode, on the CPU, without running code from it.
 
     Raises:
-        UserError: no such file, not a checkpoint, or not one of ours.
+        UserError: no such file, or not a checkpoint of this package.
     """
     path = checkpoint_file(ckpt_path)
     checkpoint = load_checkpoint(path)
@@ -127,44 +180,25 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
     try:
         spec = ClassifierSpec(**checkpoint[CHECKPOINT_KEY])
         _check_arguments(spec, path)
-        classifier = Classifier(_create(spec.architecture, spec.arguments, len(spec.classes), False, None), spec)
-        state = {k.removeprefix(_PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(_PREFIX)}
-        classifier.load_state_dict(state)
+        check_registry(spec.architecture)
+        classifier = Classifier(create_backbone(spec.architecture, spec.arguments, len(spec.classes), False), spec)
+        classifier.load_state_dict(_classifier_state(checkpoint))
     except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path} holds weights that do not fit its architecture; {REMEDY}") from error
+        raise UserError(f"{path} holds weights that do not match its architecture; {REMEDY}") from error
     return classifier.eval()
 
 
 def _check_arguments(spec: ClassifierSpec, path: Path) -> None:
-    """Refuse arguments by which `timm.create_model` would read other files or addresses."""
+    """Refuse arguments that would make `timm.create_model` read other files or addresses."""
     for name, value in spec.arguments.items():
         plain = all(isinstance(v, str | int | float | None) for v in (value if isinstance(value, list) else [value]))
         if name.startswith(("pretrained", "checkpoint", "cache")) or not plain:
-            raise UserError(f"{path} asks for {name}={value}, which no checkpoint of this project does; {REMEDY}")
+            raise UserError(f"{path} asks for {name}={value}, which no checkpoint of this package does; {REMEDY}")
 
 
 def save_classifier(classifier: Classifier, ckpt_path: Path) -> None:
-    """Write weights and spec into a checkpoint that `train` wrote of the same classifier, in one step."""
+    """Atomically replace weights and spec in a checkpoint that `train` wrote of the same classifier."""
     checkpoint = load_checkpoint(ckpt_path)
     checkpoint[CHECKPOINT_KEY] = asdict(classifier.spec)
     checkpoint["state_dict"].update({f"{_PREFIX}{name}": value for name, value in classifier.state_dict().items()})
     save_checkpoint(checkpoint, ckpt_path)
-
-
-def _create(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool, weights: str | None) -> nn.Module:
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name}*")[:3]
-        hint = f" Did you mean {', '.join(close)}?" if close else " timm.list_models() has the names."
-        raise UserError(f"model.name={name} is not known to timm.{hint}")
-    from_hub = pretrained and not weights
-    if from_hub:
-        check_hub(name)
-    try:
-        net = timm.create_model(name, pretrained=from_hub, num_classes=num_classes, **arguments)
-    except (TypeError, RuntimeError, OSError) as error:
-        if from_hub and not isinstance(error, TypeError):  # which is of an argument that the model has not got
-            raise UserError(f"can't get the weights of {name}: {short_message(error)}; {WAYS_TO_WEIGHTS}") from error
-        raise UserError(f"model.arguments={arguments} do not fit {name}: {short_message(error)}") from error
-    if weights:
-        load_weights(net, Path(weights).expanduser())
-    return net

@@ -1,4 +1,4 @@
-"""How much of the backbone learns: which parameters are frozen, and when."""
+"""Which parameters of a backbone are trainable, and from which epoch on."""
 
 from omegaconf import DictConfig
 from timm.models import group_parameters
@@ -8,47 +8,57 @@ from sports_lightning.errors import UserError
 
 
 def set_trainable(net: nn.Module, finetune: DictConfig, epoch: int = 0) -> None:
-    """Freeze the part of `net` that `conf/finetune/*.yaml` leaves out in `epoch` and free the rest.
+    """Freeze the parameters that `conf/finetune/*.yaml` does not train in `epoch`, and unfreeze the others.
 
     Raises:
-        UserError: more stages than the model has, or none that timm knows.
+        UserError: more stages than the model has, or a model without stages or head known to timm.
     """
     if finetune.mode == "full":
         net.requires_grad_(True)
         return
-    learning = head_parameters(net)
+    trainable = head_parameters(net)
     if finetune.mode in ("last_stages", "gradual"):
         stages = _stages(net)
         count = min(len(stages), epoch // finetune.epochs_per_stage) if finetune.mode == "gradual" else finetune.stages
         if not 0 <= count <= len(stages):
-            raise UserError(f"finetune.stages={count}: this model's backbone has {len(stages)} stages")
-        learning = learning.union(*stages[len(stages) - count :])
+            raise UserError(f"finetune.stages={count}: the backbone of this model has {len(stages)} stages")
+        trainable = trainable.union(*stages[len(stages) - count :])
     for parameter in net.parameters():
-        parameter.requires_grad_(parameter in learning)
+        parameter.requires_grad_(parameter in trainable)
 
 
 def heads(net: nn.Module) -> tuple[nn.Module, ...]:
-    """The last layer, or both of them of a distilled model."""
+    """The last layer, or both last layers of a distilled model.
+
+    Raises:
+        UserError: a model without timm's `get_classifier`.
+    """
+    if not hasattr(net, "get_classifier"):
+        raise UserError(f"{type(net).__name__} has no get_classifier, which returns its head: set finetune=full")
     found = net.get_classifier()  # type: ignore[operator]
     return found if isinstance(found, tuple) else (found,)
 
 
 def head_parameters(net: nn.Module) -> set[nn.Parameter]:
-    """All of theirs."""
+    """The parameters of the heads."""
     return {parameter for head in heads(net) for parameter in head.parameters()}
 
 
-def _stages(net: nn.Module) -> list[set[nn.Parameter]]:
-    """The parameters of each stage before the head, from the first to the last.
+def head_names(net: nn.Module) -> set[str]:
+    """The names in the state dict of `net` of the parameters and buffers of the heads."""
+    tensors = {id(tensor) for head in heads(net) for tensor in head.state_dict(keep_vars=True).values()}
+    return {name for name, tensor in net.state_dict(keep_vars=True).items() if id(tensor) in tensors}
 
-    They are those of the model's own `group_matcher(coarse=True)` (timm): stem, stages, head.
+
+def _stages(net: nn.Module) -> list[set[nn.Parameter]]:
+    """The parameters of each stage before the head, from first to last.
+
+    Stages are those of timm's `group_matcher(coarse=True)` of the model: stem, stages, head.
     """
     try:
         matcher = net.group_matcher(coarse=True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
-        raise UserError(
-            f"timm does not say what the stages of {type(net).__name__} are: set finetune=full or head"
-        ) from error
+        raise UserError(f"timm does not know the stages of {type(net).__name__}: set finetune=full or head") from error
     layers = group_parameters(net, matcher, reverse=True)
     head = head_parameters(net)
     stages: dict[int, set[nn.Parameter]] = {}
@@ -59,25 +69,25 @@ def _stages(net: nn.Module) -> list[set[nn.Parameter]]:
 
 
 def set_frozen_to_eval(module: nn.Module) -> None:
-    """Put every part whose parameters are all frozen into eval mode: BatchNorm statistics and dropout stand still.
+    """Put every submodule without trainable parameters into eval mode, so that BatchNorm statistics do not change.
 
-    A part without parameters, such as a dropout, goes with what comes after it.
+    A submodule without any parameters, such as dropout, follows the next one that has some.
     """
     parameters = list(module.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         module.eval()
         return
-    learns = True
+    is_trainable = True
     for child in reversed(list(module.children())):
         first = next(child.parameters(), None)
         if first is not None:
             set_frozen_to_eval(child)
-            learns = first.requires_grad
-        elif not learns:
+            is_trainable = first.requires_grad
+        elif not is_trainable:
             child.eval()
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """(all, learning) parameters."""
+    """(all, trainable) parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    return sum(n for n, _ in sizes), sum(n for n, is_trainable in sizes if is_trainable)

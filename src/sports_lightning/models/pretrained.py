@@ -1,11 +1,11 @@
-"""Pretrained weights: from a file that must fit, or from timm's hub if it can be reached."""
+"""Pretrained weights: from a weight file, from a checkpoint of this package, or from timm's hub."""
 
 import sys
 from pathlib import Path
 
 import timm
-from timm.models import load_pretrained
-from torch import nn
+from timm.models import load_pretrained, parse_model_name
+from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from sports_lightning.errors import UserError
@@ -16,60 +16,105 @@ WAYS_TO_WEIGHTS = (
 )
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a .safetensors or .pth file with timm's key names into a timm model; a head of another size is left out.
+def load_weights(net: nn.Module, name: str, path: Path) -> None:
+    """Load a .safetensors or .pth file with timm's key names into a timm model, except for its head.
 
-    timm itself only warns where keys are missing, which would train from random weights unnoticed.
+    Missing or unexpected keys are an error; timm only warns of them and would train from random weights.
+
+    Args:
+        net: the model.
+        name: its architecture, for messages.
+        path: the file.
 
     Raises:
-        UserError: no such file, not a weight file, or one that is not of exactly this backbone.
+        UserError: no such file, not a weight file, or the weights of another backbone.
     """
     if not path.is_file():
         raise UserError(f"model.weights={path} is not a file")
     keys: list[_IncompatibleKeys] = []
     hook = net.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
-    # The name by which timm's model files convert the keys of a model's original authors.
+    # timm's model modules convert the key names of a model's original authors by a function of this name.
     filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     num_classes: int = net.num_classes  # type: ignore[assignment]
-    net.reset_classifier(0)  # type: ignore[operator]  # timm then leaves the file's head out
+    net.reset_classifier(0)  # type: ignore[operator]  # so that timm drops the head in the file
     try:
         load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, filter_fn=filter_fn)  # type: ignore[dict-item]
-    except Exception as error:  # torch, safetensors and pickle each have their own for a file that does not fit
-        raise UserError(f"model.weights={path} does not fit {_name(net)}: {short_message(error)}") from error
+    except Exception as error:  # torch, safetensors and pickle raise errors of their own for other files
+        raise UserError(f"model.weights={path} does not match {name}: {short_message(error)}") from error
     finally:
         hook.remove()
         net.reset_classifier(num_classes)  # type: ignore[operator]
-    lacking, left_over = keys[-1].missing_keys, keys[-1].unexpected_keys
-    for wrong, problem in ((lacking, "it lacks"), (left_over, "it has besides")):
-        if wrong:
-            listed = ", ".join(wrong[:3])
-            raise UserError(f"model.weights={path} does not fit {_name(net)}: {problem} {len(wrong)} keys: {listed} …")
+    _check_keys(keys[-1].missing_keys, keys[-1].unexpected_keys, name, path)
+
+
+def load_state(net: nn.Module, name: str, state: dict[str, Tensor], head: set[str], path: Path) -> None:
+    """Load the weights of a checkpoint of this package into a model of the same architecture.
+
+    Args:
+        net: the model.
+        name: its architecture, for messages.
+        state: the weights by their names in `net`.
+        head: names of the weights of the head if they are left out, else empty.
+        path: the checkpoint, for messages.
+
+    Raises:
+        UserError: weights that are missing, unexpected or of another shape.
+    """
+    state = {key: value for key, value in state.items() if key not in head}
+    try:
+        found = net.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"model.weights={path} does not match {name}: {short_message(error)}") from error
+    _check_keys([key for key in found.missing_keys if key not in head], found.unexpected_keys, name, path)
+
+
+def _check_keys(missing: list[str], unexpected: list[str], name: str, path: Path) -> None:
+    for keys, problem in ((missing, "missing"), (unexpected, "unexpected")):
+        if keys:
+            listed = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+            raise UserError(f"model.weights={path} does not match {name}: {len(keys)} {problem} keys: {listed}")
 
 
 def check_hub(name: str) -> None:
-    """Find out within seconds whether timm can have the weights of `name`; it would retry for a minute.
+    """Check within seconds whether timm can get the weights of a model; timm itself retries for a minute.
+
+    Args:
+        name: as in `timm.create_model`, also "hf-hub:OWNER/MODEL" or "local-dir:FOLDER".
 
     Raises:
-        UserError: there are none, or the hub cannot be reached and they are not in the local cache.
+        UserError: there are no weights, or the hub cannot be reached and they are not in the local cache.
     """
-    cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if cfg is None or not cfg.has_weights:
-        raise UserError(f"{name} has no pretrained weights: set model.pretrained=false or model.weights=PATH")
-    from huggingface_hub import constants, try_to_load_from_cache  # timm's own dependency
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if cfg.hf_hub_id and any(isinstance(try_to_load_from_cache(cfg.hf_hub_id, file), str) for file in files):
+    source, model = parse_model_name(name)
+    if source == "local-dir":
         return
-    hub = str(constants.ENDPOINT if cfg.hf_hub_id else cfg.url)
+    repository, url = model, None
+    if source is None:
+        cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        if cfg is None or not cfg.has_weights:
+            raise UserError(f"{name} has no pretrained weights: set model.pretrained=false or model.weights=PATH")
+        repository, url = cfg.hf_hub_id or "", None if cfg.hf_hub_id else str(cfg.url)
+    if not (repository and any(is_cached(repository, file) for file in ("model.safetensors", "pytorch_model.bin"))):
+        check_reachable(name, url)
+
+
+def is_cached(repository: str, file: str) -> bool:
+    """Whether a file of a repository on the Hugging Face Hub is in the local cache."""
+    from huggingface_hub import try_to_load_from_cache  # a dependency of timm
+
+    name, _, revision = repository.partition("@")
+    return isinstance(try_to_load_from_cache(name, file, revision=revision or None), str)
+
+
+def check_reachable(name: str, url: str | None = None) -> None:
+    """Raise UserError if `url`, or the Hugging Face Hub, cannot be reached for the weights of `name`."""
+    from huggingface_hub import constants
+
+    hub = url or str(constants.ENDPOINT)
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(hub)
     if reason:
         raise UserError(f"can't reach {hub} for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
 
 
 def short_message(error: Exception) -> str:
-    """The beginning of a library's long message, on one line."""
+    """The first two lines of a library's error message, on one line of at most 300 characters."""
     return " ".join(" ".join(str(error).strip().splitlines()[:2]).split())[:300] or type(error).__name__
-
-
-def _name(net: nn.Module) -> str:
-    return str(net.pretrained_cfg["architecture"])  # type: ignore[index]

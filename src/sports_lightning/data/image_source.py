@@ -1,6 +1,5 @@
 """Labelled images, in a folder or from a user's own dataset."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -30,10 +29,6 @@ class ImageSource(Protocol):
 
     def image(self, index: int) -> Any:
         """The image: a path, a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w)."""
-        ...
-
-    def digest(self, index: int) -> str | None:
-        """A hash of the content of the image; None if it is not known, in which case nothing is cached."""
         ...
 
 
@@ -69,7 +64,3 @@ class ClassFolder:
     def image(self, index: int) -> Path:
         """The path of the image."""
         return self.folder / self.paths[index]
-
-    def digest(self, index: int) -> str | None:
-        """BLAKE2b of the file's content."""
-        return hashlib.blake2b(self.image(index).read_bytes(), digest_size=16).hexdigest()

@@ -1,0 +1,125 @@
+"""Where backbones and their weights come from: timm's registry, a local folder, a checkpoint of an earlier run."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from omegaconf import DictConfig, OmegaConf
+from timm.models import register_model
+from torch import Tensor, nn
+
+from sports_lightning.errors import UserError
+from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier, load_classifier
+from sports_lightning.models.freezing import set_trainable
+
+CLASSES = ["bowling", "judo", "tennis"]
+IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def model(name: str, **changes: Any) -> DictConfig:
+    settings = {"name": name, "pretrained": False, "weights": None, "image_size": None, "arguments": {}}
+    return OmegaConf.create({**settings, **changes})
+
+
+def save(classifier: Classifier, path: Path, infix: str = "") -> Path:
+    state = {f"classifier.net.{infix}{k}": v for k, v in classifier.net.state_dict().items()}
+    torch.save({CHECKPOINT_KEY: asdict(classifier.spec), "state_dict": state}, path)
+    return path
+
+
+def test_a_local_folder_of_timm_is_a_model(tmp_path: Path) -> None:
+    net = timm.create_model("test_resnet", num_classes=7)
+    cfg = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": {"input_size": [3, 96, 96]}}
+    (tmp_path / "config.json").write_text(json.dumps(cfg | {"model_args": {"drop_rate": 0.25}}))
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "model.safetensors")
+    classifier = build_classifier(model(f"local-dir:{tmp_path}", pretrained=True), CLASSES, tmp_path)
+    assert classifier.net.conv1[0].weight.equal(net.conv1[0].weight)  # type: ignore[index,union-attr]
+    assert classifier.spec.architecture == "test_resnet"
+    assert classifier.spec.arguments == {"drop_rate": 0.25}
+    assert classifier.spec.preprocessing["size"] == [96, 96]
+    loaded = load_classifier(save(classifier, tmp_path / "best.ckpt"))  # without the folder
+    assert loaded(IMAGES).equal(classifier.eval()(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("local-dir:/missing/folder", {}, "config.json"),
+        ("s3:bucket/model", {}, "Unknown model source"),
+        ("timm/resnet18", {}, "hf-hub:timm/resnet18"),
+        ("resnet5", {}, "not known to timm"),
+        ("test_resnet", {"base_width": 32}, "does not support changing base width"),
+        ("test_resnet", {"in_chans": 1}, "in_chans=1: images are RGB"),
+    ],
+)
+def test_impossible_models_are_one_line(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        build_classifier(model(name, arguments=arguments), CLASSES, Path())
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        build_classifier(model("hf-hub:nobody/nothing"), CLASSES, Path())
+
+
+def test_a_checkpoint_never_makes_timm_read_other_places(tmp_path: Path) -> None:
+    classifier = build_classifier(model("test_resnet"), CLASSES, tmp_path)
+    state = {f"classifier.net.{k}": v for k, v in classifier.net.state_dict().items()}
+    spec = asdict(classifier.spec) | {"architecture": "hf-hub:nobody/nothing"}
+    torch.save({CHECKPOINT_KEY: spec, "state_dict": state}, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="not known to timm"):
+        load_classifier(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize("infix", ["", "_orig_mod."], ids=["plain", "compiled"])
+def test_training_starts_from_a_checkpoint(tmp_path: Path, infix: str) -> None:
+    first = build_classifier(model("test_resnet", image_size=64), CLASSES, tmp_path)
+    path = save(first, tmp_path / "best.ckpt", infix)
+    same = build_classifier(model("test_resnet", weights=str(path)), CLASSES, tmp_path)
+    assert same.spec.preprocessing == first.spec.preprocessing
+    assert same.eval()(IMAGES).equal(first.eval()(IMAGES)), "the head too"
+    other = build_classifier(model("test_resnet", weights=str(path)), [*CLASSES, "polo"], tmp_path)
+    differing = {k for k, v in first.net.state_dict().items() if not v.equal(other.net.state_dict()[k])}
+    assert differing == {"fc.weight", "fc.bias"}
+    with pytest.raises(UserError, match=r"is a test_resnet, and model\.name=test_vit"):
+        build_classifier(model("test_vit", weights=str(path)), CLASSES, tmp_path)
+    settings = model("test_resnet", weights=str(path), arguments={"stem_width": 16})
+    with pytest.raises(UserError, match="does not match test_resnet"):
+        build_classifier(settings, CLASSES, tmp_path)
+
+
+class Plain(nn.Module):
+    """A backbone with nothing but `forward`."""
+
+    def __init__(self, num_classes: int = 3, **_: Any) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(), nn.Linear(4 * 64, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@register_model
+def plain_of_a_user(pretrained: bool = False, **kwargs: Any) -> Plain:
+    kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None), kwargs.pop("cache_dir", None)
+    return Plain(**kwargs)
+
+
+def test_a_backbone_needs_only_forward_to_be_trained_as_a_whole(tmp_path: Path) -> None:
+    classifier = build_classifier(model("plain_of_a_user", image_size=64), CLASSES, tmp_path)
+    set_trainable(classifier.net, OmegaConf.create({"mode": "full"}))
+    classifier(IMAGES).sum().backward()
+    assert load_classifier(save(classifier, tmp_path / "best.ckpt"))(IMAGES).equal(classifier.eval()(IMAGES))
+    with pytest.raises(UserError, match="no get_classifier"):
+        set_trainable(classifier.net, OmegaConf.create({"mode": "head"}))
+    with pytest.raises(UserError, match="no forward_head"):
+        classifier.features(IMAGES)
