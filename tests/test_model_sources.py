@@ -1,12 +1,10 @@
 """Where backbones and their weights come from: timm's registry, a local folder, a checkpoint of an earlier run."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -34,9 +32,7 @@ def save(classifier: Classifier, path: Path, infix: str = "") -> Path:
 
 def test_a_local_folder_of_timm_is_a_model(tmp_path: Path) -> None:
     net = timm.create_model("test_resnet", num_classes=7)
-    cfg = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": {"input_size": [3, 96, 96]}}
-    (tmp_path / "config.json").write_text(json.dumps(cfg | {"model_args": {"drop_rate": 0.25}}))
-    safetensors.torch.save_file(net.state_dict(), tmp_path / "model.safetensors")
+    timm.models.save_for_hf(net, tmp_path, model_config={"input_size": [3, 96, 96]}, model_args={"drop_rate": 0.25})
     classifier = build_classifier(model(f"local-dir:{tmp_path}", pretrained=True), CLASSES, tmp_path)
     assert classifier.net.conv1[0].weight.equal(net.conv1[0].weight)  # type: ignore[index,union-attr]
     assert classifier.spec.architecture == "test_resnet"
@@ -92,7 +88,7 @@ def test_training_starts_from_a_checkpoint(tmp_path: Path, infix: str) -> None:
     assert differing == {"fc.weight", "fc.bias"}
     with pytest.raises(UserError, match=r"is a test_resnet, and model\.name=test_vit"):
         build_classifier(model("test_vit", weights=str(path)), CLASSES, tmp_path)
-    settings = model("test_resnet", weights=str(path), arguments={"stem_width": 16})
+    settings = model("test_resnet", weights=str(path), arguments={"stem_type": ""})
     with pytest.raises(UserError, match="does not match test_resnet"):
         build_classifier(settings, CLASSES, tmp_path)
 
