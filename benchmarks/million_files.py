@@ -59,7 +59,7 @@ def make_known(root: Path, cache_dir: Path) -> None:
     """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
     for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
         stats = {path: str(ledger._stat(os.path.join(root, path))) for path in split.paths}
-        ledger._remember(root, cache_dir, {path: (stat, "0" * 32) for path, stat in stats.items()})
+        ledger._store(root, cache_dir, {path: (stat, "0" * 32, 0) for path, stat in stats.items()})
 
 
 def main() -> None:

@@ -164,7 +164,7 @@ def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
 def test_what_was_found_is_kept_until_a_image_changes(flawed: Path, tmp_path: Path) -> None:
     first = scan_dataset(flawed, tmp_path / "cache")
     assert scan_dataset(flawed, tmp_path / "cache").pairs == first.pairs
-    assert len(list((tmp_path / "cache/survey").iterdir())) == 1
+    assert len(list((tmp_path / "cache/scan").iterdir())) == 1
     image(200).save(flawed / "test/a/copy.png")
     assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 

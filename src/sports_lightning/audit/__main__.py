@@ -1,4 +1,4 @@
-"""What is wrong with the data: `python -m sports_lightning.audit data.root=PICTURES`."""
+"""Audit a dataset: `python -m sports_lightning.audit data.root=IMAGES`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from sports_lightning.config.checks import check_audit
 
 
 def audit(cfg: DictConfig, folder: Path) -> None:
-    """Look through all splits for copies, leaks and broken or odd files, and write the findings into `folder`."""
+    """Find duplicates, leaks between splits and damaged or unusual files, and write the findings into `folder`."""
     check_audit(cfg)
     from sports_lightning.audit.findings import collect_findings, print_findings, write_findings
     from sports_lightning.audit.scan import scan_dataset
@@ -21,18 +21,18 @@ def audit(cfg: DictConfig, folder: Path) -> None:
 
     root, cache_dir = provide_data(cfg.data), resolve_cache_dir(cfg.data)
     network, feature_neighbours = None, None
-    if "model" in cfg:  # first, for a mistake in it should not take a look at all images to be known
+    if "model" in cfg:  # first: an error in it is reported before the images are read
         with quick_imports():
             from sports_lightning.audit.feature_neighbours import find_feature_neighbours
             from sports_lightning.models.classifier import build_classifier
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
-        cache_dir.mkdir(parents=True, exist_ok=True)  # the features have to go there
-    seen = scan_dataset(root, cache_dir)
+        cache_dir.mkdir(parents=True, exist_ok=True)  # the features are cached there
+    scan = scan_dataset(root, cache_dir)
     if network:
-        feature_neighbours = find_feature_neighbours(seen, network, cfg.inference, cache_dir)
-    found = collect_findings(seen, feature_neighbours)
-    write_findings(seen, found, folder)
+        feature_neighbours = find_feature_neighbours(scan, network, cfg.inference, cache_dir)
+    found = collect_findings(scan, feature_neighbours)
+    write_findings(scan, found, folder)
     print_findings(found)
 
 

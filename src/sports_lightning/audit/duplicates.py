@@ -1,9 +1,9 @@
-"""The same image twice: re-encoded, scaled, mirrored, slightly cropped or brightened.
+"""Duplicate images: identical, re-encoded, scaled, mirrored, slightly cropped or brightened.
 
-Each image is described by the low frequencies of its small grey version, as perceptual hashes do (Zauner 2010), each
-times its frequency: amplitudes in natural images fall that fast (Field 1987), and the lowest would decide alone. A
-cropped copy is found by comparing it with crops of every image. What may be alike (see neighbours) is then compared
-pixel by pixel. No torch in here.
+Each image is described by the low frequencies of its thumbnail, as in perceptual hashing (Zauner 2010). Each amplitude
+is multiplied by its frequency, because amplitudes in natural images fall as 1/f (Field 1987) and the lowest would
+dominate. Cropped copies are found by comparing an image with crops of every other one. Candidates (see
+`hash_neighbours`) are then compared by their pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,21 +16,21 @@ from scipy.fft import dctn
 from sports_lightning.audit.hash_neighbours import find_neighbours, unit
 from sports_lightning.audit.thumbnails import SIDE
 
-VERSION = 2  # of what is found: raise it with any change below
+VERSION = 3  # of the results: increase it with any change that affects them
 
 _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
-_ALIKE = 0.8  # correlation of the low frequencies above which pixels are compared; that of copies is mostly above 0.95
-_CLOSE = 0.95  # correlation of the pixels above which they are aligned more closely
-_SAME = 0.977  # correlation of the pixels above which two images are the same, chosen by eye on 100 Sports
+_ALIKE = 0.8  # least correlation of low frequencies for comparing pixels; that of copies is mostly above 0.95
+_CLOSE = 0.95  # least correlation of pixels for a closer alignment
+_SAME = 0.977  # least correlation of the pixels of duplicates, chosen by eye on 100 Sports
 _AT_ONCE = 2**14  # images
-_LEAST_CONTRAST = 4.0  # grey levels, standard deviation; below it an image is blank, and like every other blank one
+_LEAST_CONTRAST = 4.0  # standard deviation in grey levels; blank images below it all resemble each other
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]
 
-# The parts of an image that a copy may show, as (from, to) shares of the height and the width: to find it by, and,
-# since pixels want to be aligned more closely than low frequencies, to compare it with, in two rounds.
+# The parts of an image that a copy may show, as (from, to) fractions of height and width: _WINDOWS for finding
+# candidates, and the finer _SPANS and _CLOSE_SPANS for comparing pixels, which need a closer alignment, in two rounds.
 _WHOLE, _FROM, _TO = (0.0, 1.0), (0.05, 1.0), (0.0, 0.95)
 _WINDOWS: list[Window] = [
     (_WHOLE, _WHOLE), ((0.025, 0.975), (0.025, 0.975)), ((0.05, 0.95), (0.05, 0.95)),
@@ -42,11 +42,11 @@ _CLOSE_SPANS: list[Span] = [(low / 80, 1 - high / 80) for low in range(6) for hi
 
 
 class DuplicatePair(NamedTuple):
-    """Two positions, first < second, that show the same image.
+    """Positions of two duplicate images, first < second.
 
     Attributes:
-        similarity: correlation of the grey pixels of the parts that match best; 1.0 for the same content.
-        mirrored: whether one is the other's mirror image.
+        similarity: correlation of the grey pixels of the best-matching parts; 1.0 for identical files.
+        mirrored: whether one is the mirror image of the other.
     """
 
     first: int
@@ -56,18 +56,18 @@ class DuplicatePair(NamedTuple):
 
 
 def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair]:
-    """Pairs of images that are the same, by position.
+    """Find pairs of duplicate images.
 
-    Of several byte-identical files each makes a pair with the first one, and that one alone stands for them otherwise.
+    Each of several byte-identical files is paired with the first one, and only the first is compared with others.
 
     Args:
-        small: (n, 32, 32) uint8, see looks.
-        digests: (n,) of the content; "" for a file that can't be read, which is not compared.
+        small: (n, 32, 32) uint8, see `Thumbnails`.
+        digests: (n,) digests of the content; "" for an unreadable file, which is not compared.
     """
     first = first_of_each(digests)
     pairs = [DuplicatePair(first[d], i, 1.0, False) for i, d in enumerate(digests) if d and first[d] != i]
     distinct = np.array(list(first.values()), dtype=np.int64)
-    distinct = distinct[_in_parts(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
+    distinct = distinct[_in_chunks(lambda pixels: pixels.std(axis=(1, 2)), small[distinct]) >= _LEAST_CONTRAST]
     pixels = small[distinct]
     if len(distinct) > 1:
         candidates, mirrored = _candidates(pixels, np.random.default_rng(0))
@@ -83,7 +83,7 @@ def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair
 
 
 def first_of_each(digests: Sequence[str]) -> dict[str, int]:
-    """{digest: where it is first}, in the order of their places; without "", of files that can't be read."""
+    """{digest: its first position}, ordered by position, without the "" of unreadable files."""
     first: dict[str, int] = {}
     for i, digest in enumerate(digests):
         if digest:
@@ -92,19 +92,19 @@ def first_of_each(digests: Sequence[str]) -> dict[str, int]:
 
 
 def _candidates(pixels: np.ndarray, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(m, 2) positions of images whose low frequencies are alike, the first the cropped one, and (m,) mirrored."""
+    """Pairs of images with similar low frequencies: (m, 2) positions, the cropped image first, and (m,) mirrored."""
     count = len(pixels)
     # (windows · n, 63)
-    described = np.concatenate([_in_parts(partial(_describe, window=window), pixels) for window in _WINDOWS])
-    wholes = described[:count]
+    descriptions = np.concatenate([_in_chunks(partial(_describe, window=window), pixels) for window in _WINDOWS])
+    wholes = descriptions[:count]
     odd = np.tile(np.arange(_FREQUENCIES) % 2, _FREQUENCIES)[1:]
-    queries = np.concatenate([wholes, wholes * (1 - 2 * odd).astype(np.float32)])  # and their mirror images
-    query, other = find_neighbours(queries, described, count, _ALIKE, _TABLES, draws)
+    queries = np.concatenate([wholes, wholes * (1 - 2 * odd).astype(np.float32)])  # originals and mirror images
+    query, other = find_neighbours(queries, descriptions, count, _ALIKE, _TABLES, draws)
     return np.stack([query % count, other], axis=1), query >= count
 
 
 def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans: list[Span]) -> np.ndarray:
-    """Correlation of each pair's first with the part of the second that fits best, at 16 × 16 pixels; (m,)."""
+    """Correlation of each pair's first image with the best-matching part of the second, at 16 × 16 pixels; (m,)."""
     side = SIDE // 2
     sampling = np.concatenate([_sampling(span, side) for span in spans])
     whole = _sampling(_WHOLE, side)
@@ -122,20 +122,20 @@ def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans:
     return best
 
 
-def _in_parts(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """What `function` makes of pixels as float32, which need four times the room, some thousands at a time."""
+def _in_chunks(function: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """Apply `function` to the pixels as float32, in chunks, because float32 takes four times the memory."""
     parts = np.array_split(pixels, len(pixels) // _AT_ONCE + 1)
     return np.concatenate([function(part.astype(np.float32)) for part in parts])
 
 
 def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
-    """The part of (n, 32, 32) that `window` says, as (n, 32, 32)."""
+    """The part `window` of images (n, 32, 32), resampled to (n, 32, 32)."""
     rows, columns = (_sampling(span, SIDE) for span in window)
     return rows @ pixels @ columns.T
 
 
 def _sampling(span: Span, side: int) -> np.ndarray:
-    """(side, 32): the weights of a line's 32 pixels in the `side` pixels, 32 or 16, of its part `span`; bicubic."""
+    """(side, 32) bicubic weights that resample the part `span` of 32 pixels to `side` pixels (32 or 16)."""
     low, high = span
     places = (low + (np.arange(SIDE) + 0.5) / SIDE * (high - low)) * SIDE - 0.5
     away = np.abs(places.clip(0, SIDE - 1)[:, None] - np.arange(SIDE))
@@ -146,7 +146,7 @@ def _sampling(span: Span, side: int) -> np.ndarray:
 
 
 def _describe(pixels: np.ndarray, window: Window) -> np.ndarray:
-    """Low frequencies of that part, times the frequency, but for the mean, of length 1; (n, 63)."""
+    """Low frequencies of a window without the mean, times the frequency, as unit vectors (n, 63)."""
     spectrum = dctn(_cut(pixels, window), axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
     lines = np.arange(_FREQUENCIES, dtype=np.float32)
     weighted = spectrum * np.hypot(lines[:, None], lines)

@@ -1,4 +1,4 @@
-"""What a scan of the data comes to: `audit.json`, `leaks.csv`, `audit.html` and a few lines. No torch in here."""
+"""Audit findings: `audit.json`, `leaks.csv`, `audit.html` and a summary on the console."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from rich.table import Table
 
 from sports_lightning.audit.duplicates import DuplicatePair
 from sports_lightning.audit.scan import DatasetScan
-from sports_lightning.data.image_folder import SPLIT_FOLDERS
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, describe_ignored
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import write_csv, write_json
 
-TINY = 64  # pixels on the shorter side; less is little for any model
-_SHOWN_PAIRS = 300  # with images, in audit.html
+TINY = 64  # pixels; a shorter side below this is listed as tiny
+_SHOWN_PAIRS = 300  # pairs with images in audit.html
 
 
 def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None = None) -> dict[str, Any]:
-    """Everything that is worth telling, as JSON can say it; images by their paths.
+    """All findings as JSON values; images are named by their paths.
 
-    `pairs` (and the parts of it) are lists of: first, second, kind, similarity, and whether their labels agree.
+    `pairs` (and its subsets) are lists of: first, second, kind, similarity, and whether the labels agree.
 
     Args:
-        scan: the data set.
-        feature_neighbours: pairs of similar images, if they were searched for; they do not count as leaks.
+        scan: the dataset scan.
+        feature_neighbours: pairs of similar images, or None; they do not count as leaks.
     """
     splits = list(dict.fromkeys(scan.splits))
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
@@ -38,7 +38,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
     usual = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
     first = splits[0]  # train, where that is there
     pairs = [_row(scan, pair) for pair in scan.pairs]
-    alike = (
+    neighbours = (
         None if feature_neighbours is None else [_row(scan, pair) | {"kind": "alike"} for pair in feature_neighbours]
     )
     return {
@@ -49,6 +49,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
         "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
         "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
+        "ignored": describe_ignored(scan.ignored),
         "unreadable": {path: why for path, why in zip(scan.paths, scan.problems, strict=True) if why},
         "tiny": [scan.paths[i] for i in readable if min(scan.thumbnails.size[i]) < TINY],
         "grey": [scan.paths[i] for i in readable if scan.thumbnails.grey[i]],
@@ -60,7 +61,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "label_conflicts": [row for row in pairs if not row["same_label"]],
         "leaks": [_row(scan, pair) for pair in scan.leaking],
         "leaking_images": {split: len(scan.leaks(split)) for split in splits},
-        "feature_neighbours": alike,
+        "feature_neighbours": neighbours,
     }
 
 
@@ -78,12 +79,12 @@ def _row(scan: DatasetScan, pair: DuplicatePair) -> dict[str, Any]:
 
 
 def write_findings(scan: DatasetScan, found: dict[str, Any], folder: Path) -> None:
-    """Write `audit.json`, `leaks.csv` (images of a later split that an earlier one has too) and `audit.html`."""
+    """Write `audit.json`, `leaks.csv` (images that an earlier split contains too) and `audit.html`."""
     write_json(folder / "audit.json", found)
     header = ["path", "split", "also", "also_split", "kind", "similarity", "same_label"]
     columns = ["second", "second_split", "first", "first_split", "kind", "similarity", "same_label"]
     write_csv(folder / "leaks.csv", header, ([row[column] for column in columns] for row in found["leaks"]))
-    # The worst first: leaks, then images with two labels, then the rest.
+    # Sorted by severity: leaks, label conflicts, others.
     ranked = sorted(found["pairs"], key=lambda row: (row["first_split"] == row["second_split"], row["same_label"]))
     sections = {
         "pairs": _with_thumbnails(scan, ranked),
@@ -93,7 +94,7 @@ def write_findings(scan: DatasetScan, found: dict[str, Any], folder: Path) -> No
 
 
 def _with_thumbnails(scan: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of some rows of pairs, with their images."""
+    """The first rows of pairs, with their thumbnails."""
     return [
         row | {"images": [thumbnail_uri(scan.root / row["first"]), thumbnail_uri(scan.root / row["second"])]}
         for row in rows[:_SHOWN_PAIRS]
@@ -101,7 +102,7 @@ def _with_thumbnails(scan: DatasetScan, rows: list[dict[str, Any]]) -> list[dict
 
 
 def print_findings(found: dict[str, Any]) -> None:
-    """Print how many of everything."""
+    """Print the summary as a table."""
     table = Table("audit", "", show_header=False)
     for name, value in summary(found).items():
         table.add_row(name, escape(value))
@@ -109,11 +110,11 @@ def print_findings(found: dict[str, Any]) -> None:
 
 
 def summary(found: dict[str, Any]) -> dict[str, str]:
-    """The counts, in words."""
+    """{finding: its count in words}."""
     missing = [f"no {split}" for split in found["splits_missing"]]
     missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
     leaks = [f"{count} of {split}" for split, count in found["leaking_images"].items() if count]
-    imbalance, (width, height), alike = found["imbalance"], found["usual_size"], found["feature_neighbours"]
+    imbalance, (width, height), neighbours = found["imbalance"], found["usual_size"], found["feature_neighbours"]
     spread = f"{imbalance['least']} to {imbalance['most']} images each in {imbalance['split']}"
     return {
         "images": " + ".join(f"{count:,} {split}" for split, count in found["images"].items()),
@@ -123,9 +124,10 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         "near-duplicate pairs": str(found["near_duplicates"]),
         "pairs under two labels": str(len(found["label_conflicts"])),
         "leaks": f"{', '.join(leaks)} also in an earlier split" if leaks else "none",
-        **({} if alike is None else {"look-alikes": f"{len(alike)} pairs, to be judged by eye"}),
+        **({} if neighbours is None else {"feature neighbours": f"{len(neighbours)} pairs, to be judged by eye"}),
         "unreadable": str(len(found["unreadable"])),
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
+        "files that are not read as images": found["ignored"] or "none",
         "of another size": f"{len(found['odd_sized'])}, the usual one is {width}×{height}",
     }

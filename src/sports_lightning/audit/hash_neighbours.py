@@ -1,17 +1,17 @@
-"""Vectors that are alike among many, found without comparing all with all.
+"""Approximate nearest neighbours by random-hyperplane hashing (Charikar 2002).
 
-Random-hyperplane hashing (Charikar 2002): time and memory grow with the number of vectors, not with its square. What
-lies on the same side of all planes is compared; several tables, each with planes of its own, make a miss unlikely.
+Time and memory grow linearly with the number of vectors. Vectors on the same side of all planes are compared; several
+tables with different planes make misses unlikely.
 """
 
 import numpy as np
 
-_MOST_IN_BUCKET = 64  # vectors of a table that one is compared with, so that a thousand of a kind stay affordable
+_MOST_IN_BUCKET = 64  # comparisons per vector and table, which bounds the cost of large clusters
 _AT_ONCE = 2**16  # vectors
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (n, d), each divided by its length."""
+    """Vectors (n, d), each divided by its Euclidean norm."""
     lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-6)
 
@@ -19,21 +19,21 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def find_neighbours(
     wanted: np.ndarray, given: np.ndarray, images: int, least: float, tables: int, draws: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of vectors of different images whose scalar product is `least` or more; most of them.
+    """Most pairs of vectors of different images whose dot product is at least `least`.
 
-    A pair among vectors that are both wanted and given is found from either side. Of hundreds that are all alike only
-    some are compared.
+    A pair of vectors in both `wanted` and `given` is found from either side. In large clusters of similar vectors only
+    some pairs are compared.
 
     Args:
-        wanted: (m, d) float32 of length 1; row i is of image i modulo `images`.
-        given: (n, d) float32, likewise.
-        images: how many there are.
-        least: between 0 and 1.
-        tables: how many; more find more.
-        draws: of the planes.
+        wanted: (m, d) float32 unit vectors; row i belongs to image i modulo `images`.
+        given: (n, d) float32 unit vectors, with the same numbering.
+        images: number of images.
+        least: least dot product, between 0 and 1.
+        tables: number of hash tables; more tables find more pairs.
+        draws: generator of the planes.
 
     Returns:
-        (k,) rows of `wanted`, and (k,) images that they are like; none twice.
+        (k,) rows of `wanted` and (k,) similar images, without repetitions.
     """
     bits = int(np.log2(len(given))) + 3
     weights = 1 << np.arange(bits, dtype=np.int64)
@@ -43,18 +43,18 @@ def find_neighbours(
         keys = ((given @ planes) > 0) @ weights
         order = keys.argsort(kind="stable")
         keys = keys[order]
-        of_table = []
+        matches = []
         for first in range(0, len(wanted), _AT_ONCE):
-            sought = ((wanted[first : first + _AT_ONCE] @ planes) > 0) @ weights
-            start = np.searchsorted(keys, sought)
-            length = np.minimum(np.searchsorted(keys, sought, side="right") - start, _MOST_IN_BUCKET)
-            row = first + np.repeat(np.arange(len(sought)), length)
+            buckets = ((wanted[first : first + _AT_ONCE] @ planes) > 0) @ weights
+            start = np.searchsorted(keys, buckets)
+            length = np.minimum(np.searchsorted(keys, buckets, side="right") - start, _MOST_IN_BUCKET)
+            row = first + np.repeat(np.arange(len(buckets)), length)
             offset = np.arange(len(row)) - np.repeat(length.cumsum() - length, length)
             other = order[np.repeat(start, length) + offset]
             differ = row % images != other % images
             row, other = row[differ], other[differ]
             alike = np.einsum("ij,ij->i", wanted[row], given[other]) >= least
-            of_table.append(row[alike] * images + other[alike] % images)
-        found = np.union1d(found, np.concatenate(of_table))
+            matches.append(row[alike] * images + other[alike] % images)
+        found = np.union1d(found, np.concatenate(matches))
     row, image = np.divmod(found, images)
     return row, image

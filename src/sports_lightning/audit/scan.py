@@ -1,36 +1,38 @@
-"""All that a look through a data folder tells: every file of every split, and which images are the same.
+"""Dataset scan: every file of every split, and which images are duplicates.
 
-Unlike `data.index` it refuses nothing: what is wrong with the data is what it is for. No torch in here.
+Unlike `data.image_folder` the scan refuses nothing, because it is there to report what is wrong with the data.
 """
 
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, split_fingerprint
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, normalise, split_fingerprint
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
 
 
 @dataclass(frozen=True)
 class DatasetScan:
-    """The image files of a data folder, in the order train, val, test; lists run parallel.
+    """The image files of a data folder, in the order train, val, test; the lists are parallel.
 
     Attributes:
         root: the folder.
-        splits, labels: "train", "val" or "test", and the class folder's name, of each file.
+        splits, labels: split ("train", "val" or "test") and class of each file.
         paths: relative to the root.
-        digests: of the content.
-        problems: why a file can't be read ("": it can).
+        digests: digest of each file's content.
+        problems: why a file can't be read; "" if it can.
         thumbnails: small grey versions, sizes and modes.
-        pairs: the same image twice (see duplicates).
-        folders: the class folders of each split that is there, empty ones too.
+        pairs: duplicate images (see `duplicates`).
+        folders: the classes of each existing split, empty ones too.
+        ignored: number of files that are not read as images, by extension.
     """
 
     root: Path
@@ -42,9 +44,10 @@ class DatasetScan:
     thumbnails: Thumbnails
     pairs: list[DuplicatePair]
     folders: dict[str, list[str]]
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def fingerprint(self, split: str) -> str:
-        """As `Index.fingerprint`."""
+        """Like `DatasetIndex.fingerprint`."""
         readable = [i for i, name in enumerate(self.splits) if name == split and not self.problems[i]]
         return split_fingerprint([self.labels[i] for i in readable], [self.digests[i] for i in readable])
 
@@ -69,68 +72,71 @@ class DatasetScan:
         return sorted(found)
 
     def leaks(self, split: str) -> set[str]:
-        """Paths of the images of `split` that an earlier split has too."""
+        """Paths of the images of `split` that an earlier split contains too."""
         return {self.paths[pair.second] for pair in self.leaking if self.splits[pair.second] == split}
 
 
 def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
-    """Look through the splits that are there below `root`; what was found of these very images before is taken up.
+    """Scan the existing splits below `root`; the results for these images are cached.
 
     Raises:
-        UserError: no split with an image.
+        UserError: no split has an image.
     """
     check_root(root)
     splits: list[str] = []
     labels: list[str] = []
     paths: list[str] = []
     folders: dict[str, list[str]] = {}
+    ignored: Counter[str] = Counter()
+    names: dict[str, str] = {}  # {normalised: class name}
     for split, split_folder in SPLIT_FOLDERS.items():
         if (root / split_folder).is_dir():
-            classes = list_classes(root / split_folder)
-            folders[split] = list(classes)
-            for name, files in classes.items():
+            folders[split] = []
+            for folder_name, files in list_classes(root / split_folder, ignored).items():
+                name = names.setdefault(normalise(folder_name), folder_name)  # the same name in every split
+                folders[split].append(name)
                 splits += [split] * len(files)
                 labels += [name] * len(files)
-                paths += [os.path.join(split_folder, name, file) for file in files]
+                paths += [os.path.join(split_folder, file) for file in files]
     if not paths:
         raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder a class")
-    entries = check_files(root, paths, cache_dir)
-    digests = ["" if entry.problem else entry.digest for entry in entries]
+    checks = check_files(root, paths, cache_dir)
+    digests = ["" if check.problem else check.digest for check in checks]
 
     def build(folder: Path) -> None:
-        looks = read_thumbnails(root, paths)
-        looks.write(folder)
-        pairs = [list(pair) for pair in find_duplicates(looks.small, digests)]
+        thumbnails = read_thumbnails(root, paths)
+        thumbnails.write(folder)
+        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
-    # The splits and their order decide what comes first in a pair; names of files do not matter.
-    key = fingerprint(["survey", VERSION, library_versions(), splits, labels, digests])
+    # The order of the files decides which image of a pair is the first; file names do not matter.
+    key = fingerprint(["scan", VERSION, library_versions(), splits, labels, digests])
     try:
-        looks, pairs = _read(cached_folder(cache_dir, "survey", key, build))
-    except UserError:  # nothing can be kept there
+        thumbnails, pairs = _read(cached_folder(cache_dir, "scan", key, build))
+    except UserError:  # the cache folder is not writable
         with tempfile.TemporaryDirectory() as temporary:
             build(Path(temporary))
-            looks, pairs = _read(Path(temporary))
-    entry_digests, problems = [entry.digest for entry in entries], [entry.problem for entry in entries]
-    return DatasetScan(root, splits, labels, paths, entry_digests, problems, looks, pairs, folders)
+            thumbnails, pairs = _read(Path(temporary), mmap=False)
+    all_digests, problems = [check.digest for check in checks], [check.problem for check in checks]
+    return DatasetScan(root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, ignored)
 
 
-def _read(folder: Path) -> tuple[Thumbnails, list[DuplicatePair]]:
+def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:
     pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-    return Thumbnails.read(folder), [DuplicatePair(*pair) for pair in pairs]
+    return Thumbnails.read(folder, mmap), [DuplicatePair(*pair) for pair in pairs]
 
 
-def find_leaks(seen: DatasetScan | None, split: str, trained_on: str) -> set[str] | None:
-    """Paths of the images of `split` that an earlier split has too.
+def find_leaks(scan: DatasetScan | None, split: str, trained_on: str) -> set[str] | None:
+    """Paths of the images of `split` that an earlier split contains too.
 
-    None where that cannot be told: nobody looked (`data.audit=false`), or the training images that were looked
-    at are not those that the classifier has learned from.
+    None if they are not known: the dataset was not scanned (`data.audit=false`), or its training images are not those
+    that the classifier was trained on.
 
     Args:
-        seen: the data set, if it was looked at.
+        scan: the dataset scan, or None.
         split: "train", "val" or "test".
-        trained_on: fingerprint of the classifier's training images (see classifier.Spec).
+        trained_on: fingerprint of the classifier's training images (see `ClassifierSpec`).
     """
-    if seen is None or seen.fingerprint("train") != trained_on:
+    if scan is None or scan.fingerprint("train") != trained_on:
         return None
-    return seen.leaks(split)
+    return scan.leaks(split)

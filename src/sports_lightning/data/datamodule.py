@@ -1,4 +1,4 @@
-"""Batches for fitting: the index, the augmentation and the preprocessing put together for Lightning."""
+"""Lightning data module: training and validation batches from an index, an augmentation and a preprocessing."""
 
 from typing import Any, Literal
 
@@ -18,24 +18,24 @@ from sports_lightning.runs.signals import ignore_signals
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.parallel import usable_cores
 
-_MOST_WORKERS = 8  # deliver some 10,000 images a second
+_MAX_WORKERS = 8  # load about 10,000 images per second
 
 
 class SportsDataModule(pl.LightningDataModule):
-    """Training and validation batches of a data set.
+    """Training and validation batches of a dataset.
 
     Batches are (uint8 (n, 3, height, width), labels (n,) int64), or with mixup or cutmix (n, classes) float32 targets.
 
     Args:
-        index: the data set, with the splits "train" and "val".
-        preprocessing: the model's.
+        index: the dataset, with the splits "train" and "val".
+        preprocessing: the model's preprocessing.
         data: `conf/data/*.yaml`.
-        augment: `conf/augment/*.yaml`, its `preprocessing` filled in.
-        seed: of the run.
+        augment: `conf/augment/*.yaml`; its `preprocessing` is filled in.
+        seed: the run's seed.
 
     Attributes:
-        train_set, val_set: what the batches are made of, addressed by (epoch, index, repeat) and by index. Sets that
-            hold something else than images for the same positions may take their place (see features).
+        train_set, val_set: the datasets, addressed by `SampleKey` and by index. Datasets of cached features for the
+            same positions can replace them (see `inference.feature_cache`).
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class SportsDataModule(pl.LightningDataModule):
         self.val_set: Dataset[Any] = EvaluationImages(images("val"), val.labels, preprocessing.transform())
 
     def train_dataloader(self) -> DataLoader:
-        """Augmented batches in the order of (seed, epoch); a last, smaller batch is left out where there are others.
+        """Augmented batches in the order of (seed, epoch); a smaller last batch is dropped unless it is the only one.
 
-        A resumed run begins with the first batch that has not been trained on.
+        A resumed run starts with the first batch that has not been trained on.
         """
         assert self.trainer is not None
         split, rank, world_size = self.index.splits["train"], self.trainer.global_rank, self.trainer.world_size
@@ -75,40 +75,45 @@ class SportsDataModule(pl.LightningDataModule):
         return build_loader(self.train_set, batch_size, self._num_workers(), sampler, drop_last)
 
     def train_paths(self, batch_idx: int) -> list[str]:
-        """The image files of a batch of this epoch, without those that are mixed in."""
+        """The image files of a batch of this epoch, without the partners of mixup and CutMix."""
         assert self.trainer is not None
         loader: Any = self.trainer.train_dataloader
         items = loader.sampler.items()[batch_idx * loader.batch_size :][: loader.batch_size]
         return [str(self.index.root / self.index.splits["train"].paths[index]) for _, index, _ in items]
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation split, nothing random; every device sees all of it."""
+        """Batches of the validation split, without randomness; every device evaluates all of it."""
         return build_loader(self.val_set, self.data.batch_size, self._num_workers())
 
     def _num_workers(self) -> int:
-        if self.trainer is None:  # outside of a training
+        if self.trainer is None:  # outside of training
             return count_workers(self.data.num_workers, "cpu")
         device = self.trainer.strategy.root_device.type
         return count_workers(self.data.num_workers, device, self.trainer.num_devices)
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
-    """The epoch that comes next, or is under way, and how many of its batches have been trained on."""
+    """The current or next epoch, and how many of its batches have been trained on."""
     epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current
-    is_under_way = epochs.started > epochs.processed  # type: ignore[attr-defined]
-    # Not trainer.current_epoch, which at an epoch's end is still that epoch.
-    return epochs.processed, batches.processed if is_under_way else 0  # type: ignore[attr-defined]
+    is_running = epochs.started > epochs.processed  # type: ignore[attr-defined]
+    # Not trainer.current_epoch, which still is the old epoch at its end.
+    return epochs.processed, batches.processed if is_running else 0  # type: ignore[attr-defined]
 
 
 def count_workers(num_workers: int | Literal["auto"], device: str, devices: int = 1) -> int:
-    """Loading processes for each of `devices` devices of this machine, of the kind `device` (torch's name).
+    """Number of data-loading processes per device.
 
-    By default none on a CPU, whose cores the network keeps busy: a process that takes one of them for a moment has the
-    others wait. Measured in docs/RESULTS.md. Beside a GPU what its share of the cores allows.
+    "auto" is 0 on a CPU, because the network already keeps all cores busy (measurements in docs/RESULTS.md), and a
+    device's share of the cores otherwise, up to 8.
+
+    Args:
+        num_workers: `data.num_workers`.
+        device: torch's name of the device type.
+        devices: number of devices of this machine that the run uses.
     """
     if num_workers != "auto":
         return num_workers
-    return 0 if device == "cpu" else min(_MOST_WORKERS, max(1, usable_cores() // devices))
+    return 0 if device == "cpu" else min(_MAX_WORKERS, max(1, usable_cores() // devices))
 
 
 def build_loader(
@@ -118,7 +123,7 @@ def build_loader(
     sampler: EpochSampler | None = None,
     drop_last: bool = False,
 ) -> DataLoader:
-    """A DataLoader with the settings that all of ours share."""
+    """A DataLoader with the settings that all commands share."""
     return DataLoader(
         dataset,
         batch_size,
@@ -133,7 +138,7 @@ def build_loader(
 
 
 def _collate(items: list[tuple[Any, ...]]) -> list[Any]:
-    """torch's own, but that images (3, h, w) are put together as they are decoded: a pixel's colours side by side."""
+    """torch's default collation, except that images (3, h, w) stay channels-last, as they are decoded."""
     inputs, *targets = map(list, zip(*items, strict=True))
     if inputs[0].ndim == 3:
         batch = default_collate([image.permute(1, 2, 0) for image in inputs]).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """Images as (uint8 tensor, target) pairs; every random draw is a function of (seed, epoch, index)."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,26 +11,28 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from sports_lightning.data.decoded_cache import DecodedImages
+from sports_lightning.data.sampler import SampleKey
 from sports_lightning.storage.parallel import map_ahead
 
 Transform = Callable[[Tensor], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def seed_draws(*key: int) -> None:
-    """Seed torch's, numpy's and Python's global draws from `key`."""
+    """Seed the global generators of torch, numpy and Python with `key`."""
     a, b = np.random.SeedSequence(key).generate_state(2).tolist()
     torch.default_generator.manual_seed(a)  # torch.manual_seed would queue a call for every CUDA device
     np.random.seed(b)
     random.seed(b)
 
 
-def fixed_augmentation(epoch: int, repeat: int, views: int) -> int:
-    """Which of an image's `views` an epoch sees, at the image's (repeat + 1)th turn in it."""
-    return (epoch + repeat) % views
+def fixed_augmentation(epoch: int, repeat: int, count: int) -> int:
+    """Which of an image's `count` fixed augmentations its (repeat + 1)th occurrence in an epoch uses."""
+    return (epoch + repeat) % count
 
 
 class EvaluationImages(Dataset[tuple[Tensor, int]]):
-    """Preprocessed images with their labels, in order, nothing random.
+    """Preprocessed images with their labels, in order, without randomness.
 
     Item i is (uint8 (3, height, width), label).
     """
@@ -45,7 +47,7 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """A batch, as torch's loaders ask for it."""
+        """A batch, as torch's DataLoader requests it."""
         images = map_ahead(self._image, indices, torch.get_num_threads())
         return [(image, int(self.labels[i])) for image, i in zip(images, indices, strict=True)]
 
@@ -54,19 +56,19 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
 
 
 class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
-    """Augmented images, addressed by (epoch, index, repeat) as `EpochSampler` yields them.
-
-    Args:
-        images: position to image.
-        labels: of each.
-        transform: of an epoch: its augmentation, uint8 (3, h, w) to uint8 (3, height, width), which may draw from
-            torch's global generator.
-        seed: of the run.
-        mix: mixup or cutmix of two images (see augment.PairMix), or None. The partner is drawn for each image
-            alone, not within its batch, so that the result does not depend on how batches are cut over devices.
-        views: how many draws of the augmentation each image has, which take turns; None: new ones every epoch.
+    """Augmented images, addressed by the `SampleKey`s that `EpochSampler` yields.
 
     An item is (uint8 (3, height, width), label) or, with `mix`, a float32 (classes,) target.
+
+    Args:
+        images: the decoded images, by index.
+        labels: (n,) int64.
+        transform: returns the augmentation of an epoch, from uint8 (3, h, w) to uint8 (3, height, width), which may
+            draw from the global generators.
+        seed: the run's seed.
+        mix: mixup or CutMix of two images (see `augment.PairMix`), or None. The partner is drawn per image from the
+            whole dataset, not from the batch, so that the result does not depend on how batches are split over devices.
+        views: number of fixed augmentations per image, used in turn; None draws new ones every epoch.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         labels: np.ndarray,
         transform: Callable[[int], Transform],
         seed: int,
-        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        mix: Mix | None = None,
         views: int | None = None,
     ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
@@ -84,24 +86,44 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int | Tensor]:
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int | Tensor]:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int, int]]) -> list[tuple[Tensor, int | Tensor]]:
-        """A batch, as torch's loaders ask for it. The global draws are as before, afterwards."""
-        # But for a loading process: it draws nothing else, and putting them back takes as long as a transform.
+    def __getitems__(self, keys: Sequence[SampleKey]) -> list[tuple[Tensor, int | Tensor]]:
+        """A batch, as torch's DataLoader requests it. The state of the global generators is restored afterwards."""
+        # Not in a loading process: it draws nothing else, and restoring the state takes as long as a transform.
         with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
             images = self.images.many([index for _, index, _ in keys])
-            return [self._item(image, *key) for image, key in zip(images, keys, strict=True)]
+            if self.mix is None:
+                return [
+                    (self._augment(image, *key), int(self.labels[key[1]]))
+                    for image, key in zip(images, keys, strict=True)
+                ]
+            return self._mixed(images, keys, self.mix)
 
-    def _item(self, image: Tensor, epoch: int, index: int, repeat: int) -> tuple[Tensor, int | Tensor]:
+    def _augment(self, image: Tensor, epoch: int, index: int, repeat: int) -> Tensor:
+        """Seed the global generators for this sample and augment its image."""
         if self.views:
             epoch, repeat = fixed_augmentation(epoch, repeat, self.views), 0
-        transform = self.transform(epoch)
         seed_draws(self.seed, epoch, index, repeat)
-        image, label = transform(image), int(self.labels[index])
-        if self.mix is None:
-            return image, label
-        partner = int(torch.randint(len(self), ()))
-        images = torch.stack([image, transform(self.images(partner))])
-        return self.mix(images, torch.tensor([label, self.labels[partner]]))
+        return self.transform(epoch)(image)
+
+    def _mixed(
+        self, images: Iterable[Tensor], keys: Sequence[SampleKey], mix: Mix
+    ) -> list[tuple[Tensor, int | Tensor]]:
+        """Mix each image with a partner. All partners are drawn first, so that they are decoded in parallel."""
+        augmented, partners, states = [], [], []
+        for image, key in zip(images, keys, strict=True):
+            augmented.append(self._augment(image, *key))
+            partners.append(int(torch.randint(len(self), ())))
+            states.append((torch.get_rng_state(), np.random.get_state(), random.getstate()))
+        items: list[tuple[Tensor, int | Tensor]] = []
+        partner_images = self.images.many(partners)
+        for image, key, partner, state, other in zip(augmented, keys, partners, states, partner_images, strict=True):
+            torch.set_rng_state(state[0])
+            np.random.set_state(state[1])
+            random.setstate(state[2])
+            epoch = fixed_augmentation(key[0], key[2], self.views) if self.views else key[0]
+            labels = torch.tensor([int(self.labels[key[1]]), int(self.labels[partner])])
+            items.append(mix(torch.stack([image, self.transform(epoch)(other)]), labels))
+        return items

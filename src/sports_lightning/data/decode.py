@@ -1,4 +1,4 @@
-"""Decoding: any image file becomes an RGB uint8 tensor, or an error that names it."""
+"""Decoding of any image file into an RGB uint8 tensor."""
 
 import io
 from contextlib import suppress
@@ -16,15 +16,15 @@ from sports_lightning.errors import UnreadableImage
 
 
 def decode(path: str | Path, least: int | None = None) -> Tensor:
-    """The image at `path` as a uint8 tensor (3, height, width), turned upright by its EXIF orientation.
+    """Decode an image file to a uint8 tensor (3, height, width), with its EXIF orientation applied.
 
     Args:
         path: the file.
-        least: pixels a side that are enough: a larger JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, as long
-            as neither side falls below. Costs a fraction of the time and memory of the whole image.
+        least: number of pixels that the shorter side must keep. A larger JPEG is scaled by 1/2, 1/4 or 1/8 while it is
+            decoded, which costs a fraction of the time and memory; None decodes at full size.
 
     Raises:
-        UnreadablePicture: not an image, truncated, or larger than PIL's limit for decompression bombs.
+        UnreadableImage: not an image, truncated, or larger than Pillow's limit for decompression bombs.
     """
     try:
         content = read_file(path)
@@ -37,9 +37,9 @@ def decode(path: str | Path, least: int | None = None) -> Tensor:
 
 
 def _decode_jpeg(content: bytes, least: int | None) -> np.ndarray | None:
-    """(height, width, 3) of the usual JPEG, in less than two thirds of Pillow's time and with its pixels to the bit.
+    """Decode a common JPEG to (height, width, 3), bit-identical to Pillow in less than two thirds of its time.
 
-    None where Pillow has to look: another format, something amiss, CMYK, or an image that is to be turned.
+    None if Pillow has to decode the file: another format, a damaged file, CMYK, or a rotated image.
     """
     if not content.startswith(b"\xff\xd8\xff") or not _is_upright(content):
         return None
@@ -53,8 +53,9 @@ def _decode_jpeg(content: bytes, least: int | None) -> np.ndarray | None:
 
 
 def _is_upright(content: bytes) -> bool:
-    """Whether a JPEG is to be shown as it is stored. Only the segment APP1 says otherwise (as Exif or XMP)."""
-    at = 2  # the first of the segments before the pixels: a marker, and a length that counts itself (ITU-T T.81, B.1)
+    """Whether a JPEG needs no rotation. Only the segment APP1 (Exif or XMP) can hold an orientation."""
+    # Segments before the pixels have a marker and a length, which includes itself (ITU-T T.81, B.1).
+    at = 2
     while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] not in b"\xff\xe1\xda":
         at += 2 + int.from_bytes(content[at + 2 : at + 4])
     if content[at : at + 2] == b"\xff\xda":

@@ -1,4 +1,4 @@
-"""The images of a split as uint8 tensors: decoded each time, or decoded once and kept in memory or on disk."""
+"""The images of a split as uint8 tensors, decoded on access or cached on disk or in shared memory."""
 
 import atexit
 import os
@@ -17,22 +17,25 @@ from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
-from sports_lightning.storage.locks import lock
+from sports_lightning.storage.locks import FileLock
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 _SHARED_MEMORY = Path("/dev/shm")
-_RUNS = "sports_lightning-"  # folders of runs in there
+VERSION = 1  # of the cached pixels: increase it when `decode` changes them
+
+_RUNS = "sports_lightning-"  # prefix of the runs' folders in shared memory
 _RAM = "SPORTS_LIGHTNING_RAM"
-_ALIVE = ".lock"  # is held for as long as the run lasts
+_ALIVE = ".lock"  # held until the run ends
+_locks: list[FileLock] = []  # keeps them open
 
 
 class ImageFiles:
-    """Decodes an image whenever it is asked for.
+    """Decodes images on access.
 
     Args:
         root: the folder that the split's paths are relative to.
         split: the images.
-        least: pixels a side that are enough (see `decode`).
+        least: number of pixels that the shorter side must keep (see `decode`).
     """
 
     def __init__(self, root: Path, split: Split, least: int | None) -> None:
@@ -43,16 +46,16 @@ class ImageFiles:
         return decode(os.path.join(self.root, self.split.paths[index]), self.least)
 
     def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """Those at these positions, in torch's threads: all cores, or one in a loading process."""
+        """The images at `indices`, in order, decoded by torch's number of threads (one in a loading process)."""
         return map_ahead(self, indices, torch.get_num_threads())
 
 
 class MappedImages:
-    """Decoded images in one memory-mapped file, which all workers and devices share.
+    """Decoded images in one memory-mapped file that all workers and devices share.
 
     Args:
-        folder: where `pixels` (every image's (height, width, 3) uint8, one after the other) and `places.npy`
-            (n, 3) int64 (offset, height, width) are.
+        folder: holds `pixels`, the concatenated (height, width, 3) uint8 images, and `places.npy`, (n, 3) int64 of
+            (offset, height, width).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +64,7 @@ class MappedImages:
         self.places = np.load(folder / "places.npy", mmap_mode="r")
 
     def __getstate__(self) -> Path:
-        return self.folder  # a worker that is spawned maps the file too, instead of being sent what is in it
+        return self.folder  # a spawned worker maps the file itself instead of receiving its content
 
     def __setstate__(self, folder: Path) -> None:
         self.__init__(folder)  # type: ignore[misc]
@@ -69,12 +72,12 @@ class MappedImages:
     def __call__(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
         offset, height, width = self.places[index].tolist()
-        # A copy, for torch has no read-only tensors; it costs a hundredth of decoding.
+        # A copy, because torch has no read-only tensors; it takes a hundredth of the time of decoding.
         pixels = np.array(self.pixels[offset : offset + height * width * 3])
         return torch.from_numpy(pixels).view(height, width, 3).permute(2, 0, 1)
 
     def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """Those at these positions."""
+        """The images at `indices`, in order."""
         return map(self, indices)
 
 
@@ -82,38 +85,41 @@ DecodedImages = ImageFiles | MappedImages
 
 
 def open_images(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> DecodedImages:
-    """The images of a split, kept decoded where `cache` says so.
+    """Open the images of a split, cached as `data.cache` asks.
 
     Args:
         root: the folder that the split's paths are relative to.
-        split: the images, with their digests where they are to be kept.
-        least: pixels a side that are enough (see `decode`).
-        cache: None, "disk" (below `cache_dir`, for the runs to come) or "ram" (for this run).
+        split: the images; caching needs their digests.
+        least: number of pixels that the shorter side must keep (see `decode`).
+        cache: None, "disk" (in `cache_dir`, for later runs too) or "ram" (shared memory, for this run).
         cache_dir: `data.cache_dir`.
 
     Raises:
-        UserError: not enough room, or no shared memory on this system.
+        UserError: not enough space, or no shared memory on this system.
     """
     files = ImageFiles(root, split, least)
     if cache is None:
         return files
     if cache == "ram":
         if not _SHARED_MEMORY.is_dir():
-            raise UserError("data.cache=ram needs /dev/shm, which this system has not got: use data.cache=disk")
+            raise UserError("data.cache=ram needs /dev/shm, which this system does not have: set data.cache=disk")
         cache_dir = _ram()
-    key = fingerprint(["images", library_versions(), least, list(split.digests)])
+    assert len(split.digests) == len(split), "caching needs the digests of all images"
+    key = fingerprint(["images", VERSION, library_versions(), least, list(split.digests)])
     return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
 
 
 def _ram() -> Path:
-    """The folder in shared memory of this run, removed when the process that came first ends.
+    """This run's folder in shared memory, removed when the first process of the run ends.
 
-    The other processes of a distributed run are its children and find the name in their environment.
+    The other processes of a distributed run are its children and read the name from their environment.
     """
     if _RAM not in os.environ:
         _remove_stale()
-        new = Path(tempfile.mkdtemp(prefix=f".{_RUNS}", dir=_SHARED_MEMORY))  # no dead run's, though not locked yet
-        lock(new / _ALIVE)
+        new = Path(tempfile.mkdtemp(prefix=f".{_RUNS}", dir=_SHARED_MEMORY))  # hidden from _remove_stale until locked
+        lock = FileLock(new / _ALIVE)
+        lock.acquire()
+        _locks.append(lock)
         folder = new.rename(new.with_name(new.name[1:]))
         os.environ[_RAM] = str(folder)
         atexit.register(_remove_if_owner, os.environ[_RAM], os.getpid())
@@ -121,12 +127,13 @@ def _ram() -> Path:
 
 
 def _remove_stale() -> None:
-    """Remove what runs of this user have left that were killed."""
+    """Remove the folders of this user's killed runs."""
     for folder in _SHARED_MEMORY.glob(f"{_RUNS}*"):
-        with suppress(FileNotFoundError):  # a run that has ended meanwhile has removed it
-            if folder.stat().st_uid == os.getuid() and (held := lock(folder / _ALIVE)) is not None:
+        with suppress(FileNotFoundError):  # a run that ends right now removes it
+            lock = FileLock(folder / _ALIVE)
+            if folder.stat().st_uid == os.getuid() and lock.acquire():
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(held)
+                lock.release()
 
 
 def _remove_if_owner(folder: str, owner: int) -> None:

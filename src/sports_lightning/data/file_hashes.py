@@ -1,8 +1,8 @@
-"""What is known of every image file: the digest of its content, or why it can't be read. Good ones are remembered.
+"""File-hash index: the digest of every image file, or the reason why it can't be read.
 
-Reading every image once finds damaged files before a training does, and gives the digests by which everything that
-is computed from images is stored. An entry holds as long as the file's size and times stay the same. Files are read
-by Pillow alone, without torch, so that a mistake in the data is reported at once.
+Reading every image once finds damaged files before training does, and gives the digests under which everything
+computed from images is cached. Entries of readable files are stored and stay valid while the file's size and times do
+not change. Files are read by Pillow, without importing torch, so that errors in the data are reported at once.
 """
 
 import hashlib
@@ -22,93 +22,107 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from sports_lightning.data.modes import check_mode, deep_maximum
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 log = logging.getLogger(__name__)
 
-# A file written within this time of being read could change again without its times telling: it is not remembered.
+# A file modified less than this before it is read could change again with the same times: it is not stored.
 _RACY_NS = 2_000_000_000
 
-_LARGEST = 2**30  # bytes
-_AT_ONCE = 500  # files in a query
+_INDEX = "file_hashes.sqlite"
+_MAX_BYTES = 2**30
+_AT_ONCE = 500  # files per query
+
+
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypheim", b"ftypheis")
 
 
 class FileCheck(NamedTuple):
-    """A file's BLAKE2b digest of 128 bits in hexadecimal, and why it can't be read as an image ("": it can)."""
+    """Result of reading one file.
+
+    Attributes:
+        digest: 128-bit BLAKE2b digest of the content, in hexadecimal.
+        problem: why it can't be read as an image; "" if it can.
+        deep_maximum: largest value of a 16-bit image; 0 for other images.
+    """
 
     digest: str
     problem: str
+    deep_maximum: int = 0
 
 
 def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[FileCheck]:
-    """Read every file to its end, but for those that `cache_dir` knows to be good.
+    """Read and check every file, except those that the index knows to be readable.
 
     Args:
         root: the folder that the paths are relative to.
         paths: the files.
-        cache_dir: where `ledger.sqlite` is kept; None remembers nothing.
+        cache_dir: folder of the index, `file_hashes.sqlite`; None reads every file and stores nothing.
     """
     latest = time.time_ns() - _RACY_NS
-    entries = _recall(root, paths, cache_dir) if cache_dir else [None] * len(paths)
-    new = [i for i, entry in enumerate(entries) if entry is None]
+    checks = _load(root, paths, cache_dir) if cache_dir else [None] * len(paths)
+    new = [i for i, check in enumerate(checks) if check is None]
     stats = [_stat(os.path.join(root, paths[i])) for i in new]
 
     def read(i: int) -> FileCheck:
         return _read(root / paths[i])
 
-    found = tqdm(  # shown only where it takes longer than a second or two
+    found = tqdm(  # shown only if it takes more than two seconds
         map_ahead(read, new, usable_cores()),
         "checking images", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
-    for i, entry in zip(new, found, strict=True):
-        entries[i] = entry
-    # What could not be read may be readable next time: with another library, or when a network drive is back.
-    lasting = {
-        paths[i]: (str(stat), entry.digest)
+    for i, check in zip(new, found, strict=True):
+        checks[i] = check
+    # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
+    stored = {
+        paths[i]: (str(stat), check.digest, check.deep_maximum)
         for i, stat in zip(new, stats, strict=True)
-        if (entry := entries[i]) and not entry.problem and max(stat[1:]) < latest
+        if (check := checks[i]) and not check.problem and max(stat[1:]) < latest
     }
-    if cache_dir and lasting:
-        _remember(root, cache_dir, lasting)
-    return entries  # type: ignore[return-value]  # none is None by now
+    if cache_dir and stored:
+        _store(root, cache_dir, stored)
+    return checks  # type: ignore[return-value]  # no None is left
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; a pipe or a device would never end.
+    """The content of a regular file; reading a pipe or a device might never end.
 
     Raises:
-        OSError: it can't be read.
-        ValueError: it is not a regular file, or larger than any image.
+        OSError: the file can't be read.
+        ValueError: it is not a regular file, or larger than 1 GiB.
     """
-    with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+    with open(path, "rb", buffering=0, opener=_open_without_blocking) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
-        if found.st_size > _LARGEST:
-            raise ValueError(f"{found.st_size:,} bytes, more than {_LARGEST:,}")
+        if status.st_size > _MAX_BYTES:
+            raise ValueError(f"{status.st_size:,} bytes, more than {_MAX_BYTES:,}")
         return file.readall()
 
 
 def printable(path: str | Path) -> str:
-    """A path for a message: on one line, and without what would steer a terminal."""
+    """A path for a message: on one line, with control characters and bytes that are not UTF-8 escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
 def check_size(height: int, width: int) -> None:
-    """Refuse what PIL only warns of: a small file that unpacks to an enormous image."""
+    """Raise ValueError for an image with more pixels than Pillow's limit, of which Pillow only warns."""
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{width}×{height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}")
+        raise ValueError(f"{width}×{height} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS:,}: scale it down")
 
 
-def reason(error: Exception) -> str:
-    """Why an image can't be read, on one line."""
+def reason(error: Exception, content: bytes = b"") -> str:
+    """Why an image with this content can't be read, on one line."""
+    if content[4:12] in _HEIC:
+        return "HEIC, which Pillow can't read: convert it to JPEG"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image format that is known"
+        return "not a known image format"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read(path: Path) -> FileCheck:
-    """JPEGs are decoded at an eighth of their size, which reads every byte in a third of the time."""
+    """Read and decode one file. JPEGs are decoded at an eighth of their size: all bytes in a third of the time."""
     try:
         content = read_file(path)
     except OSError as error:
@@ -120,63 +134,65 @@ def _read(path: Path) -> FileCheck:
         with Image.open(io.BytesIO(content)) as image:
             check_size(image.height, image.width)
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+            check_mode(image)
             image.load()
-    except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
-        return FileCheck(digest, reason(error))
-    return FileCheck(digest, "")
+            return FileCheck(digest, "", deep_maximum(image))
+    except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
+        return FileCheck(digest, reason(error, content))
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # else opening a pipe would wait for its other end
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
 
 
 def _stat(path: str) -> tuple[int, int, int]:
-    """Size in bytes, and the times of the last change of content and of anything, in nanoseconds."""
+    """Size in bytes, and the times of the last content and status changes in nanoseconds."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return 0, 0, 0
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _recall(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
-    """What the ledger knows of each file as it is now; nothing without a ledger, or with a damaged one."""
-    entries: list[FileCheck | None] = []
-    file = cache_dir / "ledger.sqlite"
+def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
+    """The index's valid entry of each file, or None; all None if the index is missing or damaged."""
+    checks: list[FileCheck | None] = []
+    file = cache_dir / _INDEX
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as ledger:
-            query = "SELECT name, stat, digest FROM entries WHERE folder = ? AND name BETWEEN ? AND ?"
-            for folder, of_folder in groupby(paths, os.path.dirname):
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
+            query = "SELECT name, stat, digest, deep_maximum FROM entries WHERE folder = ? AND name BETWEEN ? AND ?"
+            for folder, group in groupby(paths, os.path.dirname):
                 key = _key(root / folder)
-                while part := list(islice(of_folder, _AT_ONCE)):  # sorted mostly, so that little else lies between
+                while part := list(islice(group, _AT_ONCE)):  # mostly sorted: the range holds few other names
                     names = [os.fsencode(os.path.basename(path)) for path in part]
-                    rows = ledger.execute(query, [key, min(names), max(names)])
-                    known = {name: (stat, digest) for name, stat, digest in rows}
+                    rows = index.execute(query, [key, min(names), max(names)])
+                    known = {name: entry for name, *entry in rows}
                     for path, name in zip(part, names, strict=True):
-                        stat, digest = known.get(name, ("", ""))
-                        is_known = stat == str(_stat(os.path.join(root, path)))
-                        entries.append(FileCheck(digest, "") if is_known else None)
-    except sqlite3.OperationalError:  # not there yet, not to be opened, or locked
+                        stat, digest, deepest = known.get(name, ("", "", 0))
+                        is_valid = stat == str(_stat(os.path.join(root, path)))
+                        checks.append(FileCheck(digest, "", deepest) if is_valid else None)
+    except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
         with suppress(OSError):
             file.unlink()
         return [None] * len(paths)
-    return entries
+    return checks
 
 
-def _remember(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str]]) -> None:
+def _store(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str, int]]) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(cache_dir / "ledger.sqlite", timeout=60)) as ledger, ledger:
-            ledger.execute(
+        with closing(sqlite3.connect(cache_dir / _INDEX, timeout=60)) as index, index:
+            index.execute(
                 "CREATE TABLE IF NOT EXISTS entries "
-                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
+                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, deep_maximum INTEGER, "
+                "PRIMARY KEY (folder, name)) WITHOUT ROWID"
             )
             key = cache(_key)
             rows = [(key(root / os.path.dirname(p)), os.fsencode(os.path.basename(p)), *e) for p, e in entries.items()]
-            ledger.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)", rows)
-    except (OSError, sqlite3.Error) as error:  # costs the next run some seconds, and changes nothing
+            index.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+    except (OSError, sqlite3.Error) as error:  # costs the next run time, and changes no result
         log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
 
 

@@ -1,8 +1,11 @@
-"""Which images there are: lists `root/{train,valid,test}/<class>/*` and checks it before anything else happens."""
+"""The index of a dataset: lists and checks the images below `root/{train,valid,test}/<class>/`."""
 
 import hashlib
 import json
+import logging
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +17,25 @@ from numpy.typing import ArrayLike
 from sports_lightning.errors import UserError
 from sports_lightning.storage.packed_strings import PackedStrings
 
+log = logging.getLogger(__name__)
+
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
+    ".jp2", ".ppm", ".pgm", ".pbm", ".heic", ".heif",
+)  # fmt: skip
+# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are passed over anyway.
+_LEFTOVERS = {"@eadir", "__macosx", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin"}
+_LEFTOVERS |= {"system volume information"}
 
 
 class Split:
-    """The images of one split, packed: a million of them take 100 MB.
+    """The images of one split in a compact form: a million of them take 100 MB.
 
     Attributes:
         paths: relative to the data root.
-        labels: (n,) int64 class of each.
-        digests: of each one's content, once the images have been read (see ledger).
+        labels: (n,) int64, the class of each image.
+        digests: of each image's content, once the images have been read (see `file_hashes`).
     """
 
     def __init__(self, paths: Iterable[str], labels: ArrayLike, digests: Iterable[str] = ()) -> None:
@@ -37,14 +48,14 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """A data set on disk: class names in alphabetical order (their position is the label) and its splits."""
+    """A dataset on disk: class names in alphabetical order (their position is the label) and its splits."""
 
     root: Path
     classes: list[str]
     splits: dict[str, Split]
 
     def fingerprint(self, split: str) -> str:
-        """Of the content and the classes of a split's images, in their order; their names and places do not count."""
+        """Fingerprint of the content and classes of a split's images, in order; file names do not matter."""
         labels = (self.classes[label] for label in self.splits[split].labels)
         return split_fingerprint(labels, self.splits[split].digests)
 
@@ -54,7 +65,7 @@ class DatasetIndex:
         return counts
 
     def provenance(self) -> dict[str, Any]:
-        """Where the images are, and for each split how many and their fingerprint."""
+        """The root, and the number of images and the fingerprint of each split."""
         splits = {
             name: {"count": len(split), "fingerprint": self.fingerprint(name)} for name, split in self.splits.items()
         }
@@ -68,7 +79,7 @@ class DatasetIndex:
 
 
 def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
-    """Of images with these classes and digests, in this order: `store.fingerprint` of the pairs, one at a time."""
+    """`disk_cache.fingerprint` of the (class, digest) pairs of images in this order, without a list of them all."""
     content = hashlib.blake2b(digest_size=16)
     before = "["
     for pair in zip(labels, digests, strict=True):
@@ -78,77 +89,132 @@ def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
     return content.hexdigest()
 
 
-def list_images(folder: Path) -> list[str]:
-    """Image files below `folder`, by extension, as sorted paths relative to it. Hidden entries are left out."""
+def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
+    """Image files below `folder`, recognised by extension, as sorted paths relative to it.
+
+    Args:
+        folder: searched recursively; hidden entries and known leftovers of operating systems are passed over.
+        ignored: receives the number of other files by extension ("leftover" for the leftovers).
+    """
+    ignored = Counter() if ignored is None else ignored
     found = []
     for directory, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        ignored["leftover"] += len(subfolders)
+        subfolders[:] = [name for name in subfolders if not _is_leftover(name)]
+        ignored["leftover"] -= len(subfolders)
         relative = os.path.relpath(directory, folder)
-        found += [
-            os.path.normpath(os.path.join(relative, name))
-            for name in files
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
+        for name in files:
+            if _is_leftover(name):
+                ignored["leftover"] += 1
+            elif name.lower().endswith(EXTENSIONS):
+                found.append(os.path.normpath(os.path.join(relative, name)))
+            else:
+                ignored[os.path.splitext(name)[1].lower() or "no extension"] += 1
     return sorted(found)
 
 
+def describe_ignored(ignored: Counter[str]) -> str:
+    """Counts of `list_images` in words, such as "3 .txt, 1 leftover"; "" if there are none."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count)
+
+
 def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> DatasetIndex:
-    """List the data set under `root`.
+    """List the dataset under `root`. Files that are not read are counted in one line of the log.
 
     Args:
-        root: folder that holds `train`, `valid`, `test`, each with one folder a class.
+        root: folder that holds `train`, `valid` and `test`, each with one folder per class.
         splits: which of "train", "val", "test" to list.
-        classes: the classes to expect; those of `train` where not given.
+        classes: the expected classes; by default those of `train`.
 
     Raises:
-        UserError: a missing folder, no images, an empty class, or a split whose classes differ.
+        UserError: a missing folder, a training class without images, an empty split, or an unknown class.
     """
     check_root(root)
-    classes = classes or _class_folders(root, "train")
+    classes = classes or list(class_folders(_split_folder(root, "train")))
     if len(classes) < 2:
         raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
-    return DatasetIndex(root, classes, {split: _read_split(root, split, classes) for split in splits})
+    ignored: Counter[str] = Counter()
+    index = DatasetIndex(root, classes, {split: _read_split(root, split, classes, ignored) for split in splits})
+    if described := describe_ignored(ignored):
+        log.info("files that are not read as images: %s", described)
+    return index
 
 
-def list_classes(folder: Path) -> dict[str, list[str]]:
-    """{class: image files relative to its folder} of a split's folder, both in alphabetical order."""
-    return {name: list_images(folder / name) for name in _folders(folder)}
+def list_classes(folder: Path, ignored: Counter[str] | None = None) -> dict[str, list[str]]:
+    """{class: image files relative to `folder`} of a split's folder, both in alphabetical order."""
+    return {
+        name: [
+            os.path.join(subfolder, file)
+            for subfolder in subfolders
+            for file in list_images(folder / subfolder, ignored)
+        ]
+        for name, subfolders in class_folders(folder).items()
+    }
+
+
+def class_folders(folder: Path) -> dict[str, list[str]]:
+    """{class: its folders} of a split's folder, in alphabetical order.
+
+    Names that differ only in their Unicode normalisation (NFC, NFD) are one class, under the first of the names.
+    """
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_leftover(entry.name))
+    found: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for name in names:
+        found.setdefault(first.setdefault(normalise(name), name), []).append(name)
+    return found
+
+
+def normalise(name: str) -> str:
+    """A class name in Unicode normal form C, by which class names are compared."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_root(root: Path) -> None:
-    """Raise UserError where there is no folder `root`."""
+    """Raise UserError if there is no folder `root`."""
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
-def _class_folders(root: Path, split: str) -> list[str]:
+def _split_folder(root: Path, split: str) -> Path:
+    """The folder of a split, which has class folders."""
     folder = root / SPLIT_FOLDERS[split]
     if not folder.is_dir():
         remedy = "; test=false trains without a test split" if split == "test" else ""
         raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
-    names = _folders(folder)
-    if not names:
-        raise UserError(f"{folder} holds no class folders: put the images into one sub-folder a class")
-    return names
+    if not class_folders(folder):
+        remedy = "put the images into one sub-folder a class"
+        if split == "test" and list_images(folder):
+            remedy += f", or train with test=false and label them with predict input={folder}"
+        raise UserError(f"{folder} holds no class folders: {remedy}")
+    return folder
 
 
-def _read_split(root: Path, split: str, classes: list[str]) -> Split:
-    folder = root / SPLIT_FOLDERS[split]
-    names = _class_folders(root, split)
-    for wrong, problem in ((set(classes) - set(names), "lacks"), (set(names) - set(classes), "has the unknown")):
-        if wrong:
-            listed = ", ".join(repr(name) for name in sorted(wrong)[:5])
-            raise UserError(f"{folder} {problem} class {listed}: every split needs the same class folders as train/")
+def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str]) -> Split:
+    folder = _split_folder(root, split)
+    files = {normalise(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
+    known = {normalise(name) for name in classes}
+    if unknown := [name for key, (name, _) in files.items() if key not in known]:
+        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: every split needs the classes of train/")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = list_images(folder / name)
-        if not files:
+        found = files.get(normalise(name), (name, []))[1]
+        if not found and split == "train":
             raise UserError(f"class {name!r} has no images in {folder / name}: add some or remove the folder")
-        paths += [os.path.join(SPLIT_FOLDERS[split], name, file) for file in files]
-        labels += [label] * len(files)
+        paths += [os.path.join(SPLIT_FOLDERS[split], file) for file in found]
+        labels += [label] * len(found)
+    if not paths:
+        raise UserError(f"{folder} has no images of the classes {_listed(classes)}")
+    if nested := sorted({os.path.join(*path.split(os.sep)[:2]) for path in paths if path.count(os.sep) > 2}):
+        log.info("images in nested folders belong to the class above: %s", _listed(nested))
     return Split(paths, labels)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(name) for name in sorted(names)[:5]) + more

@@ -1,28 +1,43 @@
-"""In which order images are seen: a function of (seed, epoch), the same on any number of workers and devices."""
+"""The order of the training images: a function of (seed, epoch), for any number of workers and devices."""
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Yields (epoch, index, repeat), so that a data worker needs no state to know what to draw.
+class SampleKey(NamedTuple):
+    """One training sample: determines its image and all of its random draws.
 
-    Lightning calls `set_epoch` at the start of every epoch. With several devices each takes every `world_size`-th
-    item, so that step k sees the same global batch whatever their number; the odd rest of an epoch is left out, a
-    different one every epoch. `repeat` counts how often an image has come before in its epoch.
+    Attributes:
+        epoch: from 0.
+        index: of the image in its split.
+        repeat: how often the image has occurred before in this epoch.
+    """
+
+    epoch: int
+    index: int
+    repeat: int
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Yields a `SampleKey` per sample, so that data workers need no state for their random draws.
+
+    Lightning calls `set_epoch` at the start of every epoch. Each of several devices takes every `world_size`-th
+    sample, so that step k has the same global batch for any number of devices. The sampler drops a different remainder
+    every epoch, so that all ranks have the same number of samples.
 
     Args:
         size: number of images.
-        seed: of the run.
-        weights: (size,) probability of each image, drawn with replacement; every image once where None.
-        reshuffle: a new order every epoch; the first epoch's again where False.
-        rank: of this process.
+        seed: the run's seed.
+        weights: (size,) probability of each image, drawn with replacement; None uses every image once.
+        reshuffle: use a new order every epoch; False repeats the order of the first epoch.
+        rank: rank of this process.
         world_size: number of processes.
-        epoch: the one to begin with.
-        skip: how many of this process's items of that epoch are done.
+        epoch: first epoch to yield.
+        skip: number of this rank's samples of that epoch to skip, because they have been trained on.
     """
 
     def __init__(
@@ -41,26 +56,26 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.epoch, self.skip = epoch, skip
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration belongs to."""
+        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self.epoch, self.skip = epoch, 0
 
     def __len__(self) -> int:
         return self.size // self.world_size
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[SampleKey]:
         return iter(self.items()[self.skip :])
 
-    def items(self) -> list[tuple[int, int, int]]:
-        """All of this process's items of the epoch, in order."""
+    def items(self) -> list[SampleKey]:
+        """All samples of this rank in the epoch, in order."""
         draws = np.random.default_rng([self.seed, self.epoch if self.reshuffle else 0])
         if self.weights is None:
             order = draws.permutation(self.size)
         else:
             order = draws.choice(self.size, self.size, p=self.weights)
-        seen: Counter[int] = Counter()
+        occurrences: Counter[int] = Counter()
         items = []
         for index in order.tolist():
-            items.append((self.epoch, index, seen[index]))
-            seen[index] += 1
+            items.append(SampleKey(self.epoch, index, occurrences[index]))
+            occurrences[index] += 1
         return items[self.rank :: self.world_size][: len(self)]

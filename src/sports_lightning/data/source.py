@@ -1,13 +1,15 @@
-"""Where a data set comes from: a folder that is there, a download, or the drawn sample."""
+"""Where a dataset comes from: an existing folder, a download, or the synthetic sample."""
 
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.file_hashes import check_files, printable
+from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, read_image_folder
+from sports_lightning.data.modes import LEAST_DEEP_MAXIMUM
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import resolve_cache_dir
@@ -17,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def provide_data(data: DictConfig) -> Path:
-    """The root of `conf/data/*.yaml`, after drawing the sample or downloading what is missing.
+    """The root of `conf/data/*.yaml`, after drawing the sample or downloading a missing dataset.
 
     Raises:
-        UserError: the data is neither there nor asked to be downloaded, or cannot be.
+        UserError: the data is missing and is not to be downloaded, or the download fails.
     """
     root = Path(str(data.root)).expanduser()
     if data.source == "sample":
@@ -29,56 +31,92 @@ def provide_data(data: DictConfig) -> Path:
         if not data.download:
             raise UserError(
                 f"data.root={root} does not exist: set data.root=FOLDER if you have {data.source}, "
-                f"data.download=true to fetch it from Kaggle, or data=sample to try without"
+                f"data.download=true to fetch it from Kaggle, or data=sample to try the synthetic sample"
             )
         _download(data.source, root)
     return root
 
 
 def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> DatasetIndex:
-    """The index of the data set that `conf/data/*.yaml` names, with every image known to be readable.
+    """The index of the dataset that `conf/data/*.yaml` names, with every image known to be readable.
+
+    Classes without images in "val" or "test", and training images in more than one class, are named in a warning.
 
     Args:
-        data: where it is; it is drawn or downloaded first where it asks for that.
-        splits: which of "train", "val", "test".
-        classes: what to expect; the folders of `train` where not given.
+        data: the config; the dataset is drawn or downloaded first if it asks for that.
+        splits: which of "train", "val", "test" to open.
+        classes: the expected classes; by default the folders of `train`.
 
     Raises:
-        UserError: folders that are missing, empty or do not agree, or a file that is not an image.
+        UserError: missing or empty folders, unknown classes, unreadable files, or 16-bit images that use 14 bits or
+            fewer.
     """
     root = provide_data(data)
     index = read_image_folder(root, splits, classes)
-    entries = {name: check_files(root, split.paths, resolve_cache_dir(data)) for name, split in index.splits.items()}
-    unreadable = {
-        path: entry.problem
-        for name, split in index.splits.items()
-        for path, entry in zip(split.paths, entries[name], strict=True)
-        if entry.problem
-    }
-    if unreadable:
-        listed = "; ".join(f"{printable(root / path)}: {problem}" for path, problem in list(unreadable.items())[:5])
-        more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
-        if not data.skip_unreadable:
-            raise UserError(
-                f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
-            )
-        log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
-    kept = {}
+    checks = {name: check_files(root, split.paths, resolve_cache_dir(data)) for name, split in index.splits.items()}
+    _report_unreadable(index, checks, data.skip_unreadable)
+    _check_depth(root, [check for found in checks.values() for check in found])
+    readable = {}
     for name, split in index.splits.items():
-        good = [i for i, entry in enumerate(entries[name]) if not entry.problem]
-        digests = (entries[name][i].digest for i in good)
-        kept[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
-    index = DatasetIndex(root, index.classes, kept)
-    for name in splits:
-        for label, count in enumerate(index.class_counts(name)):
-            if not count:
-                folder = root / SPLIT_FOLDERS[name] / index.classes[label]
-                raise UserError(f"class {index.classes[label]!r} has no readable images in {folder}")
+        good = [i for i, check in enumerate(checks[name]) if not check.problem]
+        digests = (checks[name][i].digest for i in good)
+        readable[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
+    index = DatasetIndex(root, index.classes, readable)
+    _check_classes(index)
     return index
 
 
+def _report_unreadable(index: DatasetIndex, checks: dict[str, list[FileCheck]], skip: bool) -> None:
+    unreadable = {
+        path: check.problem
+        for name, split in index.splits.items()
+        for path, check in zip(split.paths, checks[name], strict=True)
+        if check.problem
+    }
+    if not unreadable:
+        return
+    listed = "; ".join(f"{printable(index.root / path)}: {problem}" for path, problem in list(unreadable.items())[:5])
+    more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+    if not skip:
+        raise UserError(
+            f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
+        )
+    log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
+
+
+def _check_depth(root: Path, checks: list[FileCheck]) -> None:
+    """Refuse 12-bit images in 16-bit files: scaled as 16-bit images they would be nearly black."""
+    deepest = max(check.deep_maximum for check in checks)
+    if 0 < deepest < LEAST_DEEP_MAXIMUM:
+        raise UserError(
+            f"the 16-bit images of {root} hold values up to {deepest} only ({deepest.bit_length()} bits): "
+            f"scale them to 0..65535, or convert them to 8 bits"
+        )
+
+
+def _check_classes(index: DatasetIndex) -> None:
+    for name in index.splits:
+        folder = index.root / SPLIT_FOLDERS[name]
+        missing = [index.classes[label] for label, count in enumerate(index.class_counts(name)) if not count]
+        if missing and (name == "train" or len(missing) == len(index.classes)):
+            raise UserError(f"class {missing[0]!r} has no readable images in {folder}")
+        if missing:
+            listed = ", ".join(map(printable, missing[:5])) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
+            log.warning("%s has no images of %s: metrics cover the other classes", folder, listed)
+    if train := index.splits.get("train"):
+        first: dict[str, int] = {}
+        doubles = [
+            path
+            for path, label, digest in zip(train.paths, train.labels.tolist(), train.digests, strict=True)
+            if first.setdefault(digest, label) != label
+        ]
+        if doubles:
+            example = printable(doubles[0])
+            log.warning("%d training images occur in two classes, such as %s: see audit", len(doubles), example)
+
+
 def _download(handle: str, root: Path) -> None:
-    """Fetch a Kaggle data set and put its train/ valid/ test/ at `root`; what else it holds is left behind."""
+    """Download a Kaggle dataset and copy its train/ valid/ test/ to `root`; its other files are left out."""
     try:
         import kagglehub
     except ImportError as error:
@@ -88,9 +126,16 @@ def _download(handle: str, root: Path) -> None:
     except Exception as error:  # requests, kagglehub and zipfile each raise their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"can't download {handle} from Kaggle ({reason}); go online or set data.root=FOLDER") from error
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name in SPLIT_FOLDERS.values():
-        shutil.copytree(fetched / name, partial / name)
-    sync_to_disk(partial)
-    partial.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))  # one per process
+    try:
+        for name in SPLIT_FOLDERS.values():
+            shutil.copytree(fetched / name, partial / name)
+        partial.chmod(0o755)
+        sync_to_disk(partial)
+        partial.rename(root)
+    except OSError:
+        if not root.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, TensorDataset
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
 from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
@@ -41,7 +42,7 @@ class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
-        return self.images.__getitems__([(self.view, index, 0) for index in indices])
+        return self.images.__getitems__([SampleKey(self.view, index, 0) for index in indices])
 
 
 class TrainingFeatures(Dataset[tuple[Tensor, int]]):

@@ -1,0 +1,151 @@
+"""Odd datasets: leftovers of operating systems, nested folders, Unicode forms, missing classes, 16 and 32 bits."""
+
+import logging
+import random
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.data.augment import PairMix
+from sports_lightning.data.dataset import TrainingImages, fixed_augmentation, seed_draws
+from sports_lightning.data.decode import decode
+from sports_lightning.data.decoded_cache import ImageFiles, open_images
+from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.image_folder import DatasetIndex, Split, read_image_folder
+from sports_lightning.data.source import open_dataset
+from sports_lightning.errors import UserError
+
+SPLITS = {"train": "train", "val": "valid", "test": "test"}
+
+
+def save(path: Path, value: int = 0, dtype: type = np.uint8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), value, dtype)).save(path)
+
+
+def open_at(root: Path, *splits: str, skip_unreadable: bool = False) -> DatasetIndex:
+    settings = {"root": str(root), "source": None, "cache_dir": str(root / "cache"), "skip_unreadable": skip_unreadable}
+    return open_dataset(OmegaConf.create(settings), list(splits))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for number, split in enumerate(SPLITS.values()):
+        for i, name in enumerate("abc"):
+            save(tmp_path / split / name / "1.png", 10 * number + i)
+    return tmp_path
+
+
+def test_leftovers_are_passed_over_and_other_files_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"):
+        save(tree / "train" / folder / "1.png")
+        save(tree / "train" / "a" / folder / "1.png")
+    for name in ("Thumbs.db", "._1.png", "notes.txt", "more.TXT", "noextension"):
+        (tree / "train" / "a" / name).write_text("x")
+    with caplog.at_level(logging.INFO):
+        index = read_image_folder(tree, ["train"])
+    assert index.classes == ["a", "b", "c"]
+    assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in "abc"]
+    assert "7 leftover, 1 no extension" in caplog.text.replace("2 .txt, ", "")
+    assert scan_dataset(tree, tree / "cache").ignored[".txt"] == 2
+
+
+def test_nested_folders_and_images_in_two_classes_are_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tree / "train" / "a" / "deep" / "2.png", 77)
+    save(tree / "train" / "b" / "2.png", 77)
+    with caplog.at_level(logging.INFO):
+        index = open_at(tree, "train")
+    assert index.class_counts("train") == [2, 2, 1]
+    assert "nested folders" in caplog.text
+    assert "1 training images occur in two classes, such as train/b/2.png" in caplog.text
+
+
+def test_unicode_forms_of_a_name_are_one_class(tree: Path) -> None:
+    forms = [unicodedata.normalize(form, "Café") for form in ("NFC", "NFD")]
+    for split in SPLITS.values():
+        save(tree / split / forms[split != "train"] / "1.png", 99)
+    save(tree / "train" / forms[1] / "2.png", 98)
+    index = open_at(tree, "train", "val", "test")
+    assert len(index.classes) == 4
+    assert sorted(index.class_counts("train")) == [1, 1, 1, 2]
+    assert index.class_counts("val") == [1, 1, 1, 1]
+    scan = scan_dataset(tree, tree / "cache")
+    assert set(scan.labels) == set(index.classes)
+    assert scan.fingerprint("train") == index.fingerprint("train")
+
+
+def test_a_class_may_be_missing_in_val_but_not_in_train(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tree / "valid" / "b" / "1.png").unlink()
+    (tree / "valid" / "b").rmdir()
+    index = open_at(tree, "train", "val")
+    assert index.class_counts("val") == [1, 0, 1]
+    assert "valid has no images of b" in caplog.text
+    (tree / "train" / "c" / "1.png").unlink()
+    with pytest.raises(UserError, match="'c' has no images"):
+        open_at(tree, "train")
+
+
+def test_a_test_folder_without_classes_names_predict(tree: Path) -> None:
+    for name in "abc":
+        (tree / "test" / name / "1.png").rename(tree / "test" / f"{name}.png")
+        (tree / "test" / name).rmdir()
+    with pytest.raises(UserError, match="test=false and label them with predict input="):
+        open_at(tree, "test")
+
+
+def test_images_of_12_bits_in_files_of_16_are_refused(tree: Path) -> None:
+    for value, name in ((100, "a"), (4095, "b")):
+        save(tree / "train" / name / "deep.png", value, np.uint16)
+    for _ in range(2):  # read, then taken from the index
+        with pytest.raises(UserError, match=r"up to 4095 only \(12 bits\)"):
+            open_at(tree, "train")
+    save(tree / "train" / "a" / "deeper.png", 60_000, np.uint16)
+    open_at(tree, "train")
+    assert decode(tree / "train" / "a" / "deep.png").unique().tolist() == [0], "the same scale for every image"
+    assert decode(tree / "train" / "a" / "deeper.png").unique().tolist() == [60_000 // 257]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floating-point"), (np.int32, "integer")])
+def test_32_bit_pixels_are_refused_by_name(tree: Path, dtype: type, kind: str) -> None:
+    save(tree / "train" / "a" / "1.tif", 1, dtype)
+    with pytest.raises(UserError, match=f"32-bit {kind} pixels"):
+        open_at(tree, "train")
+    assert open_at(tree, "train", skip_unreadable=True).class_counts("train") == [1, 1, 1]
+
+
+def test_heic_is_named_whatever_the_file_is_called(tmp_path: Path) -> None:
+    (tmp_path / "phone.jpg").write_bytes(b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100)
+    assert "HEIC" in check_files(tmp_path, ["phone.jpg"])[0].problem
+
+
+def test_a_cache_needs_digests(tree: Path) -> None:
+    with pytest.raises(AssertionError, match="digests"):
+        open_images(tree, Split(["train/a/1.png"], [0]), 8, "disk", tree / "cache")
+
+
+@pytest.mark.parametrize("views", [None, 2])
+def test_partners_decoded_in_parallel_change_no_draw(tree: Path, views: int | None) -> None:
+    split = read_image_folder(tree, ["train"]).splits["train"]
+    files, mix = ImageFiles(tree, split, None), PairMix(3, 0.4, 1.0)
+
+    def transform(epoch: int):  # type: ignore[no-untyped-def]
+        return lambda image: (image + torch.randint(50, ()) + random.randrange(9) + np.random.randint(9)).byte()
+
+    dataset = TrainingImages(files, split.labels, transform, 3, mix, views)
+    keys = [(epoch, index, repeat) for epoch in (0, 5) for index in range(3) for repeat in (0, 1)]
+    for key, (image, target) in zip(keys, dataset.__getitems__(keys), strict=True):  # type: ignore[arg-type]
+        epoch, index, repeat = key
+        if views:
+            epoch, repeat = fixed_augmentation(epoch, repeat, views), 0
+        seed_draws(3, epoch, index, repeat)
+        first = transform(epoch)(files(index))
+        partner = int(torch.randint(3, ()))
+        expected = mix(torch.stack([first, transform(epoch)(files(partner))]), torch.tensor([index, partner]))
+        assert torch.equal(image, expected[0])
+        assert torch.equal(target, expected[1])  # type: ignore[arg-type]
