@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,7 +38,7 @@ class Thumbnails:
     @classmethod
     def read(cls, folder: Path, mmap: bool = True) -> "Thumbnails":
         """Read the files of `write`, by default memory-mapped: train needs none of them."""
-        mode = "r" if mmap else None
+        mode: Literal["r"] | None = "r" if mmap else None
         return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode=mode) for field in fields(cls)))
 
 
