@@ -6,8 +6,8 @@ import torch
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """Every weight of both checkpoints, and the files of metrics of a run that has its report, too."""
-    assert (folder / "report.html").exists(), "it counts as finished"
+    """Every weight of both checkpoints, and the files of metrics of a finished run."""
+    assert (folder / "metrics.json").exists(), "it is finished"
     found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
     for name in ("best", "last"):
         state = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]

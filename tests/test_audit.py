@@ -136,7 +136,7 @@ def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, netw
     across = [row["first_split"] != row["second_split"] for row in found["feature_neighbours"]]
     assert across == sorted(across, reverse=True), "leaks would be among the first"
     assert {row["second"] for row in found["leaks"]} == {"test/a/copy.png", "test/b/mirrored.png"}
-    assert "Look-alikes" in (tmp_path / "out/audit.html").read_text()
+    assert "Feature neighbours" in (tmp_path / "out/audit.html").read_text()
     assert "to be judged by eye" in run.stdout
 
 

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and the temperature that makes them (Guo et al. 2017)."""
+"""Calibration of the probabilities, and temperature scaling (Guo et al. 2017)."""
 
 import logging
 from typing import NamedTuple
@@ -15,7 +15,7 @@ BINS = 15  # of equal width, as in Guo et al.
 
 
 class Bin(NamedTuple):
-    """Predictions whose confidence lies in `low`..`high`: how many, how sure they are, how many are right."""
+    """Predictions with a confidence in `low`..`high`: their count, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ def brier_scores(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
-    """The bins that hold any of n predictions: `confidence` (n,) in 0..1, `correct` (n,) bool."""
+    """The non-empty bins of n predictions: `confidence` (n,) in 0..1, `correct` (n,) bool."""
     places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = []
     for place in np.unique(places):
@@ -52,9 +52,9 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The number between 0.05 and 20 to divide logits (n, classes) by so that cross-entropy against labels is least.
+    """The temperature between 0.05 and 20 that minimises the cross-entropy of logits (n, classes) / temperature.
 
-    1.0 where there is none in between: where all predictions are right, the surest would be the best.
+    1.0 where the minimum is not within these bounds, as it is when all predictions are correct.
     """
 
     def cross_entropy(log_temperature: float) -> float:
@@ -63,6 +63,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     bounds = (np.log(0.05), np.log(20))
     found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x
     if min(found - bounds[0], bounds[1] - found) < 0.01:
-        log.warning("calibrate: no temperature between 0.05 and 20 is best for these images; left at 1")
+        log.warning("calibrate: no temperature between 0.05 and 20 minimises the loss on these images; it stays 1")
         return 1.0
     return float(np.exp(found))

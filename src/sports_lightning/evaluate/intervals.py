@@ -1,7 +1,4 @@
-"""How sure a metric is: 95 % intervals, and whether two classifiers can be told apart on the same images.
-
-No torch in here, for `compare`.
-"""
+"""95 % confidence intervals of metrics. Without torch, since `compare` imports it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,24 +21,21 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def wilson_f1(correct: int, involved: int) -> Interval:
-    """Interval of a class's F1, by the indirect Wilson method (Lam, Gopal and Qian 2023).
+    """Interval of the F1 of a class, by the indirect Wilson method (Lam, Gopal and Qian 2023).
 
-    F1 grows with the share of images that are right among those which are of the class or were taken for it, and that
-    share is a proportion.
+    F1 is a monotonic function of a proportion: the correct predictions among the images that have the class as label
+    or as prediction.
 
     Args:
-        correct: images of the class that were taken for it.
-        involved: images that are of the class, or were taken for it.
+        correct: images whose label and prediction are the class.
+        involved: images whose label or prediction is the class.
     """
     low, high = wilson(correct, involved)
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
 def bootstrap_mean(values: np.ndarray) -> Interval:
-    """Percentile bootstrap interval of the mean of `values` (n,), by scipy; the same every time.
-
-    There have to be two values at least.
-    """
+    """Percentile bootstrap interval of the mean of `values` (n,), n ≥ 2, by scipy; deterministic."""
     found = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=max(1, 2**22 // len(values)),
         confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0),
@@ -50,7 +44,7 @@ def bootstrap_mean(values: np.ndarray) -> Interval:
 
 
 def format_metric(metrics: Mapping[str, Any], name: str, digits: int = 4) -> str:
-    """A metric with its interval to so many digits, as in "0.9620 (0.9414–0.9756)"; nothing where it is not there."""
+    """A metric with its interval, such as "0.9620 (0.9414–0.9756)"; "" where `metrics` does not have it."""
     if name not in metrics:
         return ""
     if isinstance(metrics[name], int):

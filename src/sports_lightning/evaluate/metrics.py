@@ -1,8 +1,8 @@
-"""The metrics that every command quotes, under the names that every file and dashboard uses.
+"""The metrics that every command reports, under the names that every file and dashboard uses.
 
-All but two come from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the model was trained with.
-Macro averages are the mean over the classes that are there or predicted, with 0 for one that is never predicted, as
-scikit-learn has them.
+All but two follow from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the training loss was.
+Macro averages are means over the classes that occur as label or prediction, with 0 where a score is undefined, as in
+scikit-learn.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ _SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float
 
 
 class ClassificationMetrics(Metric):
-    """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro`, summed up batch by batch.
+    """`loss`, `acc`, `acc_top5`, `f1_macro`, `precision_macro` and `recall_macro`, accumulated over batches.
 
     Args:
         num_classes: columns of the logits.
-        sync_on_compute: add up over all processes of a distributed run.
+        sync_on_compute: sum over all processes of a distributed run.
     """
 
     confusion: Tensor
@@ -74,22 +74,22 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
 
 def class_scores(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Precision, recall and F1 of each class, (classes,) each; 0 where nothing is there to divide by."""
+    """Precision, recall and F1 of each class, (classes,) each; 0 where the denominator is 0."""
     return _scores(confusion.diag().to(_SUM_DTYPE), confusion.sum(0), confusion.sum(1))
 
 
 def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
-    """95 % intervals of `precision_macro`, `recall_macro` and `f1_macro` by percentile bootstrap; the same every time.
+    """95 % intervals of `precision_macro`, `recall_macro` and `f1_macro` by percentile bootstrap; deterministic.
 
-    Images are drawn anew within each class (stratified), so that no resample lacks one, n - 1 of n, which then count
-    n / (n - 1) each: with few images a class, n of n would give too narrow an interval (Rao and Wu 1988). The metrics
-    depend on the confusion matrix alone, so a resample of a class's images is a multinomial draw of its row.
+    Images are resampled within each class (stratified), so that every resample has all classes: n - 1 of n images,
+    weighted by n / (n - 1), since n of n would give too narrow an interval for small n (Rao and Wu 1988). The metrics
+    depend on the confusion matrix only, so a resample of a class is a multinomial draw from its row.
 
     Args:
         confusion: (classes, classes) int64 counts; rows are labels.
 
     Returns:
-        Nothing where a class has one image only, which says nothing of its spread.
+        {metric: (low, high)}; empty where a class has a single image, whose variance is unknown.
     """
     if bool((confusion.sum(1) == 1).any()):
         return {}
@@ -105,8 +105,8 @@ def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
             correct[:, label] = resampled[:, label]
     scores = _scores(torch.from_numpy(correct), torch.from_numpy(predicted), confusion.cpu().sum(1))
     return {
-        name: tuple(np.quantile(of_class[:, present].mean(dim=1).numpy(), TAILS).tolist())
-        for name, of_class in zip(("precision_macro", "recall_macro", "f1_macro"), scores, strict=True)
+        name: tuple(np.quantile(class_values[:, present].mean(dim=1).numpy(), TAILS).tolist())
+        for name, class_values in zip(("precision_macro", "recall_macro", "f1_macro"), scores, strict=True)
     }
 
 

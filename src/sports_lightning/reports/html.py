@@ -1,6 +1,6 @@
-"""Self-contained web pages: everything is in the one file, which makes no request and needs no network.
+"""Self-contained web pages: each is one file, which makes no requests and needs no network.
 
-The pages themselves are Jinja templates in `templates/`; all that comes from data is escaped in those of HTML.
+The pages are Jinja templates in `templates/`; in HTML templates all values are escaped.
 """
 
 import base64
@@ -31,13 +31,13 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def thumbnail_uri(path: Path) -> str:
-    """The image at `path`, small, as a `data:` address; "" if it can't be read."""
+    """A thumbnail of the image at `path` as a data URI; "" if it cannot be read."""
     small = thumbnail(path)
     return image_uri(small) if small else ""
 
 
 def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
-    """The image at `path`, RGB, at most side × side; None if it can't be read."""
+    """The image at `path`, RGB, at most `side` × `side` pixels; None if it cannot be read."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (side, side))
@@ -49,20 +49,20 @@ def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
 
 
 def image_uri(image: Image.Image) -> str:
-    """An image as a `data:` address of a JPEG."""
+    """An image as the data URI of a JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def chart(lines: Mapping[str, Sequence[tuple[float, float]]], width: int = 460, height: int = 260) -> dict[str, Any]:
-    """What `templates/chart.svg` draws: lines of (x, y) points on common axes.
+    """The values for `templates/chart.svg`: lines of (x, y) points on common axes.
 
-    Points that are not finite are left out. An empty chart has no lines.
+    Points that are not finite are omitted. An empty chart has no lines.
     """
-    kept = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in lines.items()}
-    kept = {name: points for name, points in kept.items() if points}
-    every = [point for points in kept.values() for point in points]
+    finite = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in lines.items()}
+    finite = {name: points for name, points in finite.items() if points}
+    every = [point for points in finite.values() for point in points]
     if not every:
         return {"width": width, "height": height, "lines": [], "x_ticks": [], "y_ticks": []}
     left, right, top, bottom = 44, width - 8, 8, height - 24
@@ -83,7 +83,7 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], width: int = 460, 
                 ),
                 "last": (place(points[-1][0], x_ticks, left, right), place(points[-1][1], y_ticks, bottom, top)),
             }
-            for number, (name, points) in enumerate(kept.items())
+            for number, (name, points) in enumerate(finite.items())
         ],
         "x_ticks": [(f"{tick:g}", place(tick, x_ticks, left, right)) for tick in x_ticks],
         "y_ticks": [(f"{tick:g}", place(tick, y_ticks, bottom, top)) for tick in y_ticks],
@@ -91,7 +91,7 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], width: int = 460, 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` or below to `high` or above."""
+    """About five round numbers that span `low` to `high`."""
     span = (high - low) or abs(high) or 1.0
     step = 10 ** math.floor(math.log10(span / 4))
     step *= next(m for m in (1, 2, 5, 10) if span / (m * step) <= 5)

@@ -1,4 +1,4 @@
-"""The images that runs leave behind: curves, confusion matrix, captioned grids."""
+"""Plots of a run: learning curves, confusion matrix, and grids of captioned images."""
 
 import io
 import math
@@ -16,18 +16,18 @@ from sports_lightning.errors import UnreadableImage
 from sports_lightning.runs.layout import curve
 from sports_lightning.storage.files import write_bytes
 
-rcParams["text.parse_math"] = False  # a class may be called anything, $ too
+rcParams["text.parse_math"] = False  # class names may contain $
 
-_MOST_NAMED = 200  # classes of a confusion matrix
+_MOST_NAMED = 200  # classes whose names a confusion matrix shows
 
-# Of a grid, in pixels.
+# Sizes of a grid, in pixels.
 _GRID_DPI = 110
 _SIDE, _MARGIN, _TITLE = 220, 5, 50
 _CELL = (_SIDE + 2 * _MARGIN, _SIDE + 55)
 
 
 def curves(epochs: list[dict[str, str]], path: Path) -> None:
-    """Draw loss and accuracy, train against val, from the rows of a run's `metrics.csv`."""
+    """Plot loss and accuracy on train and val per epoch, from the rows of a run's `metrics.csv`."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy (nats)", "accuracy"), strict=True
@@ -44,9 +44,9 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
-    """Draw shares of each label's images; up to 200 classes with their names and the counts written in.
+    """Plot the confusion matrix, normalised per label; up to 200 classes are named, with the counts in the cells.
 
-    With more of them it is a square of a fixed size, and the tables have the rest.
+    With more classes the plot has a fixed size and no names.
 
     Args:
         confusion: (classes, classes) counts; rows are labels, columns predictions.
@@ -83,9 +83,9 @@ def _name_classes(axes: Axes, counts: np.ndarray, share: np.ndarray, classes: li
 
 
 def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
-    """Draw images with a caption of up to three lines under each; without any, a sheet that says so.
+    """Draw a grid of images of any aspect ratio, with a caption of up to three lines under each.
 
-    All images are one image, pixel for pixel: an axes for each would take several times as long.
+    All of them are pasted into one image, which is several times faster than one axes per image.
     """
     columns = min(columns, max(1, len(paths)))
     rows = math.ceil(len(paths) / columns)

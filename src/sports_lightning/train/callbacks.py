@@ -1,4 +1,4 @@
-"""Callbacks that Lightning has not got."""
+"""Callbacks that Lightning does not provide."""
 
 import logging
 import sys
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class EpochTable(Checkpoint):
-    """Writes `metrics.csv` and `timings.csv`, one row an epoch, while the run goes on.
+    """Writes `metrics.csv` and `timings.csv`, one row per epoch, during the run.
 
-    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` metrics, and `lr` after the epoch's last step; it is the
-    same each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
+    `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` metrics, and `lr` after the epoch's last step; it is
+    identical each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
     `images_per_second` of its training part.
 
     It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's metrics.
@@ -43,7 +43,7 @@ class EpochTable(Checkpoint):
         self._images, self._training_seconds = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far and what is known of the next, so that a resumed run writes on."""
+        """The rows so far and the values of the next one, so that a resumed run continues the tables."""
         return {
             "epochs": self.epochs,
             "timings": self.timings,
@@ -53,17 +53,17 @@ class EpochTable(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rows of an interrupted run."""
+        """Restore the rows of an interrupted run."""
         self.epochs, self.timings = state_dict["epochs"], state_dict["timings"]
         self._validation, self._images = state_dict["validation"], state_dict["images"]
         self._training_seconds = state_dict["training_seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, in the midst of an epoch perhaps."""
+        """Start the timer; on resume this may be mid-epoch."""
         self._started = time.perf_counter() - self._training_seconds
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock anew."""
+        """Restart the timer."""
         self._begin()
         self._started = time.perf_counter()
 
@@ -76,7 +76,7 @@ class EpochTable(Checkpoint):
         pl_module.log("img/s", self._images / self._training_seconds, prog_bar=True, logger=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the metrics; in an epoch without validation Lightning would still have an earlier one's."""
+        """Store the metrics: in an epoch without validation, Lightning's are those of an earlier epoch."""
         self._validation = _logged_metrics(trainer, "val/")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,13 +98,13 @@ def _logged_metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:
 
 
 class FiniteLoss(Callback):
-    """Stops a training whose loss becomes infinite or not a number, before that reaches the weights.
+    """Stops a training whose loss becomes infinite or NaN, before the weights are updated.
 
-    The batch's files are in `not_finite.txt`.
+    The files of the batch are listed in `not_finite.txt`.
 
     Args:
-        folder: where to write that.
-        skip: leave the step out instead, with all of its batches where gradients are accumulated, and go on.
+        folder: where that file is written.
+        skip: skip the optimiser step instead, with all of its batches where gradients are accumulated.
     """
 
     def __init__(self, folder: str, skip: bool = False) -> None:
@@ -112,13 +112,13 @@ class FiniteLoss(Callback):
         self._step_is_bad = False
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Look at the loss.
+        """Check the loss.
 
         Raises:
-            UserError: it is not finite.
+            UserError: the loss is not finite.
         """
         is_bad = not pl_module.loss_is_finite
-        if trainer.world_size > 1:  # all stop, or leave the step out, together
+        if trainer.world_size > 1:  # all processes stop, or skip the step, together
             is_bad = trainer.strategy.reduce_boolean_decision(is_bad, all=False)
         if not is_bad:
             return
@@ -126,10 +126,10 @@ class FiniteLoss(Callback):
         batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
         paths = [printable(path) for path in data.train_paths(batch_idx)]
         if trainer.world_size > 1:
-            of_devices: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(of_devices, [] if pl_module.loss_is_finite else paths)
-            paths = [path for of_device in of_devices for path in of_device]
-        if not trainer.is_global_zero:  # the first process says it for all
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, [] if pl_module.loss_is_finite else paths)
+            paths = [path for device_paths in gathered for path in device_paths]
+        if not trainer.is_global_zero:  # only the first process reports
             if self.skip:
                 return
             sys.exit()
@@ -147,7 +147,7 @@ class FiniteLoss(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Without gradients an optimiser leaves weights and its own state alone."""
+        """Skip the step: without gradients an optimiser changes neither weights nor its own state."""
         if self._step_is_bad:
             optimizer.zero_grad(set_to_none=True)
         self._step_is_bad = False
@@ -156,12 +156,12 @@ class FiniteLoss(Callback):
 def warmed_up_ema(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """An exponential moving average for Lightning's `WeightAveraging`, whose decay rises to `decay` with the steps.
 
-    min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow's ExponentialMovingAverage and timm's ModelEmaV3 have
-    it, so that the untrained weights are forgotten in a short run too.
+    The decay is min(decay, (1 + n) / (10 + n)) after n updates, as in TensorFlow's ExponentialMovingAverage and timm's
+    ModelEmaV3, so that a short run forgets the untrained weights too.
     """
 
     def average(averaged: Tensor, current: Tensor, updates: Tensor) -> Tensor:
         share = torch.clamp((1 + updates) / (10 + updates), max=decay)
-        return averaged + (current - averaged) * (1 - share)  # which leaves a frozen weight exactly as it is
+        return averaged + (current - averaged) * (1 - share)  # leaves a frozen weight exactly unchanged
 
     return average

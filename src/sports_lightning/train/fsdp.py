@@ -1,7 +1,7 @@
-"""`trainer.strategy=fsdp`: every device keeps a share of the weights, of their gradients and of the optimiser's state.
+"""`trainer.strategy=fsdp`: weights, gradients and optimiser state are sharded over the devices.
 
-Fully sharded data parallel training (ZeRO's third stage; Rajbhandari et al. 2020), by torch's `fully_shard` (FSDP2) in
-Lightning's strategy for it. Lightning's older `fsdp` refuses a machine without GPUs, where this one can be tried.
+Fully sharded data parallel training (ZeRO stage 3; Rajbhandari et al. 2020) by torch's `fully_shard` (FSDP2), in
+Lightning's `ModelParallelStrategy`. Unlike Lightning's `FSDPStrategy`, it also runs on machines without GPUs.
 """
 
 import torch
@@ -13,42 +13,42 @@ from torch.distributed.tensor import DTensor
 
 from sports_lightning.train.module import ClassifierModule
 
-# Parameters of a layer that is gathered by itself, as it is needed; smaller ones go with what they are in.
-_GATHERED_AT_ONCE = 1_000_000
+# Parameters from which a layer is sharded as a unit of its own; smaller layers belong to the unit around them.
+_LEAST_UNIT = 1_000_000
 
 
 class ShardedModule(ClassifierModule):
-    """A `ClassifierModule` whose network is spread over all devices. All of it has to learn."""
+    """A `ClassifierModule` whose network is sharded over all devices. All parameters must be trainable."""
 
     def configure_model(self) -> None:
-        """Spread the network, once the processes know of each other."""
+        """Shard the network, once the process group is initialised."""
         net = self.classifier.net
         if any(isinstance(parameter, DTensor) for parameter in net.parameters()):
             return
         device = self.trainer.strategy.root_device
-        for tensor in net.state_dict().values():  # the first one's, as with DDP: each will keep a part of its own
+        for tensor in net.state_dict().values():  # of rank 0, as with DDP, before each rank keeps its shard
             shared = tensor.to(device)
             torch.distributed.broadcast(shared, src=0)
             tensor.copy_(shared)
         mesh = init_device_mesh(device.type, (self.trainer.world_size,))
-        net.to(memory_format=torch.contiguous_format)  # the one that fully_shard takes
+        net.to(memory_format=torch.contiguous_format)  # the only one that fully_shard supports
         for module in reversed(list(net.modules())):  # inner layers first
-            if isinstance(module, nn.Sequential | nn.ModuleList):  # what those hold is called as a whole
+            if isinstance(module, nn.Sequential | nn.ModuleList):  # their children are called as a whole
                 for layer in module:
-                    if not isinstance(layer, nn.ModuleList) and _unsharded(layer) >= _GATHERED_AT_ONCE:
+                    if not isinstance(layer, nn.ModuleList) and _count_unsharded(layer) >= _LEAST_UNIT:
                         fully_shard(layer, mesh=mesh)
         fully_shard(net, mesh=mesh)
 
     def on_validation_epoch_start(self) -> None:
-        """Validate with the first device's batch statistics, which are those that a checkpoint holds."""
+        """Validate with the batch statistics of rank 0, which are those in the checkpoint."""
         for buffer in self.classifier.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 def sharding_strategy() -> ModelParallelStrategy:
-    """Lightning's strategy for a `ShardedModule`; its checkpoints hold the whole network, as all others do."""
+    """Lightning's strategy for a `ShardedModule`; its checkpoints hold the unsharded network, as all others do."""
     return ModelParallelStrategy(save_distributed_checkpoint=False)
 
 
-def _unsharded(module: nn.Module) -> int:
+def _count_unsharded(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if not isinstance(parameter, DTensor))

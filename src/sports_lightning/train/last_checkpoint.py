@@ -1,9 +1,9 @@
-"""`last.ckpt`: from it an interrupted run goes on as if nothing had been.
+"""`last.ckpt`: the checkpoint from which an interrupted run resumes with bit-identical results.
 
-Lightning resumes to the last bit from some of its hooks only (all tried with Lightning 2.6: a checkpoint that is
-written just before a validation, at an epoch's start or in the midst of an accumulation makes it leave work out), so
-only those are used. For the rest, every random draw is a function of (seed, epoch, image) or of (seed, epoch, batch),
-and what is summed up over an epoch is saved with it.
+Lightning resumes exactly from some of its hooks only. With Lightning 2.6, a checkpoint that is written just before a
+validation, at the start of an epoch or during gradient accumulation makes it skip work, so checkpoints are written
+elsewhere. Every random draw is a function of (seed, epoch, image) or of (seed, epoch, batch), and the sums over an
+epoch are saved in the checkpoint.
 """
 
 import logging
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the run after every epoch, every so often within one, and when a signal asks it to end.
+    """Saves the run after every epoch, at intervals within an epoch, and when a signal asks it to end.
 
     Args:
         path: the file.
-        every_n_minutes: how long at most between two.
-        every_n_steps: optimiser steps between two, besides.
+        every_n_minutes: longest time between two checkpoints within an epoch; None: no limit.
+        every_n_steps: optimiser steps between two checkpoints within an epoch; None: no limit.
 
     Attributes:
-        provenance: what the run depends on (see record), saved with it.
+        provenance: everything that the result depends on (see runs.provenance), saved in the checkpoint.
     """
 
     def __init__(self, path: str, every_n_minutes: float | None = None, every_n_steps: int | None = None) -> None:
@@ -46,7 +46,7 @@ class LastCheckpoint(Checkpoint):
         self._was_stopped = self._is_stopped = False
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs and Lightning does not save."""
+        """The state that Lightning does not save."""
         return {
             "provenance": self.provenance,
             "seconds": self.seconds_before + seconds_since_start(),
@@ -55,24 +55,24 @@ class LastCheckpoint(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up where the interrupted process was."""
+        """Restore the state of the interrupted process."""
         self.seconds_before = state_dict["seconds"]
         self.interruptions = state_dict["interruptions"] + 1
         self._was_stopped = state_dict["stopped"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Install the signal handlers and start the timer."""
         if not received():
-            install_handlers()  # Lightning has put a handler of its own in place, which would stop without saving
+            install_handlers()  # Lightning has installed its own handler, which would stop without saving
         self._saved = time.monotonic()
-        # Several processes have to agree: on the CPU, for a GPU would have to wait.
+        # The processes agree by gloo, on the CPU, so that a GPU need not wait.
         self._group: Any = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
         trainer.should_stop = self._was_stopped
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due; end where a signal came."""
+        """Save if a checkpoint is due; end the run if a signal came."""
         every = trainer.val_check_batch or trainer.num_training_batches
         validates_next = trainer.is_last_batch or (batch_idx + 1) % every == 0
         if validates_next or (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -87,16 +87,16 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(number)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save; a signal that has come is acted upon once Lightning has logged the epoch."""
+        """Save. A signal ends the run only after Lightning has logged the epoch."""
         self._is_stopped = trainer.should_stop
         self._save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End where a signal came since the last batch."""
+        """End the run if a signal came since the last batch."""
         self._end_if_interrupted()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As at an epoch's start."""
+        """End the run if a signal came since the last batch."""
         self._end_if_interrupted()
 
     def _end_if_interrupted(self) -> None:
@@ -109,7 +109,7 @@ class LastCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def _agreed(self, due: bool) -> tuple[bool, int]:
-        """Whether any process finds it due, and the signal that any has received, or 0."""
+        """Whether a checkpoint is due in any process, and the signal that any has received, or 0."""
         if self._group is None:
             return due, received()
         both = torch.tensor([int(due), received()])
@@ -119,12 +119,12 @@ class LastCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What is known of an interrupted run before it goes on.
+    """What `last.ckpt` says of an interrupted run.
 
     Attributes:
-        path: its last checkpoint.
-        provenance: what it depended on, by dotted keys.
-        precision, batch_size: what "auto" came to, or what was asked for.
+        path: the checkpoint.
+        provenance: of the run, by dotted keys.
+        precision, batch_size: the resolved values of `trainer.precision` and `data.batch_size`.
     """
 
     path: Path
@@ -134,10 +134,10 @@ class ResumePoint:
 
 
 def read_resume_point(path: Path) -> ResumePoint:
-    """What `last.ckpt` says of the run that wrote it.
+    """Read the resume point from `last.ckpt`.
 
     Raises:
-        UserError: it is damaged or of another kind.
+        UserError: the file is damaged or of another kind.
     """
     checkpoint = load_checkpoint(path, mapped=True)
     try:
@@ -145,24 +145,29 @@ def read_resume_point(path: Path) -> ResumePoint:
         provenance = flatten(state["provenance"] if "provenance" in state else state["facts"])  # version 0.1
         return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"])
     except (LookupError, TypeError) as error:
-        raise UserError(f"{path} was not written by this version, and training can't go on from it") from error
+        raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 
 
 def check_unchanged(point: ResumePoint, provenance: dict[str, Any]) -> None:
-    """See to it that a run goes on with what it began with.
+    """Check that a run resumes with the settings, images and devices it started with.
+
+    Other versions of libraries, and other differences, are logged as a warning.
 
     Raises:
-        UserError: other settings, images or devices. Another version of a library is only worth a warning.
+        UserError: other settings, images or number of processes.
     """
     changed = differences(point.provenance, flatten(provenance))
-    changed.pop("data.root", None)  # the fingerprints decide, not the place
+    changed.pop("data.root", None)  # the fingerprints identify the images
     if "settings" in changed:
         raise UserError(f"{point.path} was written with other settings: run it with those, or start a new run")
     for name, (before, now) in changed.items():
         if name.startswith(("data", "processes")):
             raise UserError(
-                f"{point.path} can't go on: {name} was {before} and is {now}; put it back, or start a new run"
+                f"{point.path} cannot be resumed: {name} was {before} and is {now}; restore it, or start a new run"
             )
     if changed:
         listed = ", ".join(f"{name} {before} → {now}" for name, (before, now) in changed.items())
-        log.warning("not as before the interruption, so the result may not be that of a run without: %s", listed)
+        log.warning(
+            "changed since the interruption, so that the result may differ from that of an uninterrupted run: %s",
+            listed,
+        )

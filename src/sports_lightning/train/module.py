@@ -1,4 +1,4 @@
-"""One training step, one validation step, and the optimiser: the classifier as Lightning trains it."""
+"""The LightningModule: training step, validation step, optimiser and schedule of a classifier."""
 
 import math
 from dataclasses import asdict
@@ -25,16 +25,16 @@ class ClassifierModule(pl.LightningModule):
     """Trains a `Classifier`.
 
     Args:
-        classifier: what is trained.
-        loss: takes logits (n, classes) and labels (n,) or target shares (n, classes).
+        classifier: the model to train.
+        loss: function of logits (n, classes) and labels (n,) or target probabilities (n, classes).
         optimizer: `conf/optimizer/*.yaml`.
         scheduler: `conf/scheduler/*.yaml`.
         finetune: `conf/finetune/*.yaml`.
         seed: of the run.
 
     Attributes:
-        loss_is_finite: of the last training step.
-        frozen: what has run already, so that batches hold what it gives instead of images; None: nothing.
+        loss_is_finite: whether the loss of the last training step was finite.
+        frozen: the part of the model whose outputs are cached; if set, batches hold those outputs instead of images.
     """
 
     def __init__(
@@ -59,66 +59,72 @@ class ClassifierModule(pl.LightningModule):
         self.val_metrics = ClassificationMetrics(num_classes)
 
     def train(self, mode: bool = True) -> "ClassifierModule":
-        """As torch's, but what is frozen stays in eval mode."""
+        """Like torch's, but frozen parts stay in eval mode."""
         super().train(mode)
         if mode:
             set_frozen_to_eval(self.classifier.net)
         return self
 
     def on_train_start(self) -> None:
-        """As at an epoch's start, for a run that goes on in the midst of one."""
+        """Prepare the epoch in which a run resumes."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Thaw further stages where `finetune=gradual` says so, and keep what is frozen in eval mode."""
+        """Unfreeze further stages with `finetune=gradual`, and keep frozen parts in eval mode."""
         if self.finetune_config.mode == "gradual":
             set_trainable(self.classifier.net, self.finetune_config, self.current_epoch)
-        self.train()  # Lightning leaves every module in the mode that it finds it in
+        self.train()  # Lightning does not set the mode itself
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout and the like draw from (seed, epoch, batch, device), so that a resumed run draws the same."""
-        key = [self.seed, self.current_epoch, batch_idx, self.global_rank, 1]  # longer than any key of an image
+        """Seed dropout and the like by (seed, epoch, batch, rank), so that a resumed run repeats the draws."""
+        key = [
+            self.seed,
+            self.current_epoch,
+            batch_idx,
+            self.global_rank,
+            1,
+        ]  # longer than any key of an image, hence different from all of them
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for absent CUDA devices too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues calls for absent CUDA devices
         if self.device.type in ("cuda", "mps"):
             getattr(torch, self.device.type).manual_seed(seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (n, classes) of a batch's images, or of what the frozen part has made of them."""
+        """Logits (n, classes) of a batch of images, or of cached outputs of the frozen part."""
         return self.frozen.rest(self.classifier, inputs) if self.frozen else self.classifier(inputs)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss that is optimised; the metrics are logged as `train/…`."""
+        """Return the training loss, and update the `train/…` metrics."""
         inputs, targets = batch
         logits = self(inputs)
-        # Mixed images count as the class that has the larger share of them.
+        # For the metrics a mixed image has the label with the larger share.
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         loss = self.loss(logits, targets)
-        self.loss_is_finite = bool(loss.isfinite())  # if not, it ends the run or is left out (callbacks.FiniteLoss)
+        self.loss_is_finite = bool(loss.isfinite())  # otherwise FiniteLoss ends the run or skips the step
         if self.loss_is_finite:
             self.train_metrics.update(logits.detach(), labels)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's `train/…`."""
+        """Log the `train/…` metrics of the epoch."""
         self.log_dict({f"train/{name}": value for name, value in self.train_metrics.compute().items()})
         self.train_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch in; the metrics are logged as `val/…`."""
+        """Update the `val/…` metrics."""
         inputs, labels = batch
         self.val_metrics.update(self(inputs), labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/…`."""
+        """Log the `val/…` metrics."""
         for name, value in self.val_metrics.compute().items():
             self.log(f"val/{name}", value, prog_bar=name in ("loss", "acc"))
         self.val_metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        """timm's optimiser and schedule by name; the schedule steps with every optimiser step."""
+        """Create timm's optimiser and schedule by name; the schedule is updated after every optimiser step."""
         config, net = self.optimizer_config, self.classifier.net
-        if self.finetune_config.mode == "gradual":  # everything learns sooner or later: the optimiser must know it
+        if self.finetune_config.mode == "gradual":  # the optimiser needs all parameters that will be trained
             net.requires_grad_(True)
         try:
             optimizer = timm.optim.create_optimizer_v2(
@@ -156,29 +162,29 @@ class ClassifierModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """timm's schedules are told the number of the update."""
+        """Update timm's schedule, which takes the number of the step."""
         scheduler.step_update(num_updates=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `load_classifier` needs, as plain data, and the epoch's metrics so far of every device."""
+        """Add the spec for `load_classifier`, as plain data, and every device's metrics of the epoch so far."""
         checkpoint[CHECKPOINT_KEY] = asdict(self.classifier.spec)
         checkpoint[_TRAIN_METRICS] = {
             name: self._gather(value) for name, value in self.train_metrics.metric_state.items()
         }
 
     def _gather(self, value: Any) -> Tensor:
-        """(devices, …) on the CPU."""
+        """The values of all devices, (devices, …), on the CPU."""
         gathered: Any = self.all_gather(value)
         return gathered.view(-1, *value.shape).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # "train_figures" in version 0.1
-        """Take up this device's metrics of the epoch so far."""
-        for name, of_devices in (checkpoint.get(_TRAIN_METRICS) or checkpoint["train_figures"]).items():
-            setattr(self.train_metrics, name, of_devices[self.global_rank])
+        """Restore this device's metrics of the epoch so far."""
+        for name, device_values in (checkpoint.get(_TRAIN_METRICS) or checkpoint["train_figures"]).items():
+            setattr(self.train_metrics, name, device_values[self.global_rank])
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:
-    """Optimiser steps. Lightning's `estimated_stepping_batches` would start loading before it knows where to resume."""
+    """Optimiser steps per epoch. Lightning's `estimated_stepping_batches` would start loading before the resume."""
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

@@ -1,9 +1,9 @@
-"""In which number format a model trains fastest on this machine, without changing a result beyond rounding.
+"""Training precision: the fastest on this machine among those that change results by rounding only.
 
-Rules where they settle it, else a short trial, kept for the next run. Images are always laid out channels_last, which
-most convolutions take best, not all (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
-run in TF32. What this does not do: float16, whose range needs a loss scale, and torch.compile, which takes a minute or
-more before it pays (model.compile=true asks for it).
+Rules decide where they can, otherwise a short trial, whose outcome is cached. Images are always channels_last, the
+fastest layout for most convolutions (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
+run in TF32. Never chosen are float16, whose range needs loss scaling, and torch.compile, which takes a minute or more
+(set model.compile=true).
 """
 
 import copy
@@ -27,12 +27,12 @@ _TRIAL_BATCH = 8
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """What was chosen and why.
+    """The precision of a run, and the reason for it.
 
     Attributes:
         precision: Lightning's name.
-        why: one line for people.
-        images_per_second: of each precision, where there was a trial.
+        why: the reason, in one line.
+        images_per_second: {precision: rate} of the trial, where there was one.
     """
 
     precision: str
@@ -49,14 +49,14 @@ def choose_precision(precision: str, accelerator: str, module: ClassifierModule,
     Args:
         precision: `trainer.precision`; Lightning takes 16, 32 and 64 too.
         accelerator: `trainer.accelerator`, Lightning's name.
-        module: what is to be trained; it is left as it is.
-        cache_dir: `data.cache_dir`, where the outcome of a trial is kept for this machine and model.
+        module: the model to train; it is left as it is.
+        cache_dir: `data.cache_dir`, where the outcome of a trial is cached per machine and model.
     """
     device = device_type(accelerator)
-    numerics = _choose(precision, device, module, cache_dir)
-    if device == "cuda" and numerics.precision == "bf16-mixed":  # chosen, asked for, or that of a run that goes on
+    choice = _choose(precision, device, module, cache_dir)
+    if device == "cuda" and choice.precision == "bf16-mixed":  # chosen, requested, or that of a resumed run
         torch.set_float32_matmul_precision("high")
-    return numerics
+    return choice
 
 
 def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
@@ -86,7 +86,7 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
         rates = json.loads(
             (cached_folder(cache_dir, "numerics", key, build) / "rates.json").read_text(encoding="utf-8")
         )
-    except UserError:  # nothing can be kept there: the trial is repeated each time
+    except UserError:  # the cache cannot be written: the trial is repeated each time
         rates = _trial(module)
     full, half = rates["32-true"], rates["bf16-mixed"]
     # Worth its rounding only where it is clearly faster: a trial as short as this is noisy.
@@ -97,7 +97,7 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
 
 
 def _trial(module: ClassifierModule) -> dict[str, float]:
-    """Images a second of training a copy of `module` in each format, in turn; the median of three rounds."""
+    """Images per second of training a copy of `module` in each precision: the median of three interleaved rounds."""
     module = copy.deepcopy(module).train()
     device = next(module.parameters()).device
     size = module.classifier.spec.preprocessing["size"]
@@ -109,20 +109,20 @@ def _trial(module: ClassifierModule) -> dict[str, float]:
 
 
 def precisions(device: str) -> list[str]:
-    """The number formats that may pay on this device."""
+    """The precisions that may be fastest on this device (torch's name)."""
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bfloat16()
     return ["32-true", "bf16-mixed"] if device != "mps" and has_bfloat16 else ["32-true"]
 
 
 def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: Tensor, steps: int) -> float:
-    """Images a second of `steps` training steps on one batch, after a first that is not timed.
+    """Images per second of `steps` training steps on one batch, after an untimed first step.
 
     Args:
         module: its weights stay as they are; its BatchNorm statistics do not.
         precision: "32-true", "bf16-mixed" or "16-mixed".
         images: uint8 (n, 3, height, width), on the module's device.
         labels: int64 (n,), or float32 (n, classes).
-        steps: how many are timed.
+        steps: number of timed steps.
     """
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
     training_step(module, optimizer, precision, images, labels)
@@ -137,7 +137,7 @@ def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: 
 def training_step(
     module: ClassifierModule, optimizer: torch.optim.Optimizer, precision: str, images: Tensor, labels: Tensor
 ) -> None:
-    """One step as Lightning makes it, without Lightning."""
+    """A training step like Lightning's, without Lightning."""
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with torch.autocast(images.device.type, dtype, enabled=precision != "32-true"):
         loss = module.loss(module.classifier(images), labels)
