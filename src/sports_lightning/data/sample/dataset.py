@@ -1,4 +1,4 @@
-"""The sample data set: ten drawn sports, so that everything can be tried without a download.
+"""The sample dataset: synthetic images of ten sports, for trying everything without a download.
 
 Deterministic: the same images on every machine with the same Pillow.
 """
@@ -14,11 +14,11 @@ from tqdm import tqdm
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
 from sports_lightning.storage.files import sync_to_disk
 
-COUNTS = {"train": 120, "valid": 20, "test": 20}  # images a class
+COUNTS = {"train": 120, "valid": 20, "test": 20}  # images per class
 
 
 def draw_sample(root: Path) -> None:
-    """Draw the data set at `root` unless it is there: `train/`, `valid/`, `test/`, one folder a sport, as JPEG."""
+    """Draw the dataset at `root` unless it exists: JPEGs in `train/`, `valid/`, `test/`, one folder per sport."""
     if root.exists():
         return
     root.parent.mkdir(parents=True, exist_ok=True)
