@@ -106,7 +106,7 @@ def search(cwd: Path) -> None:
         assert len(list((job / "wandb").glob("offline-run-*"))) == 1 + (job.name == "3"), "the killed one has two parts"
         if (job / "metrics.json").exists() and job.name != "3":
             check_job(job, sweep.name)
-    assert "best on val, alone: python -m sports_lightning.train" in printed
+    assert "best on val, as a single run: python -m sports_lightning.train" in printed
     print(f"search: {dict(before)} when killed, {dict(after)} in the end")
 
 

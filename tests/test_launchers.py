@@ -49,7 +49,7 @@ def test_a_job_that_a_scheduler_preempts_resumes_when_it_is_requeued(few: Path, 
 def test_several_tasks_a_job_are_refused() -> None:
     pytest.importorskip("submitit")
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"]
-    assert_error_line(try_command("train", "-m", *QUICK, *launcher), "hydra.launcher starts one task a job", "srun")
+    assert_error_line(try_command("train", "-m", *QUICK, *launcher), "hydra.launcher starts one task per job", "srun")
 
 
 def test_processes_give_the_same_run_whatever_starts_them(

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from commands import Process, jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
 from sports_lightning.errors import UserError
-from sports_lightning.sweeps.optuna_search import search_space
+from sports_lightning.sweeps.search_space import search_space
 from sweeps import states
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
@@ -29,7 +29,7 @@ def test_overrides_become_a_search_space() -> None:
         "d": CategoricalDistribution(("x", "y")),
     }
     assert fixed == ["e=5", "f=3"], "the command line's last word counts"
-    with pytest.raises(UserError, match="nothing to choose"):
+    with pytest.raises(UserError, match="search space is empty"):
         search_space(["e=5"])
 
 
@@ -58,7 +58,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     best = max(json.loads(path.read_text())["val"]["acc"] for path in sweep.glob("*/metrics.json"))
     with sqlite3.connect(sweep / "study.db") as database:
         assert database.execute("select max(value) from trial_values").fetchone() == (best,)
-    (line,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("best on val, as a single run: ")]
     assert line.endswith(" hydra.mode=RUN"), "which then is no sweep"
 
 
@@ -94,7 +94,7 @@ def test_a_pruned_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path, 
         (["sweep.parallel=0"], "sweep.parallel=0"),
         (["hydra.sweeper.n_trials=three"], "hydra.sweeper.n_trials=three must be a whole number"),
         (["hydra.sweeper.sampler._target_=optuna.samplers.GridSampler"], "a grid needs no search"),
-        (["hydra.sweeper.minimize=[latency_ms]", "sweep.parallel=2"], "latency_ms would measure the other jobs too"),
+        (["hydra.sweeper.minimize=[latency_ms]", "sweep.parallel=2"], "latency_ms would be distorted by parallel jobs"),
     ],
 )
 def test_a_search_that_can_not_work_is_refused(
@@ -115,11 +115,11 @@ def test_two_objectives_have_a_pareto_front_and_failed_trials_are_reported(few: 
     search = ["sweep=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.minimize=[latency_ms]", "trainer.max_epochs=1"]
     with jobs_in_this_process():
         printed = run_command("train", *QUICK, f"data.root={few}", *search, "hydra.sweep.dir=front").stdout
-    assert "the front of val/acc, latency_ms: jobs " in printed
+    assert "Pareto front of val/acc, latency_ms: jobs " in printed
     assert (tmp_path / "front/pareto.png").exists()
     failing = [*QUICK, f"data.root={few}", *search, "optimizer.name=nope", "hydra.sweep.dir=failed"]
     with jobs_in_this_process():
         assert try_command("train", *failing).status == 1
         again = try_command("train", "resume=failed")
     assert again.status == 1
-    assert "2 trials of this search failed" in again.stderr.splitlines()[0]
+    assert "no trials are left to run, and 2 have failed" in again.stderr.splitlines()[0]

@@ -48,7 +48,7 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     assert not (tmp_path / "sweep/0").exists(), "nothing half-written"
     assert (tmp_path / "sweep/1/metrics.json").exists()
     assert "1 of 2 jobs did not finish" in result.stderr
-    (again,) = [line for line in result.stderr.splitlines() if "again:" in line]
+    (again,) = [line for line in result.stderr.splitlines() if "run it again:" in line]
     assert "optimizer.name=nope" in again
     assert "adamw" not in again
     kept = {path: path.read_bytes() for path in (tmp_path / "sweep/1").rglob("*") if path.is_file()}
@@ -64,7 +64,7 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
         assert not (tmp_path / "sweep").exists()
         result = try_command("train", "-m", *overrides, "hydra.sweep.dir=stopped", "sweep.on_error=stop")
     assert result.status == 1
-    assert "not finished; again: python -m sports_lightning.train" in result.stderr
+    assert "not finished; to run it again: python -m sports_lightning.train" in result.stderr
     assert not (tmp_path / "stopped/1/metrics.json").exists()
 
 
@@ -74,7 +74,7 @@ def test_the_printed_command_runs_with_custom_configs_too(few: Path, tmp_path: P
     overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "model=small", "test=false"]
     with jobs_in_this_process():
         printed = run_command("train", "--config-dir=mine", "-m", *overrides, "hydra.sweep.dir=sweep").stdout
-    (best,) = [line for line in printed.splitlines() if line.startswith("best on val, alone: ")]
+    (best,) = [line for line in printed.splitlines() if line.startswith("best on val, as a single run: ")]
     python, _, module, *arguments = shlex.split(best.partition(": ")[2])
     assert (python, module) == ("python", "sports_lightning.train")
     printed = run_command("train", *arguments).stdout
@@ -90,7 +90,7 @@ def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path,
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     result = process.result()
     assert result.status == 130
-    assert f"again: python -m sports_lightning.train resume={tmp_path}/sweep/0" in result.stderr
-    assert f"all that is left: python -m sports_lightning.train resume={tmp_path}/sweep" in result.stderr
+    assert f"to run it again: python -m sports_lightning.train resume={tmp_path}/sweep/0" in result.stderr
+    assert f"to run all unfinished jobs: python -m sports_lightning.train resume={tmp_path}/sweep" in result.stderr
     assert not (tmp_path / "sweep/1/metrics.csv").exists()
     assert (tmp_path / "sweep/0/metrics.csv").exists()

@@ -212,10 +212,31 @@ def test_names_that_are_markup_formulas_or_more_than_a_line(few: Path, tmp_path:
 
 
 def test_what_a_table_quotes_comes_back(tmp_path: Path) -> None:
-    texts = ["=1+1", "-x", "+y", "@z", "\ttab", "plain", "'single", "'=kept", "a=b", ""]
+    texts = ["=1+1", "-x", "+y", "@z", "\ttab", "plain", "'single", "'=kept", "''-1", "a=b", "-1.5", "+2e-3", "'-1.5"]
     write_csv(tmp_path / "t.csv", ["text", "number"], [[text, -1.5] for text in texts])
     assert [row["text"] for row in read_csv(tmp_path / "t.csv")] == texts
     assert {row["number"] for row in read_csv(tmp_path / "t.csv")} == {"-1.5"}
+
+
+def test_only_what_a_spreadsheet_would_run_is_quoted(tmp_path: Path) -> None:
+    written = {"=1+1": "'=1+1", "-x": "'-x", "-1.5": "-1.5", "+2e-3": "+2e-3", "'single": "'single", "-": "'-"}
+    written |= {"\rx": "'\rx", "-1.5.2": "'-1.5.2", "-inf": "'-inf"}
+    write_csv(tmp_path / "t.csv", ["text"], [[text] for text in written])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [cells[0] for cells in csv.reader(file)] == ["text", *written.values()]
+
+
+def test_a_path_in_a_table_names_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=x.jpg", "-1.jpg", "+a/b.jpg", "@c.jpg", "'q.jpg", "plain.jpg", "'=d.jpg", "a b,c.jpg"]
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(name)
+    write_csv(tmp_path / "t.csv", ["path"], [[name] for name in names])
+    for rows in (list(csv.DictReader((tmp_path / "t.csv").open(newline=""))), read_csv(tmp_path / "t.csv")):
+        for row in rows:
+            assert not row["path"].startswith(("=", "-", "+", "@"))
+            assert Path(row["path"]).read_text() == str(Path(row["path"]))
 
 
 def test_printable() -> None:

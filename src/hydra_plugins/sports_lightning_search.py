@@ -1,6 +1,6 @@
-"""Where Hydra looks for plugins: the sweeper of sweep=optuna. What it does is in sports_lightning.sweeps.optuna_search.
+"""The Hydra plugin of sweep=optuna. The search itself is in `sports_lightning.sweeps.optuna_search`.
 
-Hydra imports this at every start: nothing heavy in here.
+Hydra imports this module at every start, so it imports nothing heavy.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from sports_lightning.errors import UserError
 
 
 class OptunaSweeper(Sweeper):
-    """Lets Optuna choose the overrides of each job; `conf/hydra/sweeper/optuna.yaml` says what it takes."""
+    """Lets Optuna choose the overrides of each job; `conf/hydra/sweeper/optuna.yaml` documents the settings."""
 
-    def __init__(self, **settings: Any) -> None:  # they are in the config that setup gets
+    def __init__(self, **settings: Any) -> None:  # unused: `setup` receives them in the config
         pass
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -27,10 +27,10 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until there are enough.
+        """Run the search.
 
         Raises:
-            UserError: Optuna is not installed, and what `search` raises.
+            UserError: Optuna is not installed, or the search can't work (see `search`).
         """
         try:
             from sports_lightning.sweeps.optuna_search import search

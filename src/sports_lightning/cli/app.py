@@ -35,8 +35,9 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.process import Process, is_externally_launched, is_rank_zero, remove_stray_ranks
 from sports_lightning.runs.resume import check_resumable
 from sports_lightning.runs.signals import Interrupted, listen
-from sports_lightning.sweeps.jobs import Sweep, SweepStart
+from sports_lightning.sweeps.jobs import Sweep
 from sports_lightning.sweeps.resume import open_sweep
+from sports_lightning.sweeps.start import SweepStart
 
 
 def main(command: Command, argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,8 @@ from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is
 from sports_lightning.runs.resume import LOCK, RESUMES, find_interrupted, resume_command
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_text
-from sports_lightning.sweeps.jobs import BASIC_LAUNCHER, Sweep, SweepJob
+from sports_lightning.sweeps.jobs import Sweep, SweepJob
+from sports_lightning.sweeps.start import BASIC_LAUNCHER
 
 
 def execute(command: Command, cfg: DictConfig, folder: Path) -> int:

@@ -25,16 +25,17 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> "Comparison":
         UserError: a folder that does not exist, or a run that is not finished or cannot be read.
         TypeError: not a sequence.
     """
-    from sports_lightning.compare.comparison import compare_runs, read_runs
+    from sports_lightning.compare.comparison import compare_runs
+    from sports_lightning.compare.run_reader import read_runs
     from sports_lightning.errors import UserError
 
     if isinstance(runs, str | os.PathLike):
         raise TypeError("pass a sequence of runs, such as [first, second]")
     folders = [Path(run).expanduser().absolute() for run in runs]
-    found, left_out = read_runs([str(folder) for folder in folders])
+    found, skipped = read_runs(folders)
     for folder in folders:
-        if folder in left_out:
-            raise UserError(f"{folder} cannot be compared: {left_out[folder]}")
+        if folder in skipped:
+            raise UserError(f"{folder} cannot be compared: {skipped[folder]}")
     return compare_runs(found)
 
 

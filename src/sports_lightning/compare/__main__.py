@@ -1,4 +1,4 @@
-"""Runs side by side: `python -m sports_lightning.compare outputs/train`."""
+"""The command `compare`: `python -m sports_lightning.compare outputs/train`."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,17 @@ from sports_lightning.config.checks import check_compare
 
 
 def compare(cfg: DictConfig, folder: Path) -> None:
-    """Read the finished runs below the folders of `runs`, print a table, and write `compare.html`."""
+    """Compare the finished runs at or below the folders `runs`: print tables, write `compare.html` and `.json`."""
     check_compare(cfg)
-    from sports_lightning.compare.comparison import compare_runs, print_comparison, read_runs, write_comparison
+    from sports_lightning.compare.comparison import compare_runs
+    from sports_lightning.compare.run_reader import read_runs
+    from sports_lightning.compare.tables import print_comparison, write_comparison
 
-    runs, left_out = read_runs([str(run) for run in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])])
+    runs, skipped = read_runs([str(run) for run in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])])
     comparison = compare_runs(runs)
     print_comparison(comparison)
-    for run, why in left_out.items():
-        print(f"left out: {run}: {why}")
+    for run, reason in skipped.items():
+        print(f"skipped {run}: {reason}")
     write_comparison(comparison, folder)
 
 

@@ -1,4 +1,4 @@
-"""Whether two classifiers can be told apart on the same images. No torch in here."""
+"""Significance of the difference between two classifiers on the same images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from sports_lightning.evaluate.intervals import TAILS
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracy of one classifier minus that of another on the same n images.
+    """The accuracy of a first classifier minus that of a second on the same n images.
 
     Attributes:
-        difference: of the accuracies.
-        low, high: 95 % interval, Wald's with one image more that the first, and one that the second alone has right
+        difference: the difference in accuracy.
+        low, high: its 95 % confidence interval: Wald's interval after adding one image to each discordant count
             (Bonett and Price 2012).
-        only_first, only_second: images that one of them alone has right.
-        p_value: McNemar's exact test (McNemar 1947), two-sided.
+        only_first, only_second: how many images only the first, or only the second, classifies correctly.
+        p_value: two-sided p-value of McNemar's exact test (McNemar 1947).
     """
 
     difference: float
@@ -30,20 +30,24 @@ class PairedDifference:
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
-    """Compare two classifiers by which of the same images, in the same order, each has right."""
+    """Compare two classifiers.
+
+    Args:
+        first, second: for each image, in the same order, whether the classifier is correct.
+    """
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     discordant, count = only_first + only_second, len(a)
     p_value = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     shares = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
-    middle = shares[0] - shares[1]
-    reach = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - middle**2) / (count + 2)) ** 0.5
-    low, high = max(-1.0, middle - reach), min(1.0, middle + reach)
+    centre = shares[0] - shares[1]
+    margin = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - centre**2) / (count + 2)) ** 0.5
+    low, high = max(-1.0, centre - margin), min(1.0, centre + margin)
     return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many comparisons were made, by Holm's step-down method (Holm 1979)."""
+    """The p-values corrected for multiple comparisons by Holm's step-down method (Holm 1979), in the given order."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -53,5 +57,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and its standard error (nan for one value)."""
+    """The mean and its standard error (nan for a single value)."""
     return float(np.mean(values)), float(stats.sem(values)) if len(values) > 1 else float("nan")

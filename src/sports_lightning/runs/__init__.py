@@ -1,1 +1,1 @@
-"""The run folder: what it holds, who writes into it, and how an interrupted run resumes."""
+"""The run folder: its layout, provenance, locking, checkpoints and resuming."""

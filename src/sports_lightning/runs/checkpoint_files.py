@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and read without ever running code from them."""
+"""Checkpoint files: written atomically, and read without running code from them."""
 
 import io
 import os
@@ -15,29 +15,29 @@ REMEDY = "pass one that python -m sports_lightning.train wrote"
 
 
 def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
-    """The tensors and plain data of a checkpoint, on the CPU; torch refuses a file with anything else in it.
+    """Load a checkpoint to the CPU. It may hold only tensors and plain data (`weights_only=True`).
 
     Args:
         path: the file.
-        mapped: leave the tensors in it, for a look at what else it says.
+        mapped: memory-map the tensors instead of reading them, to read only the metadata.
 
     Raises:
-        UserError: not a checkpoint, damaged, or one that would run code.
+        UserError: the file is not a checkpoint, is damaged, or would run code.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # the unpickler raises whatever the bytes of a foreign file lead it into
-        raise UserError(f"{path} is not a checkpoint, or a damaged one; {REMEDY}") from error
+    except Exception as error:  # the unpickler may raise anything on a damaged or foreign file
+        raise UserError(f"{path} is not a checkpoint or is damaged; {REMEDY}") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} is not a checkpoint of sports_lightning; {REMEDY}")
     return checkpoint
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write `path` whole, or leave what is there.
+    """Write a checkpoint atomically.
 
     Raises:
-        NotWritten: no room, or no right to.
+        WriteFailed: the disk is full or not writable; the old file stays.
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
@@ -46,27 +46,27 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """The above for Lightning. Weights that are no longer numbers do not take the place of good ones."""
+    """Lightning's checkpoint reader and writer with the functions above; refuses to save non-finite weights."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write `path` whole, or leave what is there.
+        """Write a checkpoint atomically.
 
         Raises:
-            NotWritten: no room, or no right to.
-            UserError: weights are infinite or not a number.
+            WriteFailed: the disk is full or not writable; the old file stays.
+            UserError: a weight is infinite or not a number.
         """
         for name, tensor in checkpoint["state_dict"].items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise UserError(
-                    f"training went wrong: {name} is infinite or not a number, and {path} stays as it was; "
+                    f"training diverged: {name} is infinite or not a number, and {path} was not overwritten; "
                     f"a smaller optimizer.lr or trainer.gradient_clip_val=1.0 may help"
                 )
         save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """On the CPU, without running code from it, whatever else is asked for.
+        """Load to the CPU without running code from the file; other arguments are ignored.
 
-        Paths that callbacks have stored follow the checkpoint where its run folder was moved.
+        If the run folder was moved, the paths that Lightning's ModelCheckpoint stores are replaced by the new ones.
         """
         checkpoint = load_checkpoint(Path(path))
         for state in checkpoint.get("callbacks", {}).values():

@@ -1,22 +1,22 @@
-"""What a run folder holds, and how its text files are read and written: whole or not at all."""
+"""The files of a run folder that other modules look for, and the names of metrics and costs."""
 
 from pathlib import Path
 
-from sports_lightning.config.monitors import METRICS as METRICS  # of metrics.json, for each split
+from sports_lightning.config.monitors import METRICS as METRICS  # in metrics.json, per split
 
-PRUNED = "pruned.json"
-# Files that show a finished run of train; they are drawn after its metrics are written.
+PRUNED = "pruned.json"  # written if a search stopped the run early
+# Files of a finished run of train that are drawn after its metrics are written.
 DECORATIONS = ("confusion_matrix.png", "mistakes.png", "curves.png", "report.html", "checkpoints/MODEL_CARD.md")
-COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # of run.json
+COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # in run.json
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run folder is that of a finished run of train or evaluate, which write their metrics last."""
+    """Whether the folder holds a finished run of train or evaluate."""
     return (folder / "metrics.json").exists()
 
 
 def is_over(folder: Path) -> bool:
-    """Whether nothing is left to do there: finished, or given up by a search (see sweeps)."""
+    """Whether the run is finished or was pruned by a search."""
     return is_finished(folder) or (folder / PRUNED).exists()
 
 
@@ -26,5 +26,5 @@ def missing_decorations(folder: Path) -> list[str]:
 
 
 def curve(epochs: list[dict[str, str]], column: str) -> list[tuple[int, float]]:
-    """(epoch from 1, metric) of the rows of `metrics.csv` that have one in `column`."""
+    """(epoch from 1, value) of each row of `metrics.csv` with a value in `column`."""
     return [(int(row["epoch"]) + 1, float(row[column])) for row in epochs if row.get(column)]

@@ -1,6 +1,6 @@
-"""What a run depends on besides its config: the code, the libraries, the machine and the images.
+"""The provenance of a run, which its config does not say: code, libraries, machine and images.
 
-`run.json`, `images.csv.gz` and `git.diff` keep it in the run folder; `reproduce` and `compare` read it there.
+It is stored as `run.json`, `images.csv.gz` and `git.diff` in the run folder; `reproduce` and `compare` read it there.
 """
 
 import csv
@@ -26,12 +26,12 @@ _RENAMED = {"learning": "trainable", "numerics": "precision", "on_features": "ca
 
 
 def collect_provenance(command: str, seed: int | None, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance for `run.json`; `git.diff` holds the changes since the commit.
+    """The provenance of a run.
 
     Args:
-        command: the command line that composes the config of the run.
-        seed: of the run, where it has one.
-        data: where the images are, and for each split their number and fingerprint (`DatasetIndex.provenance`).
+        command: the command line that composes the run's config.
+        seed: the run's seed, if it has one.
+        data: the dataset's root, and per split the number and fingerprint of its images (`DatasetIndex.provenance`).
     """
     git = _git_state()
     return {
@@ -45,12 +45,12 @@ def collect_provenance(command: str, seed: int | None, data: Mapping[str, Any]) 
 
 
 def write_provenance(provenance: dict[str, Any], images: Iterable[tuple[str, str, str]], folder: Path) -> None:
-    """Write `run.json`, `images.csv.gz` and, where the code had been changed, `git.diff`.
+    """Write `run.json`, `images.csv.gz` and, if there are uncommitted changes to the code, `git.diff`.
 
     Args:
-        provenance: see `record`.
-        images: (split, path, digest) of each image (`Index.rows`).
-        folder: the run's.
+        provenance: result of `collect_provenance`, perhaps with more keys.
+        images: (split, path, digest) of each image (`DatasetIndex.rows`).
+        folder: the run folder.
     """
     _write_digests(images, folder / IMAGES)
     diff = provenance["git"]["diff"]
@@ -60,27 +60,27 @@ def write_provenance(provenance: dict[str, Any], images: Iterable[tuple[str, str
 
 
 def without_diff(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The provenance with a fingerprint in place of the changes themselves."""
+    """The provenance with a fingerprint of the uncommitted changes in place of the changes."""
     return (
         provenance | {"git": provenance["git"] | {"diff": fingerprint(provenance["git"]["diff"])}} if provenance else {}
     )
 
 
 def read_digests(folder: Path) -> dict[str, str]:
-    """{path: digest} of the images that a run saw, from its `images.csv.gz`."""
-    name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # as version 0.1 called it
+    """{path: digest} of the images that a run used, from its `images.csv.gz`."""
+    name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # its name in version 0.1
     with gzip.open(folder / name, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["path"]: row["digest"] for row in csv.DictReader(file)}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """The content of a run folder's `run.json`, also of an earlier version's."""
+    """The content of a run folder's `run.json`, with today's keys."""
     found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return {_RENAMED.get(name, name): value for name, value in found.items()}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads that torch uses, GPUs and system."""
+    """Processor and cores, torch's threads, GPUs, operating system and Python version."""
     import torch
 
     return {
@@ -92,7 +92,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """The CPU's name and number of cores."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -101,29 +101,29 @@ def processor() -> str:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of nested mappings; one that is empty is a value."""
+    """{dotted key: value} of nested mappings; an empty mapping is a value."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix.removesuffix("."): tree}
     return {key: value for name, part in tree.items() for key, value in flatten(part, f"{prefix}{name}.").items()}
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (first, second)} where two mappings differ; None where one has no such key. Two NaNs are the same."""
+    """{key: (first, second)} for each key in which two mappings differ; a missing key is None, and NaN equals NaN."""
     pairs = {key: (first.get(key), second.get(key)) for key in dict.fromkeys([*first, *second])}
     return {key: (a, b) for key, (a, b) in pairs.items() if a != b and not (a != a and b != b)}
 
 
 def _packages() -> dict[str, str]:
-    """Versions of this package and of those that it requires."""
+    """Versions of this package and its requirements."""
     try:
         needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
-    except PackageNotFoundError:  # run from a checkout that is not installed
+    except PackageNotFoundError:  # a checkout that is not installed
         return library_versions()
     return {name: version(name) for name in ["sports-lightning", *sorted(match[0] for match in needed if match)]}
 
 
 def _git_state() -> dict[str, str]:
-    """The commit that this package's code is at and what has been changed since; empty outside a checkout."""
+    """The commit of this package's code and the diff since; both empty outside a checkout."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -131,7 +131,7 @@ def _git_state() -> dict[str, str]:
         return found.stdout.decode(errors="replace").strip("\n")
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed package may lie within some other repository
+        git("ls-files", "--error-unmatch", here.name)  # an installed package may lie inside another repository
         top = git("rev-parse", "--show-toplevel")
         diff = git("-C", top, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", "src", "conf")
         for name in git("-C", top, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():

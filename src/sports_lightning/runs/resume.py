@@ -1,4 +1,4 @@
-"""Which run goes on: who may write into a run folder, and where an interrupted run is. No torch in here."""
+"""Resuming: which process may write into a run folder, and which interrupted run is resumed."""
 
 import logging
 import os
@@ -20,27 +20,27 @@ log = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
-RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process whose run goes on
-_held: list[int] = []  # open for as long as this process lives
+RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process that resumes its run
+_locks: list[int] = []  # file descriptors, open until this process ends
 
 
 def lock_run_folder(folder: Path) -> None:
-    """Make this process the only one that writes into the run folder, until it ends.
+    """Lock the run folder for this process until it ends, and remove partial files of a killed one.
 
     Raises:
         UserError: the run is finished.
-        FolderTaken: another process has it.
+        RunFolderLocked: another process has locked it.
     """
     check_unfinished(folder)
-    _held.append(_lock(folder))
+    _locks.append(_lock(folder))
     for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
         remove_partial_files(place)
 
 
 def check_unfinished(folder: Path) -> None:
-    """Raise UserError where `folder` holds a finished run, whose metrics are not to be written over."""
+    """Raise UserError if `folder` holds a finished run, which must not be overwritten."""
     if is_finished(folder):
-        raise UserError(f"{folder} holds a finished run: choose another place with hydra.run.dir=FOLDER")
+        raise UserError(f"{folder} holds a finished run: choose another hydra.run.dir=FOLDER")
 
 
 def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
@@ -55,7 +55,7 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
 
     Raises:
         UserError: the folder holds a finished run, or an interrupted one that is not to be resumed.
-        RunFolderLocked: another process has it.
+        RunFolderLocked: another process has locked it.
     """
     check_unfinished(folder)
     if not (folder / ".hydra").is_dir():
@@ -71,27 +71,27 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the run there can go on."""
+    """Whether the run can be resumed."""
     return (folder / LAST_CHECKPOINT).exists()
 
 
 def resume_command(folder: Path) -> str:
-    """The line that goes on with an interrupted run; "" where nothing is saved or nothing is left to do."""
+    """The command that resumes an interrupted run; "" if there is no checkpoint or the run is over."""
     if not has_checkpoint(folder) or is_over(folder):
         return ""
     return format_command("train", [f"resume={folder}"])
 
 
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
-    """The newest run with the settings of `cfg` that has a checkpoint, is not finished and that nobody is writing.
+    """The newest unfinished, unlocked run with a checkpoint and the settings of `cfg`; None if there is none.
 
     Args:
-        cfg: as composed.
-        folder: a run folder of its own; it and those beside it are searched.
-        before: what Hydra has written over there (see check_run_dir).
+        cfg: the composed config.
+        folder: the new run's folder; it and its siblings are searched.
+        before: content of the files in `folder` that Hydra has overwritten (see `check_run_folder`); they are restored.
 
     Raises:
-        UserError: the folder itself holds an interrupted run with other settings.
+        UserError: `folder` holds an interrupted run with other settings.
     """
     last_saved = {path.parent.parent: path.stat().st_mtime for path in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
     for file, content in before.items():
@@ -109,15 +109,15 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
     """The folder of the run that `resume=value` names.
 
     Args:
-        value: as on the command line.
+        value: the value on the command line.
         is_trusted: whether its config may name any `_target_`.
 
     Raises:
-        UserError: it is not the folder of an unfinished run, or its config could run anything.
+        UserError: it is not the folder of an unfinished run, or its config could run foreign code.
     """
     folder = Path(os.path.abspath(Path(value).expanduser()))
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
-        raise UserError(f"resume={value} is not a run folder of train or a sweep's: pass one such as outputs/train/RUN")
+        raise UserError(f"resume={value} is not a run or sweep folder of train: pass one such as outputs/train/RUN")
     if is_over(folder) and not (is_finished(folder) and missing_decorations(folder)):
         raise UserError(
             f"resume={value} holds a finished run. To train it further, start a new run from its weights: "
@@ -142,7 +142,7 @@ def enter_working_folder(cwd: Path) -> None:
 
 
 def load_config(folder: Path) -> Any:
-    """The config of a run folder as plain dicts and lists.
+    """The config of a run folder, with today's keys, as dicts and lists.
 
     Raises:
         UserError: it can't be read.
@@ -150,8 +150,17 @@ def load_config(folder: Path) -> Any:
     return upgrade_config(_load(folder, "config.yaml"))
 
 
+def load_hydra_config(folder: Path) -> Any:
+    """The `hydra.yaml` of a run folder, {"hydra": …}, as dicts and lists.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _load(folder, "hydra.yaml")
+
+
 def stored_settings(folder: Path) -> str:
-    """Fingerprint of the config in a run folder, as the version that wrote it computed it.
+    """Fingerprint of the config in a run folder, as computed by the version that wrote it.
 
     Raises:
         UserError: it can't be read.
@@ -163,12 +172,12 @@ def _load(folder: Path, name: str) -> Any:
     file = folder / ".hydra" / name
     try:
         return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception as error:  # whatever a torn or foreign file leads the parser into
+    except Exception as error:  # the parser may raise anything on a damaged or foreign file
         raise UserError(f"{file} can't be read as a config: {' '.join(str(error).split())[:200]}") from error
 
 
 def settings_fingerprint(cfg: DictConfig) -> str:
-    """Fingerprint of all that decides a run's result and stands in its config."""
+    """Fingerprint of a config, without the keys that do not influence the result."""
     tree: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     return fingerprint({name: part for name, part in tree.items() if name != "resume"})
 
@@ -181,7 +190,7 @@ def _settings_of(folder: Path) -> str | None:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no other process writes into the run folder."""
+    """Whether no other process has locked the run folder."""
     try:
         os.close(_lock(folder))
     except RunFolderLocked:
@@ -192,5 +201,5 @@ def is_free(folder: Path) -> bool:
 def _lock(folder: Path) -> int:
     held = lock(folder / LOCK)
     if held is None:
-        raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
+        raise RunFolderLocked(f"{folder} is locked by another process: wait until it ends, or stop it")
     return held

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 
 from sports_lightning.errors import UserError, WriteFailed
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last one makes the escape reversible
+# Cells that a spreadsheet would evaluate (OWASP, "CSV Injection"): those that start so and are not numbers.
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_QUOTED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def checkpoint_file(ckpt_path: str | Path) -> Path:
@@ -93,21 +97,35 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file that `write_csv` wrote, as {column: value}."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{key: _unquoted(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: _unquoted(value, key) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically; floats keep all their digits.
 
-    Texts that a spreadsheet would evaluate as a formula are prefixed with a quote mark (OWASP, "CSV Injection").
+    A spreadsheet would run a cell such as `=1+1` or `-x` as a formula (OWASP, "CSV Injection"). Such a value of the
+    column "path" is written as `./=1+1`, which is the same file; any other text gets a leading quote mark, which
+    `read_csv` removes. Numbers and all other texts are written unchanged.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
+    all_quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # else "\r" in a cell ends the row
     for row in rows:
-        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row])
+        cells = [_harmless(value, column) for value, column in zip(row, header, strict=True)]
+        has_return = any("\r" in cell for cell in cells if isinstance(cell, str))
+        (all_quoted if has_return else writer).writerow(cells)
     write_text(path, buffer.getvalue())
 
 
-def _unquoted(text: str) -> str:
-    return text[1:] if isinstance(text, str) and text.startswith("'") and text[1:].startswith(_FORMULA) else text
+def _harmless(value: Any, column: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    is_formula = bool(_FORMULA.match(value)) and not _NUMBER.fullmatch(value)
+    if column == "path":
+        return f"./{value}" if is_formula else value
+    return f"'{value}" if is_formula or _QUOTED.match(value) else value
+
+
+def _unquoted(text: str, column: str) -> str:
+    return text[1:] if column != "path" and isinstance(text, str) and _QUOTED.match(text) else text

@@ -1,1 +1,1 @@
-"""Many runs: the jobs of a sweep, and what a search makes of them."""
+"""Sweeps: job processes, grids, Optuna searches, and the table of results."""

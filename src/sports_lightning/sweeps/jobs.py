@@ -1,7 +1,7 @@
-"""The jobs of a sweep (`-m`), each in a process of its own.
+"""The jobs of a sweep (`-m`), each in its own process.
 
-A job that crashes, runs out of memory or is killed takes nothing with it, and what a library keeps in memory or in the
-environment (Lightning's ranks and ports, a tracked run) ends with its job. No torch in here.
+A job that crashes, runs out of memory or is killed does not affect the others, and global state of libraries
+(Lightning's ranks and ports, a W&B run) ends with its job.
 """
 
 import os
@@ -12,35 +12,30 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from typing import Any
 
 from sports_lightning.config.overrides import format_command
-from sports_lightning.errors import ThroughHydra, UserError
 from sports_lightning.runs.layout import is_over
 from sports_lightning.runs.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_bytes
-from sports_lightning.sweeps.resume import MULTIRUN, SWEEP, check_sweep_folder
-from sports_lightning.sweeps.summary import job_folders, write_table
+from sports_lightning.sweeps.resume import MULTIRUN, SWEEP, job_folders
+from sports_lightning.sweeps.start import SweepStart
+from sports_lightning.sweeps.summary import write_table
 
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 
 
 @dataclass
 class SweepJob:
-    """A job and what comes of it.
+    """A job and its outcome.
 
     Attributes:
-        folder: its run folder.
-        overrides: its command line.
-        status: exit status; negative: killed by that signal; None: it runs, or was not started.
-        process: in which it runs or has run.
-        slot: which share of the machine it has.
+        folder: the job's run folder.
+        overrides: the job's command line.
+        status: exit status; negative: the job was killed by that signal; None: it is running or was not started.
+        process: the job's process, if it was started here.
+        slot: which share of the machine the job gets, from 0.
     """
 
     folder: Path
@@ -50,65 +45,33 @@ class SweepJob:
     slot: int = 0
 
     def start(self, command: str, sweep_folder: Path, slot: int, parallel: int) -> None:
-        """Start its process, or one that goes on where an earlier one was interrupted, on its share of the machine."""
+        """Start the process on its share of the machine; it resumes the run if there is a checkpoint."""
         environment = {**os.environ, SWEEP: str(sweep_folder.absolute())}
         if has_checkpoint(self.folder):
             environment[RESUMES] = "1"
         self.slot = slot
-        if parallel > 1 and (gpus := _gpus()):
+        if parallel > 1 and (gpus := _visible_gpus()):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::parallel] or [gpus[slot % len(gpus)]])
         arguments = [sys.executable, "-m", f"sports_lightning.{command}", "--job", str(self.folder)]
-        # A signal to the group, such as a terminal's Ctrl-C, comes once, by way of this process.
+        # With its own process group, the job receives Ctrl-C once: from this process, not from the terminal too.
         self.process = subprocess.Popen(arguments, env=environment, process_group=0)
-        if parallel > 1 and hasattr(os, "sched_setaffinity"):  # torch takes as many threads as it has cores
+        if parallel > 1 and hasattr(os, "sched_setaffinity"):  # torch uses as many threads as it has cores
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(self.process.pid, cores[slot::parallel] or [cores[slot % len(cores)]])
 
     def is_running(self) -> bool:
-        """Whether its process has not ended yet."""
+        """Whether the process was started and has not ended yet."""
         if self.process and self.status is None:
             self.status = self.process.poll()
         return self.process is not None and self.status is None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a launcher on another machine sends back."""
+        """The state that a launcher sends back from another machine: everything except the process."""
         return {**vars(self), "process": None}
 
 
-class SweepStart(Callback):
-    """Called by Hydra with the composed config of a sweep; `conf/hydra/base.yaml` declares it.
-
-    Attributes:
-        folder: of the sweep, if another launcher than Hydra's own runs its jobs elsewhere.
-        resumes: whether the sweep is resumed in its folder.
-    """
-
-    folder: ClassVar[Path | None] = None
-    resumes: ClassVar[bool] = False
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a folder that holds another sweep, and remember the folder of jobs that run elsewhere.
-
-        Raises:
-            ThroughHydra: with the UserError.
-        """
-        launcher, folder = config.hydra.launcher, Path(os.path.abspath(config.hydra.sweep.dir))
-        is_train = config.hydra.job.config_name == "train"
-        if not SweepStart.resumes:
-            try:
-                check_sweep_folder(folder, is_resumable=is_train)
-            except UserError as error:
-                raise ThroughHydra(error) from error
-        if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
-            raise ThroughHydra(
-                UserError("hydra.launcher starts one task per job: for more, run the job alone, with srun")
-            )
-        if launcher._target_ != BASIC_LAUNCHER and is_train:
-            SweepStart.folder = folder
-
-
 class Sweep:
-    """Runs jobs, one after the other or several at once, and remembers how they ended.
+    """Runs jobs, one after the other or several at once, and collects their exit statuses.
 
     Args:
         command: "train", "evaluate" or "predict".
@@ -118,15 +81,15 @@ class Sweep:
         self.command = command
         self.jobs: list[SweepJob] = []
         self.folder = Path()
-        self.kept: dict[Path, bytes] = {}  # what Hydra writes over in a sweep that goes on
+        self.kept: dict[Path, bytes] = {}  # files of a resumed sweep that Hydra overwrites, with their old content
         self.is_interrupted = False
 
     def run(self, folder: Path, sweep_folder: Path, overrides: list[str], settings: Mapping[str, Any]) -> SweepJob:
-        """Run the job whose config Hydra has written into `folder`, unless it is over, and wait until there is room.
+        """Run one job unless it is over already. Waits for a free slot before, and for the job itself if there is one.
 
         Args:
-            folder: the job's run folder.
-            sweep_folder: what holds those of all jobs.
+            folder: the job's run folder, which holds the config that Hydra has written.
+            sweep_folder: the folder of the whole sweep.
             overrides: the job's command line.
             settings: `conf/sweep/default.yaml`.
         """
@@ -137,70 +100,76 @@ class Sweep:
         parallel = settings.get("parallel", 1)
         job = SweepJob(folder, overrides)
         while len(running := [other for other in self.jobs if other.is_running()]) >= parallel:
-            wait_for_one(running)
-        failed = any(other.status for other in self.jobs)
+            wait_for_any(running)
+        has_failure = any(other.status for other in self.jobs)
         self.jobs.append(job)
         if is_over(folder):
             job.status = 0
-        elif is_free(folder) and not (failed and settings.get("on_error") == "stop"):
+        elif is_free(folder) and not (has_failure and settings.get("on_error") == "stop"):
             slot = min(set(range(parallel)) - {other.slot for other in running})
             job.start(self.command, sweep_folder, slot, parallel)
             if parallel == 1:
                 try:
-                    wait_for_one([job])
-                except SystemExit:  # a launcher has been told to make room; it starts the job once more
+                    wait_for_any([job])
+                except SystemExit:  # a cluster's launcher was preempted; it will start the job again
                     self.stop(signal.SIGTERM)
                     raise
         return job
 
     def finish(self) -> None:
-        """Wait for the jobs that still run, and take in those that a launcher has run elsewhere."""
+        """Wait for the running jobs, and add those that a launcher ran on other machines."""
         for job in self.jobs:
-            wait_for_one([job])
+            wait_for_any([job])
         if SweepStart.folder:
             self.folder, SweepStart.folder = SweepStart.folder, None
             for folder, overrides in job_folders(self.folder).items():
                 self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
 
     def stop(self, number: int) -> None:
-        """Hand a signal on to the jobs that run, and wait until they have ended in good order."""
+        """Send the signal `number` to the running jobs and wait until they have ended."""
         running = [job for job in self.jobs if job.is_running()]
         for job in running:
             if job.process:
                 job.process.send_signal(number)
         for job in running:
-            wait_for_one([job])
+            wait_for_any([job])
 
     def interrupt(self, interrupted: Interrupted) -> None:
-        """End with a signal that has come."""
+        """Pass the received signal on to the jobs and wait for them."""
         self.is_interrupted = True
         self.stop(interrupted.number)
 
     def print_summary(self) -> bool:
-        """Say which jobs did not finish and how to run just those; return whether there are any."""
-        lacking = [job for job in self.jobs if job.status != 0]
-        if lacking:
-            print(f"{len(lacking)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
-        for job in lacking:
-            why = "not finished" if job.status is None else f"exit status {job.status}"
-            alone = format_command(self.command, job.overrides)
-            print(f"  job {job.folder.name}: {why}; again: {resume_command(job.folder) or alone}", file=sys.stderr)
-        if self.command == "train" and (lacking or self.is_interrupted):
-            print(f"all that is left: {format_command('train', [f'resume={self.folder.absolute()}'])}", file=sys.stderr)
+        """Print the results and the unfinished jobs with the commands that rerun them.
+
+        Returns:
+            Whether any job is unfinished.
+        """
+        unfinished = [job for job in self.jobs if job.status != 0]
+        folder = self.folder.absolute()
+        if unfinished:
+            print(f"{len(unfinished)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
+        for job in unfinished:
+            reason = "not finished" if job.status is None else f"exit status {job.status}"
+            command = resume_command(job.folder) or format_command(self.command, job.overrides)
+            print(f"  job {os.path.relpath(job.folder, folder)}: {reason}; to run it again: {command}", file=sys.stderr)
+        if self.command == "train" and (unfinished or self.is_interrupted):
+            command = format_command("train", [f"resume={folder}"])
+            print(f"to run all unfinished jobs: {command}", file=sys.stderr)
         if self.command == "train":
-            write_table(self.folder.absolute())
-        print(self.folder.absolute(), flush=True)
-        return bool(lacking)
+            write_table(folder)
+        print(folder, flush=True)
+        return bool(unfinished)
 
 
-def wait_for_one(jobs: Sequence[SweepJob]) -> None:
-    """Wait until at least one of some jobs does not run any more."""
+def wait_for_any(jobs: Sequence[SweepJob]) -> None:
+    """Wait until at least one of the jobs is not running."""
     while all(job.is_running() for job in jobs):
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _gpus() -> list[str]:
-    """The NVIDIA GPUs that this process sees, by the names that CUDA_VISIBLE_DEVICES takes."""
+def _visible_gpus() -> list[str]:
+    """The NVIDIA GPUs visible to this process, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]

@@ -1,4 +1,4 @@
-"""Images of a search, drawn by Optuna: its history, which settings matter, and which go together."""
+"""Plots of a search, drawn by Optuna: its history, the importance of each setting, and parallel coordinates."""
 
 import logging
 from pathlib import Path
@@ -12,43 +12,44 @@ log = logging.getLogger(__name__)
 
 
 def write_plots(study: optuna.Study, folder: Path) -> None:
-    """Write `history.png`, `importance.png` and `parallel_coordinates.png`, for several objectives one of each a name.
+    """Write `history.png`, `importance.png` and `parallel_coordinates.png`, one of each per objective.
 
-    `pareto.png` shows what two or three objectives cost each other. Importance is fANOVA's (Hutter et al. 2014).
+    `pareto.png` shows the Pareto front of two or three objectives. Importance is fANOVA's (Hutter et al. 2014).
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from optuna.visualization import matplotlib as draw
-
-    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    if len(finished) < 2:
+    if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < 2:
         return
+    matplotlib.use("Agg")
+    from optuna.visualization import matplotlib as optuna_plots
+
     names = study.metric_names or []
-
-    def save(path: Path) -> None:
-        figure = plt.gcf()
-        figure.set_size_inches(11, 5)
-        with matplotlib.rc_context({"text.parse_math": True}):  # of powers of ten; plots.py has switched it off
-            figure.savefig(path, dpi=110, bbox_inches="tight")
-        plt.close(figure)
-
     for i, name in enumerate(names):
         suffix = f"_{name.replace('/', '_')}" if len(names) > 1 else ""
         target = (lambda trial, i=i: trial.values[i]) if len(names) > 1 else None
-        for kind, plot in (
-            ("history", draw.plot_optimization_history),
-            ("importance", draw.plot_param_importances),
-            ("parallel_coordinates", draw.plot_parallel_coordinate),
+        for kind, plot, options in (
+            ("history", optuna_plots.plot_optimization_history, {}),
+            ("importance", optuna_plots.plot_param_importances, _fanova()),
+            ("parallel_coordinates", optuna_plots.plot_parallel_coordinate, {}),
         ):
-            more: dict[str, Any] = {}
-            if kind == "importance":  # whichever way is better
-                more = {"evaluator": optuna.importance.FanovaImportanceEvaluator(seed=0)}
             try:
-                plot(study, target=target, target_name=name, **more)
-            except (RuntimeError, ValueError) as error:  # all trials alike: nothing to draw
+                plot(study, target=target, target_name=name, **options)
+            except (RuntimeError, ValueError) as error:  # all trials are alike: there is nothing to draw
                 log.info("no %s.png: %s", kind, error)
                 continue
-            save(folder / f"{kind}{suffix}.png")
+            _save_current_figure(folder / f"{kind}{suffix}.png")
     if len(names) in (2, 3):
-        draw.plot_pareto_front(study, target_names=names)
-        save(folder / "pareto.png")
+        optuna_plots.plot_pareto_front(study, target_names=names)
+        _save_current_figure(folder / "pareto.png")
+
+
+def _fanova() -> dict[str, Any]:
+    return {"evaluator": optuna.importance.FanovaImportanceEvaluator(seed=0)}
+
+
+def _save_current_figure(path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure = plt.gcf()
+    figure.set_size_inches(11, 5)
+    with matplotlib.rc_context({"text.parse_math": True}):  # for powers of ten; reports.plots has disabled it
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

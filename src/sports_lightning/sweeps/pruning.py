@@ -1,4 +1,4 @@
-"""Tells a search how a run of its goes, epoch by epoch, and ends the run where the search sees no hope in it."""
+"""Pruning: a callback that reports a trial's objective to the search each epoch and stops unpromising trials."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from sports_lightning.sweeps.resume import current_sweep
 
 
 class ReportToSearch(Callback):
-    """Reports the objective after each validation to the trial that this run is, and asks whether to go on.
+    """Reports the objective to this run's trial after each validation, and stops the run if the pruner says so.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         sweep: the folder of the search.
         settings: `conf/hydra/sweeper/optuna.yaml`.
-        objective: the metric to report.
-        number: of the trial.
+        objective: the metric to report, such as "val/acc".
+        number: the trial's number.
     """
 
     def __init__(self, folder: Path, sweep: Path, settings: Any, objective: str, number: int) -> None:
@@ -30,36 +30,37 @@ class ReportToSearch(Callback):
         self.pruned: dict[str, float] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the run has been given up."""
+        """The pruner's decision, for a run that is interrupted before it has ended."""
         return {"pruned": self.pruned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of a run that was interrupted in the epoch that it was given up in."""
+        """Restore the pruner's decision."""
         self.pruned = state_dict["pruned"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the trial, in one process."""
+        """Open the trial in the main process."""
         if trainer.is_global_zero:
-            from sports_lightning.sweeps.optuna_search import open_trial
+            from sports_lightning.sweeps.study import open_trial
 
             self.trial = open_trial(self.settings, self.sweep, self.number)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, and end the run after this epoch where it is hopeless."""
+        """Report the objective, and stop after this epoch if the trial is pruned."""
         value = float(trainer.callback_metrics[self.objective])
-        hopeless = False
+        should_prune = False
         if self.trial:
             self.trial.report(value, trainer.current_epoch)
-            hopeless = self.trial.should_prune()
-        if trainer.strategy.reduce_boolean_decision(hopeless, all=False):  # what one knows, all know
+            should_prune = self.trial.should_prune()
+        if trainer.strategy.reduce_boolean_decision(should_prune, all=False):  # only the main process has the trial
             trainer.should_stop = True
-            self.pruned = {"epoch": trainer.current_epoch, "value": value}
+            accuracy = float(trainer.callback_metrics["val/acc"])
+            self.pruned = {"epoch": trainer.current_epoch, "value": value, "val/acc": accuracy}
 
     def raise_if_pruned(self, trainer: pl.Trainer) -> None:
-        """After the fit.
+        """Called after the fit: write `pruned.json` if the run was pruned.
 
         Raises:
-            Pruned: it was ended by the search.
+            Pruned: the search stopped the run.
         """
         if self.pruned is None:
             return
@@ -69,7 +70,7 @@ class ReportToSearch(Callback):
 
 
 def reports_to_search() -> ReportToSearch | None:
-    """The callback for a run that is a trial of a search with one objective that validation tells; None for others."""
+    """The callback for a trial of a search with a single objective on val; None for any other run."""
     hydra_cfg, sweep = HydraConfig.get(), current_sweep()
     objectives = [*hydra_cfg.sweeper.get("maximize", []), *hydra_cfg.sweeper.get("minimize", [])]
     if sweep is None or len(objectives) != 1 or objectives[0] not in [f"val/{name}" for name in METRICS]:

@@ -1,4 +1,4 @@
-"""The folder of a sweep: which one a job is of, and how to go on with it. No torch in here."""
+"""The folder of a sweep: its jobs, and how to resume it."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs.resume import enter_working_folder
 
-SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in the environment of its jobs: the sweep's folder
-MULTIRUN = "multirun.yaml"  # by Hydra's sweeper and by ours
+SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in a job's environment: the sweep's folder
+MULTIRUN = "multirun.yaml"  # written by Hydra's sweeper and by ours
 
-# All that a stranger's sweep may set of Hydra's own: these act before a job's config is there to be looked at.
-_HARMLESS = re.compile(
+# Hydra settings that a sweep from an untrusted folder may set: they take effect before the jobs' configs are checked.
+_ALLOWED_HYDRA_OVERRIDES = re.compile(
     r"hydra\.mode=MULTIRUN|hydra/sweeper=optuna|hydra/launcher=submitit_(local|slurm)"
     r"|hydra\.launcher\.(partition|qos|account|nodes|tasks_per_node|cpus_per_task|gpus_per_node|mem_gb|timeout_min)=[\w.-]+"
     r"|hydra\.sweeper\.(n_trials|seed|study)=\w+|hydra\.sweeper\.(maximize|minimize)=\[[\w/, ]*\]"
@@ -29,12 +29,12 @@ _HARMLESS = re.compile(
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """An interrupted sweep, as its folder describes it.
+    """A sweep to be resumed, as its folder describes it.
 
     Attributes:
         folder: the sweep folder.
-        arguments: command line that resumes it.
-        kept: content of Hydra's files of the sweep and its jobs, which Hydra overwrites.
+        arguments: the command line that resumes it.
+        kept: content of the files of the sweep and its jobs that Hydra is about to overwrite.
     """
 
     folder: Path
@@ -43,76 +43,109 @@ class StoredSweep:
 
 
 def current_sweep() -> Path | None:
-    """The folder of the sweep that this process is a job of."""
+    """The folder of the sweep that this process is a job of; None outside a sweep."""
     folder = os.environ.get(SWEEP)
     return Path(folder) if folder else None
 
 
+def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
+    """{run folder: command line} of the jobs of a sweep, also in nested folders (see `hydra.sweep.subdir`)."""
+    files = sorted(sweep_folder.rglob(".hydra/overrides.yaml"))
+    if not files:
+        return {}
+    options = config_dirs(OmegaConf.load(sweep_folder / MULTIRUN).hydra)
+    return {file.parents[1]: [*options, *map(str, OmegaConf.load(file))] for file in files}
+
+
+def is_sweep_folder(folder: Path) -> bool:
+    """Whether `folder` is the folder of a sweep."""
+    return (folder / MULTIRUN).is_file()
+
+
 def check_sweep_folder(folder: Path, is_resumable: bool) -> None:
-    """Make sure that a new sweep overwrites no other.
+    """Check that a new sweep does not overwrite another one.
 
     Args:
         folder: the composed sweep folder.
         is_resumable: whether `resume=` takes sweeps of this command.
 
     Raises:
-        UserError: it holds a sweep.
+        UserError: the folder holds a sweep.
     """
-    if is_sweep_folder(folder) and any(folder.glob("*/.hydra")):
-        hint = f"resume={folder} resumes it; or " if is_resumable else ""
+    if is_sweep_folder(folder) and any(folder.rglob(".hydra")):
+        hint = f"resume it with resume={folder}, or " if is_resumable else ""
         raise UserError(f"{folder} holds a sweep: {hint}choose another hydra.sweep.dir")
 
 
-def is_sweep_folder(folder: Path) -> bool:
-    """Whether `folder` is that of a sweep."""
-    return (folder / MULTIRUN).is_file()
-
-
 def open_sweep(value: str, is_trusted: bool) -> StoredSweep:
-    """The sweep that `resume=value` names. The process changes to the folder that the sweep was started in.
+    """The sweep that `resume=value` names. Changes the working directory to the one in which the sweep was started.
 
     Args:
-        value: as on the command line.
-        is_trusted: whether its configs may name any `_target_`.
+        value: the value on the command line.
+        is_trusted: whether the jobs' configs may name any `_target_`.
 
     Raises:
-        UserError: it can't be read, was moved, or could run anything.
+        UserError: the folder can't be read, was moved, or could run foreign code.
     """
     folder, source = Path(os.path.abspath(Path(value).expanduser())), f"resume={value}"
-    try:
-        written: Any = OmegaConf.to_container(OmegaConf.load(folder / MULTIRUN), resolve=False)
-        hydra_cfg = written["hydra"]
-        of_hydra, of_task = (list(map(str, hydra_cfg["overrides"][name])) for name in ("hydra", "task"))
-        sources = config_dirs(hydra_cfg)
-        cwd, command = Path(hydra_cfg["runtime"]["cwd"]), hydra_cfg["job"]["config_name"]
-    except Exception as error:  # whatever a torn or foreign file leads the parser into
-        raise UserError(f"{folder / MULTIRUN} can't be read: {' '.join(str(error).split())[:200]}") from error
-    if command != "train":
-        raise UserError(f"{source} holds a sweep of {command}: run what is left of it yourself")
-    of_hydra = [override for override in of_hydra if not override.startswith("hydra.sweep.dir=")]
+    stored = _read_multirun(folder / MULTIRUN)
+    if stored.command != "train":
+        raise UserError(
+            f"{source} is a sweep of {stored.command}, which can't be resumed: run its remaining jobs alone"
+        )
     if not is_trusted:
-        _check_harmless(of_hydra, of_task, sources, source)
+        _check_trusted(stored, source)
         distrust_working_folder()
-    kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.glob("*/.hydra/*.yaml")]}
-    enter_working_folder(cwd)
-    going_on = [*of_hydra, *of_task, f"hydra.sweep.dir={quote_value(str(folder))}"]
-    return StoredSweep(folder, [*sources, *going_on], kept)
+    kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.rglob(".hydra/*.yaml")]}
+    enter_working_folder(stored.cwd)
+    overrides = [*stored.hydra_overrides, *stored.task_overrides, f"hydra.sweep.dir={quote_value(str(folder))}"]
+    return StoredSweep(folder, [*stored.config_dirs, *overrides], kept)
 
 
-def _check_harmless(of_hydra: list[str], of_task: list[str], sources: list[str], source: str) -> None:
-    """Before anything is composed: nothing may come from elsewhere, or set how jobs are started.
+@dataclass(frozen=True)
+class _Multirun:
+    """How a sweep was started, as `multirun.yaml` says."""
 
-    What the jobs' own configs name is looked at once they are composed (see cli).
+    command: str
+    cwd: Path
+    config_dirs: list[str]
+    hydra_overrides: list[str]  # without hydra.sweep.dir
+    task_overrides: list[str]
+
+
+def _read_multirun(file: Path) -> _Multirun:
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        hydra_cfg = content["hydra"]
+        hydra_overrides, task_overrides = (list(map(str, hydra_cfg["overrides"][name])) for name in ("hydra", "task"))
+        return _Multirun(
+            command=hydra_cfg["job"]["config_name"],
+            cwd=Path(hydra_cfg["runtime"]["cwd"]),
+            config_dirs=config_dirs(hydra_cfg),
+            hydra_overrides=[override for override in hydra_overrides if not override.startswith("hydra.sweep.dir=")],
+            task_overrides=task_overrides,
+        )
+    except Exception as error:  # the parser may raise anything on a damaged or foreign file
+        raise UserError(f"{file} can't be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _check_trusted(stored: _Multirun, source: str) -> None:
+    """Check a sweep before anything is composed: it may not use other configs, or set how jobs are started.
+
+    The jobs' own `_target_`s are checked after composition.
+
+    Raises:
+        UserError: it does.
     """
     remedy = "add trust=true if you know where the folder comes from"
-    if sources:
-        raise UserError(f"{source} uses {sources[0]}: {remedy}")
-    for override in of_hydra:
-        if not _HARMLESS.fullmatch(override):
-            raise UserError(f"{source} sets {override}, which could run anything: {remedy}")
-    for override in of_task:
+    if stored.config_dirs:
+        raise UserError(f"{source} uses {stored.config_dirs[0]}: {remedy}")
+    for override in stored.hydra_overrides:
+        if not _ALLOWED_HYDRA_OVERRIDES.fullmatch(override):
+            raise UserError(f"{source} sets {override}, which could run foreign code: {remedy}")
+    for override in stored.task_overrides:
         key, _, value = override.partition("=")
-        plain = re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./-]*", key) and ".." not in key
-        is_choice = (CONF_DIR / key.lstrip("+~")).is_dir()  # of a file in a group
-        if not plain or key.lstrip("+~").startswith("hydra") or (is_choice and ("/" in value or ".." in value)):
-            raise UserError(f"{source} sets {override}, which could come from anywhere: {remedy}")
+        is_plain = re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./-]*", key) and ".." not in key
+        is_group = (CONF_DIR / key.lstrip("+~")).is_dir()  # the value names a file in it
+        if not is_plain or key.lstrip("+~").startswith("hydra") or (is_group and ("/" in value or ".." in value)):
+            raise UserError(f"{source} sets {override}, which could read a foreign config: {remedy}")

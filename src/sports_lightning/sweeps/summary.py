@@ -1,31 +1,30 @@
-"""What a sweep has found: a table of its jobs by validation accuracy, and the best one's command line."""
+"""The result of a sweep: its jobs ranked by validation accuracy, and the best job's command line."""
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from sports_lightning.config.overrides import config_dirs, format_command
+from sports_lightning.config.overrides import format_command
 from sports_lightning.runs.layout import PRUNED, is_finished
 from sports_lightning.storage.files import write_csv
-from sports_lightning.sweeps.resume import MULTIRUN
+from sports_lightning.sweeps.resume import job_folders
 
-_SHOWN = 20  # jobs, in the terminal; sweep.csv has all
+_PRINTED_JOBS = 20  # sweep.csv has all
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job that came to an end.
+    """A job that is finished or was pruned.
 
     Attributes:
-        name: its folder's.
-        overrides: its command line.
-        accuracy: on val, of the best checkpoint, or of the epoch after which it was pruned.
-        interval: the former's 95 % interval, both ends.
-        seconds: wall time; None where it was pruned.
+        name: the job's folder, relative to the sweep folder.
+        overrides: the job's command line.
+        accuracy: on val, of the best checkpoint; of a pruned job: after its last epoch.
+        interval: 95 % confidence interval of the accuracy (low, high); None for a pruned job.
+        seconds: wall time; None for a pruned job.
     """
 
     name: str
@@ -34,56 +33,63 @@ class JobResult:
     interval: tuple[float, float] | None
     seconds: float | None
 
-
-def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
-    """{run folder: command line} of the jobs of a sweep."""
-    files = sorted(sweep_folder.glob("*/.hydra/overrides.yaml"))
-    if not files:
-        return {}
-    of_all = config_dirs(OmegaConf.load(sweep_folder / MULTIRUN).hydra)
-    return {file.parents[1]: [*of_all, *map(str, OmegaConf.load(file))] for file in files}
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the search stopped the job early."""
+        return self.interval is None
 
 
 def read_results(sweep_folder: Path) -> list[JobResult]:
-    """The jobs of a sweep of train that came to an end, best first; pruned ones after the others."""
-    found = []
+    """The finished and pruned jobs of a sweep of train: the finished ones by accuracy, best first, then the pruned."""
+    results = []
     for folder, overrides in job_folders(sweep_folder).items():
+        name = os.path.relpath(folder, sweep_folder)
         if is_finished(folder):
-            val = _read(folder / "metrics.json")["val"]
-            seconds = _read(folder / "run.json")["seconds"]
-            found.append(JobResult(folder.name, overrides, val["acc"], tuple(val["ci95"]["acc"]), seconds))
+            val = _read_json(folder / "metrics.json")["val"]
+            seconds = _read_json(folder / "run.json")["seconds"]
+            results.append(JobResult(name, overrides, val["acc"], tuple(val["ci95"]["acc"]), seconds))
         elif (folder / PRUNED).exists():
-            found.append(JobResult(folder.name, overrides, _read(folder / PRUNED)["value"], None, None))
-    return sorted(found, key=lambda job: (job.interval is None, -job.accuracy))
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+            pruned = _read_json(folder / PRUNED)
+            accuracy = pruned.get("val/acc", pruned["value"])  # version 0.1 stored the objective alone
+            results.append(JobResult(name, overrides, accuracy, None, None))
+    return sorted(results, key=lambda job: (job.is_pruned, -job.accuracy))
 
 
 def write_table(sweep_folder: Path) -> None:
-    """Write `sweep.csv` and print the table, the best job's command line and what compares all of them."""
+    """Write `sweep.csv`; print the table, the best job's command line and the command that compares the jobs."""
     jobs = read_results(sweep_folder)
     if not jobs:
         return
-    common = set.intersection(*(set(job.overrides) for job in jobs))
-    chosen = [[override for override in job.overrides if override not in common] for job in jobs]
-    keys = list(dict.fromkeys(override.partition("=")[0] for overrides in chosen for override in overrides))
+    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    varied = {job.name: [override for override in job.overrides if override not in shared] for job in jobs}
+    _write_csv(jobs, varied, sweep_folder / "sweep.csv")
+    _print_table(jobs, varied, sweep_folder)
+
+
+def _write_csv(jobs: list[JobResult], varied: dict[str, list[str]], path: Path) -> None:
+    keys = list(dict.fromkeys(override.partition("=")[0] for overrides in varied.values() for override in overrides))
     rows = []
-    for job, overrides in zip(jobs, chosen, strict=True):
-        values = dict(override.split("=", 1) for override in overrides)
-        ends = job.interval or ("", "")
-        state = "pruned" if job.interval is None else "finished"
-        rows.append([job.name, state, job.accuracy, *ends, job.seconds or "", *(values.get(key, "") for key in keys)])
-    write_csv(sweep_folder / "sweep.csv", ["job", "state", "val/acc", "low", "high", "seconds", *keys], rows)
-    print(f"\n{'job':>4} {'val/acc':>8} {'95 % interval':>14} {'seconds':>8}")
-    for job, overrides in list(zip(jobs, chosen, strict=True))[:_SHOWN]:
+    for job in jobs:
+        values = dict(override.split("=", 1) for override in varied[job.name])
+        state = "pruned" if job.is_pruned else "finished"
+        metrics = [job.accuracy, *(job.interval or ("", "")), "" if job.seconds is None else job.seconds]
+        rows.append([job.name, state, *metrics, *(values.get(key, "") for key in keys)])
+    write_csv(path, ["job", "state", "val/acc", "low", "high", "seconds", *keys], rows)
+
+
+def _print_table(jobs: list[JobResult], varied: dict[str, list[str]], sweep_folder: Path) -> None:
+    width = max(4, *(len(job.name) for job in jobs[:_PRINTED_JOBS]))
+    print(f"\n{'job':>{width}} {'val/acc':>8} {'95 % interval':>14} {'seconds':>8}")
+    for job in jobs[:_PRINTED_JOBS]:
         interval = f"{job.interval[0]:.3f} – {job.interval[1]:.3f}" if job.interval else "pruned"
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
-        print(f"{job.name:>4} {job.accuracy:8.4f} {interval:>14} {seconds:>8}  {shlex.join(overrides)}")
-    if len(jobs) > _SHOWN:
-        print(f"… and {len(jobs) - _SHOWN} more in {sweep_folder / 'sweep.csv'}")
-    print(f"best on val, alone: {format_command('train', jobs[0].overrides)}")
-    print(
-        f"which differences are more than chance: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}"
-    )
+        settings = shlex.join(varied[job.name])
+        print(f"{job.name:>{width}} {job.accuracy:8.4f} {interval:>14} {seconds:>8}  {settings}")
+    if len(jobs) > _PRINTED_JOBS:
+        print(f"… and {len(jobs) - _PRINTED_JOBS} more in {sweep_folder / 'sweep.csv'}")
+    print(f"best on val, as a single run: {format_command('train', jobs[0].overrides)}")
+    print(f"to test the differences: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,12 +1,14 @@
-"""The trials of a search: each is one process's, and none is lost or run twice when processes are killed.
+"""The trials of a search: each is run by one process, and none is lost or run twice if processes are killed.
 
-A process that has a trial holds a lock on a file named after it in the sweep folder. Its job, which may outlive it,
-holds the lock on the run folder. A trial without either goes on with whoever takes up the sweep again.
+A process that runs a trial locks the file `.trial-NUMBER` in the sweep folder. The trial's job, which may outlive that
+process, locks its run folder. A trial with neither lock is resumed by the next process that joins the search.
 """
 
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,72 +27,87 @@ from sports_lightning.sweeps.jobs import SweepJob
 
 
 class Trials:
-    """Hands out the trials of a study and takes in what became of them.
+    """Hands out the trials of a study and records their outcomes in it.
 
     Args:
-        study: open.
-        space: what is searched.
+        study: the open study.
+        space: the search space.
         settings: `conf/hydra/sweeper/optuna.yaml`.
-        folder: the sweep's.
+        folder: the sweep folder.
     """
 
     def __init__(
         self, study: optuna.Study, space: dict[str, BaseDistribution], settings: DictConfig, folder: Path
     ) -> None:
         self.study, self.space, self.settings, self.folder = study, space, settings, folder
-        self._held: dict[int, int] = {}  # locks
-        self._others = 0  # trials that jobs of a process that was killed still run
+        self._locks: dict[int, int] = {}  # {trial: file descriptor} of the trials that this process runs
+        self._orphans = 0  # trials whose process was killed and whose jobs are still running
 
     def next(self) -> tuple[int, dict[str, Any]] | None:
-        """(number, params) of a trial that a killed process has left, or of a new one; None if there are enough.
+        """(number, params) of a trial that a killed process left behind, or of a new one; None if there are enough.
 
         Raises:
-            UserError: the study holds values that are not of this search.
+            UserError: the study holds values that are outside the search space.
         """
-        choosing = lock(self.folder / ".search", wait=True)
-        assert choosing is not None
-        try:
-            begun = self._others = 0
+        with self._exclusive():
+            started = self._orphans = 0
             for trial in self.study.get_trials(deepcopy=False):
-                is_whole = trial.params.keys() == self.space.keys()  # else killed while it was drawn
-                begun += is_whole
-                is_left = trial.state == TrialState.RUNNING and trial.number not in self._held
-                if is_left and self._take(trial.number) and self._can_go_on(trial.number, is_whole):
+                is_sampled = trial.params.keys() == self.space.keys()  # False: killed while sampling
+                started += is_sampled
+                is_candidate = trial.state == TrialState.RUNNING and trial.number not in self._locks
+                if is_candidate and self._acquire(trial.number) and self._can_resume(trial.number, is_sampled):
                     self._check_params(trial.params)
                     return trial.number, trial.params
-            if begun >= self.settings.n_trials:
+            if started >= self.settings.n_trials:
                 return None
-            # Drawn anew for each trial, whichever process asks.
+            # A seed per trial: the samples do not depend on which process draws them.
             seed = self.settings.seed + len(self.study.get_trials(deepcopy=False))
             self.study.sampler = instantiate(self.settings.sampler, seed=seed)
             new = self.study.ask(self.space)
-            self._take(new.number)
+            self._acquire(new.number)
             return new.number, new.params
-        finally:
-            os.close(choosing)
 
     def wait_for_others(self) -> bool:
-        """Where trials are still run by jobs whose process was killed: wait a while; else False."""
-        if self._others:
+        """Whether jobs of killed processes are still running; if so, waits a second."""
+        if self._orphans:
             time.sleep(1)
-        return self._others > 0
+        return self._orphans > 0
 
-    def _take(self, number: int) -> bool:
-        held = lock(self.folder / f".trial-{number}")
-        if held is not None:
-            self._held[number] = held
-        return held is not None
+    def tell(self, number: int, job: SweepJob) -> None:
+        """Record how a job ended. A trial that a signal interrupted stays open: another process can resume it."""
+        with self._exclusive():  # else another process could still see the trial as running, and lock and tell it too
+            self._tell(number, job)
 
-    def _can_go_on(self, number: int, is_whole: bool) -> bool:
-        """Whether anything is left to run of a trial that a killed process has left; else say what it came to."""
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Only one process at a time chooses or tells trials. Not reentrant: closing one descriptor ends the lock."""
+        descriptor = lock(self.folder / ".search", wait=True)
+        assert descriptor is not None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, number: int) -> bool:
+        descriptor = lock(self.folder / f".trial-{number}")
+        if descriptor is not None:
+            self._locks[number] = descriptor
+        return descriptor is not None
+
+    def _release(self, number: int) -> None:
+        os.close(self._locks.pop(number))
+
+    def _can_resume(self, number: int, is_sampled: bool) -> bool:
+        """Whether a trial that a killed process left behind has anything left to run; if not, record its outcome."""
         run_folder = self.folder / str(number)
-        if not is_whole:
+        if not is_sampled:
             self.study.tell(number, state=TrialState.FAIL)
+            self._release(number)
         elif run_folder.exists() and not is_free(run_folder):
-            self._others += 1
-            os.close(self._held.pop(number))
+            self._orphans += 1
+            self._release(number)
         elif is_over(run_folder):
-            self.tell(number, SweepJob(run_folder, [], 0))
+            self._tell(number, SweepJob(run_folder, [], 0))
         else:
             return True
         return False
@@ -98,22 +115,25 @@ class Trials:
     def _check_params(self, params: dict[str, Any]) -> None:
         for key, value in params.items():
             space: Any = self.space[key]
-            known = value in space.choices if hasattr(space, "choices") else space.low <= value <= space.high
-            if not known:
-                raise UserError(f"the study {self.settings.study} holds {key}={value}, which this search can't draw")
+            is_known = value in space.choices if hasattr(space, "choices") else space.low <= value <= space.high
+            if not is_known:
+                raise UserError(f"the study {self.settings.study} holds {key}={value}, outside of this search space")
 
-    def tell(self, number: int, job: SweepJob) -> None:
-        """Tell the study how a job ended. One that a signal has ended can go on, but not in this process."""
+    def _tell(self, number: int, job: SweepJob) -> None:
         if is_finished(job.folder):
-            self.study.tell(number, [objective(job.folder, name) for name in self.study.metric_names or []])
+            self.study.tell(number, [objective_value(job.folder, name) for name in self.study.metric_names or []])
         elif (job.folder / PRUNED).exists():
             self.study.tell(number, state=TrialState.PRUNED)
         elif job.status not in EXIT_STATUSES:
             self.study.tell(number, state=TrialState.FAIL)
+        else:
+            return  # keep the lock: this process is being stopped too, and must not start the trial again
+        self._release(number)
 
 
-def objective(folder: Path, name: str) -> float:
-    """A metric of a finished run: `val/…` of `metrics.json`, or a number of `run.json`, such as `latency_ms`."""
+def objective_value(folder: Path, name: str) -> float:
+    """The value of an objective of a finished run: `val/…` of `metrics.json`, or a cost in `run.json`."""
     split, _, metric = name.rpartition("/")
-    found = json.loads((folder / ("metrics.json" if split else "run.json")).read_text(encoding="utf-8"))
-    return float(found[split][metric] if split else found[metric])
+    file = folder / ("metrics.json" if split else "run.json")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return float(content[split][metric] if split else content[metric])

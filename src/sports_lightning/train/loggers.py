@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
         log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
     if is_rank_zero():
         Path(save_dir).mkdir(parents=True, exist_ok=True)
-    earlier = sorted(Path(save_dir, "wandb").glob("*run-*-*"))  # (offline-)run-TIME-ID
-    if earlier:
-        arguments = {**arguments, "id": earlier[0].name.rsplit("-", 1)[1], "resume": "allow"}
+    if run_id := tracked_run_id(Path(save_dir)):
+        arguments = {**arguments, "id": run_id, "resume": "allow"}
     return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
+
+
+def tracked_run_id(folder: Path) -> str | None:
+    """The id of the W&B run that an earlier process tracked in `folder`/wandb, or None. The id may contain dashes."""
+    names = (path.name for path in sorted((folder / "wandb").glob("*run-*")))
+    matches = (re.fullmatch(r"(?:offline-)?run-\d+_\d+-(.+)", name) for name in names)  # (offline-)run-TIME-ID
+    return next((match[1] for match in matches if match), None)
 
 
 def log_settings(loggers: list[Logger], cfg: DictConfig, provenance: dict[str, Any]) -> None:

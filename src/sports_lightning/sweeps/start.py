@@ -1,0 +1,86 @@
+"""Checks at the start of a sweep, before any job's folder is written (a Hydra callback)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from sports_lightning.errors import ThroughHydra, UserError
+from sports_lightning.sweeps.resume import check_sweep_folder
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+DEFAULT_SUBDIR = "${hydra.job.num}"
+
+_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class SweepStart(Callback):
+    """Called by Hydra with the composed config of a sweep; `conf/hydra/base.yaml` declares it.
+
+    Attributes:
+        folder: the sweep folder if a launcher other than Hydra's own runs the jobs elsewhere.
+        resumes: whether the sweep is resumed in its folder.
+    """
+
+    folder: ClassVar[Path | None] = None
+    resumes: ClassVar[bool] = False
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Check the sweep's folder, launcher and job folders, and note the folder of jobs that run elsewhere.
+
+        Raises:
+            ThroughHydra: with a UserError: the folder holds another sweep, the launcher starts several tasks per job,
+                or two jobs would share a folder.
+        """
+        launcher, folder = config.hydra.launcher, Path(os.path.abspath(config.hydra.sweep.dir))
+        is_train = config.hydra.job.config_name == "train"
+        try:
+            if not SweepStart.resumes:
+                check_sweep_folder(folder, is_resumable=is_train)
+            if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
+                raise UserError("hydra.launcher starts one task per job: for more, run the job alone, with srun")
+            _check_job_folders(config)
+        except UserError as error:
+            raise ThroughHydra(error) from error
+        except (HydraException, OmegaConfBaseException):
+            pass  # Hydra's sweeper composes the same jobs next and raises the same error
+        if launcher._target_ != BASIC_LAUNCHER and is_train:
+            SweepStart.folder = folder
+
+
+def _check_job_folders(config: DictConfig) -> None:
+    """Check that `hydra.sweep.subdir` gives each job of a grid its own folder within the sweep folder.
+
+    Raises:
+        UserError: it does not.
+    """
+    template = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
+    if template == DEFAULT_SUBDIR or config.hydra.sweeper._target_ != _BASIC_SWEEPER:
+        return
+    jobs: dict[str, int] = {}
+    remedy = f"leave out hydra.sweep.subdir or use {DEFAULT_SUBDIR} in it"
+    for number, subdir in enumerate(_job_subdirs(config, GlobalHydra.instance().config_loader())):
+        if os.path.isabs(subdir) or ".." in Path(subdir).parts:
+            raise UserError(f"hydra.sweep.subdir={template}: {subdir} is not inside the sweep folder; {remedy}")
+        if (other := jobs.setdefault(os.path.normpath(subdir), number)) != number:
+            raise UserError(f"hydra.sweep.subdir={template}: jobs {other} and {number} share {subdir}; {remedy}")
+
+
+def _job_subdirs(config: DictConfig, loader: ConfigLoader) -> Iterator[str]:
+    """The resolved `hydra.sweep.subdir` of each job, composed as Hydra's own sweeper and launcher do."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create(loader).parse_overrides([*params, *config.hydra.overrides.task])
+    for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+        job_config = loader.load_sweep_config(config, list(job))
+        with open_dict(job_config):
+            job_config.hydra.job.id, job_config.hydra.job.num = f"job_id_for_{number}", number
+        yield str(OmegaConf.select(job_config, "hydra.sweep.subdir"))
