@@ -85,7 +85,7 @@ def open_sweep(value: str, is_trusted: bool) -> StoredSweep:
         is_trusted: whether the jobs' configs may name any `_target_`.
 
     Raises:
-        UserError: the folder can't be read, was moved, or could run foreign code.
+        UserError: the folder can't be read, or could run foreign code.
     """
     folder, source = Path(os.path.abspath(Path(value).expanduser())), f"resume={value}"
     stored = _read_multirun(folder / MULTIRUN)
