@@ -303,7 +303,7 @@ def test_a_model_that_does_more_than_its_stages_is_not_cut(
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
         assert use_cached_features(classifier, data, cfg) is None
-    assert "no part of tf_efficientnet_lite0 can run once" in caplog.text
+    assert "no outputs of tf_efficientnet_lite0 can be cached" in caplog.text
 
 
 def test_the_last_stages_learn_the_same_from_what_the_first_gave(few: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""What is frozen runs once: what it makes of the images is kept on disk, and the rest of the model trains on that.
+"""Feature cache: run the frozen part of a model once, store its outputs on disk, and train the other layers on them.
 
-The features of a backbone, or the maps of its first stages (see frozen). They are stored under a fingerprint of
-everything that they depend on: the frozen part's weights and architecture, the preprocessing, the augmentation's draws,
-the images' content, the kind of device and the precision. A change of any of these makes new ones; another learning
-rate, loss or number of epochs does not.
+The outputs are the features of a backbone or the maps of its first stages (see `frozen_part`). They are stored under a
+fingerprint of everything that they depend on: weights and architecture of the frozen part, preprocessing, augmentation
+and its seed, content of the images, kind of device, precision and batch size. Another learning rate, loss or number of
+epochs uses the same features again.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
-    """A training set as it is in one of its views."""
+    """The training images with one of their fixed augmentations."""
 
     def __init__(self, images: TrainingImages, view: int) -> None:
         self.images, self.view = images, view
@@ -46,11 +46,11 @@ class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
 
 
 class TrainingFeatures(Dataset[tuple[Tensor, int]]):
-    """Features in place of `TrainingPictures`, under the same addresses (epoch, index, repeat).
+    """Features that replace `TrainingImages`, with the same keys (epoch, index, repeat).
 
     Args:
-        views: (n, …) float32 for each view, which take turns.
-        labels: of each.
+        views: (n, …) float32 for each fixed augmentation, which take turns over the epochs.
+        labels: (n,) int64.
     """
 
     def __init__(self, views: list[Tensor], labels: np.ndarray) -> None:
@@ -65,7 +65,7 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
 
 
 def count_fixed_augmentations(augment: DictConfig) -> int | None:
-    """How many different versions of an image a training sees; None where every epoch has new ones."""
+    """The number of different versions of an image in training; None if every epoch draws new ones."""
     if augment.mixup or augment.cutmix or augment.progressive_sizes:
         return None
     kinds = {transform._target_ for transform in augment.transforms.values() if transform}
@@ -73,18 +73,22 @@ def count_fixed_augmentations(augment: DictConfig) -> int | None:
 
 
 def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
-    """Put what the frozen part makes of the images of `data` in their place, if `cfg` (train) allows it.
+    """Replace the images of `data` by the outputs of the frozen part of the classifier, if the settings allow it.
 
-    It does where a first part of the model is frozen for the whole run, where training sees a limited number of views
-    of each image, and, for stages, where all of it fits into `finetune.cache_limit_gb`. The logits are those
-    of the whole model.
+    They do if the first part of the model is frozen for the whole run, if the number of augmentations per image is
+    fixed, and, for stages, if all outputs fit into `finetune.cache_limit_gb`. The logits are those of the whole model.
+
+    Args:
+        classifier: with `requires_grad` set as in training.
+        data: its `train_set` and `val_set` are replaced.
+        cfg: `conf/train.yaml`.
 
     Returns:
-        The part that need not run in training any more; None where it must.
+        The part whose outputs are cached; None if the whole model has to run.
     """
     views = count_fixed_augmentations(cfg.augment)
-    is_kept = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
-    if views is None or not is_kept:
+    may_cache = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
+    if views is None or not may_cache:
         return None
     part = find_frozen_part(classifier)
     if part is None:
@@ -92,23 +96,23 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     assert isinstance(data.train_set, TrainingImages)
     train, val = data.index.splits["train"], data.index.splits["val"]
     if isinstance(part, FrozenStages):
-        # At most: the evaluation at the end takes up val's, unless it has another precision.
+        # An upper bound: the final evaluation shares the outputs for val, unless its precision differs.
         images = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
         size = part.size(classifier) * images / 1e9
         if size > cfg.finetune.cache_limit_gb:
-            asked_for = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
-            log.info("keeping what the frozen stages give takes %.1f GB (%s): they run in every epoch", size, asked_for)
+            limit = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
+            log.info("the outputs of the frozen stages take %.1f GB (%s): the stages run in every epoch", size, limit)
             return None
     inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "flip_tta": False})
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
-    of_view = []
+    per_view = []
     for view in range(views):
         draws = None if views == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, view]
         provenance = [plain, draws]
-        of_view.append(store.features(_FixedAugmentation(data.train_set, view), train.digests, provenance))
-    data.train_set = TrainingFeatures(of_view, train.labels)
+        per_view.append(store.features(_FixedAugmentation(data.train_set, view), train.digests, provenance))
+    data.train_set = TrainingFeatures(per_view, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
     return part
 
@@ -116,29 +120,30 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
 def logits_from_features(
     part: FrozenPart, classifier: Classifier, index: DatasetIndex, split: str, inference: DictConfig, cache_dir: Path
 ) -> Tensor:
-    """As `compute_logits`, (n, classes) float32, but what the frozen part gives is stored, or taken from there."""
-    if inference.flip_tta and isinstance(part, FrozenStages):  # a mean of maps leads elsewhere
+    """Compute logits (n, classes) float32 as `compute_logits` does, with the outputs of the frozen part cached."""
+    # The logits of averaged maps are not averaged logits, and a compiled whole rounds differently from compiled parts.
+    if inference.compile or (inference.flip_tta and isinstance(part, FrozenStages)):
         return compute_logits(classifier, index.root, index.splits[split], inference)
     dataset = evaluation_images(classifier, index.root, index.splits[split])
     features = FeatureCache(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
-    way: Any = OmegaConf.merge(inference, {"flip_tta": False, "compile": False, "num_workers": 0})
+    settings: Any = OmegaConf.merge(inference, {"flip_tta": False, "num_workers": 0})
     logits: list[Tensor] = []
-    run_batches(part.rest, classifier, TensorDataset(features), way, logits.append)
+    run_batches(part.rest, classifier, TensorDataset(features), settings, logits.append)
     return torch.cat(logits)
 
 
 class FeatureCache:
-    """What one frozen part of a classifier gives, run in one way, kept on disk.
+    """The outputs of the frozen part of a classifier, stored on disk.
 
     Args:
-        part: which part.
-        classifier: of which classifier.
-        inference: how it is run.
+        part: the part.
+        classifier: the classifier that it is a part of.
+        inference: `conf/inference/*.yaml`.
         cache_dir: `data.cache_dir`.
     """
 
     def __init__(self, part: FrozenPart, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
-        if isinstance(part, FrozenStages):  # whose way out torch.compile can't follow
+        if isinstance(part, FrozenStages):  # torch.compile does not support how they are left
             inference = OmegaConf.merge(inference, {"compile": False})  # type: ignore[assignment]
         self.part, self.classifier, self.inference, self.cache_dir = part, classifier, inference, cache_dir
         weights = hashlib.blake2b(digest_size=16)
@@ -147,14 +152,20 @@ class FeatureCache:
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         spec = classifier.spec
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
-        self.provenance = ["folded features", library_versions(), *frozen]
+        self.provenance = ["features of full batches", library_versions(), *frozen]
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
-        """(n, …) float32 of `dataset`, whose images have these digests; memory-mapped."""
+        """Return the outputs (n, …) float32 for a dataset, memory-mapped.
+
+        Args:
+            dataset: preprocessed images.
+            digests: of the content of the images, in order.
+            augment: the augmentation of `dataset`, as plain data.
+        """
         assert len(digests) == len(dataset), "the images have not been examined"  # type: ignore[arg-type]
-        way = [self.inference[key] for key in ("precision", "compile", "flip_tta")]
-        device = device_type(self.inference.accelerator)  # another kind rounds otherwise
-        key = fingerprint([*self.provenance, *way, device, augment, list(digests)])
+        settings = [self.inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
+        device = device_type(self.inference.accelerator)  # other kinds round differently
+        key = fingerprint([*self.provenance, *settings, device, augment, list(digests)])
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")

@@ -1,6 +1,6 @@
-"""What of a classifier comes first and does not learn, so that it need run only once over the images.
+"""The leading frozen part of a classifier, whose outputs can be computed once and cached.
 
-The whole backbone with `finetune=head`, its first stages with `finetune=last_stages`.
+It is the whole backbone with `finetune=head`, and the first stages with `finetune=last_stages`.
 """
 
 import copy
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """Everything before the last layer, of a model that timm's `forward_head` can take apart there."""
+    """Everything before the last layer, of a model whose `forward_head` (timm) can stop there."""
 
     name = "backbone"
 
@@ -37,17 +37,17 @@ class FrozenBackbone:
         return classifier.head(features)
 
     def weights(self, classifier: Classifier) -> dict[str, Tensor]:
-        """What `run` depends on, by name."""
+        """The parameters and buffers that `run` depends on, by name."""
         head = head_names(classifier.net)
         return {name: tensor for name, tensor in classifier.net.state_dict().items() if name not in head}
 
 
 @dataclass(frozen=True)
 class FrozenStages:
-    """The first modules of a net, of a model that runs them one after the other.
+    """The first modules of a network that runs them one after the other.
 
     Attributes:
-        modules: their names in the net, in the order in which they run.
+        modules: their names, in the order in which they run.
     """
 
     modules: tuple[str, ...]
@@ -55,7 +55,7 @@ class FrozenStages:
     name = "stages"
 
     def run(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to what the last of them gives, mostly (n, channels, h, w)."""
+        """uint8 (n, 3, height, width) to the output of the last module, mostly (n, channels, h, w)."""
 
         def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             raise _Reached(output)
@@ -70,20 +70,20 @@ class FrozenStages:
         raise AssertionError(f"{self.modules[-1]} was not run")
 
     def rest(self, classifier: Classifier, maps: Tensor) -> Tensor:
-        """What `run` gives to logits (n, classes)."""
+        """The output of `run` to logits (n, classes)."""
         if maps.ndim == 4:
             maps = maps.contiguous(memory_format=torch.channels_last)
         with self._bypassed(classifier.net):
             return classifier.calibrate(classifier.net(maps))
 
     def size(self, classifier: Classifier) -> int:
-        """Bytes that an image's maps take, as float32."""
-        with torch.inference_mode():  # of a copy in eval mode: noise must not reach the statistics of a BatchNorm
+        """Bytes of the output for one image, as float32."""
+        with torch.inference_mode():  # on the copy of fuse_conv_bn, because noise must not reach BatchNorm statistics
             return 4 * self.run(fuse_conv_bn(classifier), _probe_images(classifier)[:1]).numel()
 
     @contextmanager
     def _bypassed(self, net: nn.Module) -> Iterator[None]:
-        """Within, they hand on what they get."""
+        """Let the modules return their input."""
         modules = [net.get_submodule(name) for name in self.modules]
         for module in modules:
             module.forward = _identity
@@ -94,7 +94,7 @@ class FrozenStages:
                 del module.forward
 
     def weights(self, classifier: Classifier) -> dict[str, Tensor]:
-        """What `run` depends on, by name."""
+        """The parameters and buffers that `run` depends on, by name."""
         state = classifier.net.state_dict()
         return {name: tensor for name, tensor in state.items() if name.startswith(tuple(f"{m}." for m in self.modules))}
 
@@ -112,10 +112,10 @@ def _identity(inputs: Tensor) -> Tensor:
 
 
 def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
-    """What of the classifier can run apart, given which of its parameters learn; None where that is nothing.
+    """Find the frozen part of a classifier that can run separately; None if there is none.
 
-    Two images show whether both parts together are the model itself, in a copy whose learning parameters are drawn
-    anew about what they are: a head or a branch that begins at zero would hide a difference.
+    Two probe images check that both parts together equal the model. They run through a copy whose trainable parameters
+    are randomly perturbed, since a head or branch that is initialised to zero would hide a difference.
     """
     probe = copy.deepcopy(classifier).eval()
     draws = torch.Generator().manual_seed(0)
@@ -130,15 +130,15 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
             whole = probe(images)
             part = _candidate(probe, images)
             fast = fuse_conv_bn(probe)
-            outputs = part.run(fast, images)  # as they are kept, for training the rest and for evaluating it
+            outputs = part.run(fast, images)  # as they are cached for training and evaluation
             difference = max(float((part.rest(rest, outputs) - whole).abs().max()) for rest in (probe, fast))
-        # The logits of two images that hardly differ would hide a difference, too.
+        # Probe images with almost equal logits would hide a difference as well.
         if difference < min(1e-4 * whole.abs().max(), 1e-2 * (whole[0] - whole[1]).abs().max()):
             return part
-        reason = f"taken apart, its logits differ by {difference:.1g}"
-    except Exception as error:  # whatever a model's code does when it is taken apart
+        reason = f"the logits of its parts differ by {difference:.1g} from those of the whole"
+    except Exception as error:  # the code of a model may raise anything
         reason = short_message(error)
-    log.info("no part of %s can run once for all epochs: %s", classifier.spec.architecture, reason)
+    log.info("no outputs of %s can be cached: %s", classifier.spec.architecture, reason)
     return None
 
 
@@ -146,32 +146,37 @@ def _candidate(classifier: Classifier, images: Tensor) -> FrozenPart:
     net = classifier.net
     if {p for p in net.parameters() if p.requires_grad} <= head_parameters(net):
         if "drop_rate" in classifier.spec.arguments and not hasattr(net, "drop_rate"):
-            raise ValueError("the model drops out within its head, at a place of its own")
+            raise ValueError("the model has dropout at another place in its head")
         return FrozenBackbone()
     modules = tuple(first_modules(net, lambda: classifier(images)))
     if not modules:
-        raise ValueError("its first part learns")
+        raise ValueError("its first layers are trainable")
     return FrozenStages(modules)
 
 
 def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
-    """Names of the outermost modules that are done before the first one that learns begins.
+    """Names of the outermost modules that return before the first trainable module starts.
+
+    Args:
+        net: the network.
+        forward: runs it.
 
     Raises:
-        ValueError: one of them runs once more, after that.
+        ValueError: one of them runs again after the first trainable module.
     """
-    done: dict[str, None] = {}  # in order
-    has_learning_begun = False
+    done: dict[str, None] = {}  # an ordered set
+    has_trainable_started = False
 
     def begin(name: str, module: nn.Module) -> None:
-        nonlocal has_learning_begun
-        learns = [p.requires_grad for p in module.parameters()]
-        has_learning_begun |= bool(learns) and all(learns)  # a stage, before what has no parameters in it
-        if has_learning_begun and name in done:
-            raise ValueError(f"{name} is used again after what learns")
+        nonlocal has_trainable_started
+        is_trainable = [p.requires_grad for p in module.parameters()]
+        # A whole stage counts, so that its first layers without parameters do not.
+        has_trainable_started |= bool(is_trainable) and all(is_trainable)
+        if has_trainable_started and name in done:
+            raise ValueError(f"{name} runs again after a trainable layer")
 
     def end(name: str) -> None:
-        if not has_learning_begun:
+        if not has_trainable_started:
             done[name] = None
 
     hooks = []
@@ -184,14 +189,14 @@ def first_modules(net: nn.Module, forward: Callable[[], Any]) -> list[str]:
         for hook in hooks:
             hook.remove()
     outermost = [name for name in done if not any(name.startswith(f"{other}.") for other in done)]
-    # The batch normalisation after a convolution, which may learn, would be folded into it.
+    # fuse_conv_bn would fuse a trainable BatchNorm into a frozen convolution before it.
     while outermost and isinstance(net.get_submodule(outermost[-1]), nn.Conv2d):
         outermost.pop()
     return outermost
 
 
 def _probe_images(classifier: Classifier) -> Tensor:
-    """uint8 (2, 3, height, width), the same every time: fine noise, and coarse."""
+    """uint8 (2, 3, height, width): fine and coarse noise, always the same."""
     height, width = classifier.spec.preprocessing["size"]
     draws = torch.Generator().manual_seed(0)
     fine, coarse = (torch.rand(1, 3, side, side, generator=draws) for side in (height, 4))

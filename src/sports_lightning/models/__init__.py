@@ -1,3 +1,3 @@
-"""Our own backbones, registered with timm beside its own: importing this package makes timm know them by name."""
+"""Backbones of this package; importing it registers them with timm by name."""
 
 from sports_lightning.models import scratch_cnn, simple_cnn  # noqa: F401

@@ -1,6 +1,6 @@
-"""Batch normalisation folded into the convolution before it, for passes that learn nothing.
+"""Conv-BN fusion for inference: batch normalisation is merged into the convolution before it.
 
-The same function but for rounding, with one pass less over every map: what pays most where convolutions are light.
+The function is the same up to rounding. It saves a pass over every map, which pays most with cheap convolutions.
 """
 
 import copy
@@ -14,9 +14,9 @@ from sports_lightning.models.classifier import Classifier
 
 
 def fuse_conv_bn(classifier: Classifier) -> Classifier:
-    """A copy in eval mode, whose batch normalisations are folded where nothing else uses the convolution's output.
+    """Return a copy in eval mode with Conv-BN fused, wherever only the BatchNorm uses the convolution's output.
 
-    A model whose forward pass torch.fx can't follow stays as it is.
+    Nothing is fused in a model that torch.fx cannot trace.
     """
     classifier = copy.deepcopy(classifier).eval()
     net = classifier.net
@@ -30,15 +30,15 @@ def fuse_conv_bn(classifier: Classifier) -> Classifier:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # timm's own kinds too, which pad by the image's size, or end with an activation.
+        # Also timm's subclasses, which pad by the size of the image or end with an activation.
         return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _pairs(net: nn.Module) -> list[tuple[str, str]]:
-    """Names of the convolutions and batch normalisations that follow one another, each of them used once."""
+    """Names of the convolutions and the BatchNorms directly after them; each runs exactly once."""
     try:
         nodes = [node for node in _Tracer().trace(net).nodes if node.op == "call_module"]
-    except Exception:  # whatever a model's code does with a stand-in for a tensor
+    except Exception:  # the code of a model may raise anything on a tracing proxy
         return []
     used = [node.target for node in nodes]
     pairs = []
@@ -47,7 +47,7 @@ def _pairs(net: nn.Module) -> list[tuple[str, str]]:
         if not isinstance(before, fx.Node) or before not in nodes or len(before.users) > 1:
             continue
         conv, norm = net.get_submodule(str(before.target)), net.get_submodule(str(node.target))
-        # Of just these kinds: others may do more with their weights, as weight-standardised convolutions do.
+        # Exactly these types: subclasses may transform their weights, such as weight-standardised convolutions.
         known = type(conv) in (nn.Conv2d, Conv2dSame) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
         if known and norm.running_mean is not None and used.count(node.target) == used.count(before.target) == 1:
             pairs.append((str(before.target), str(node.target)))

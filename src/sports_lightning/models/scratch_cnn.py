@@ -1,7 +1,7 @@
-"""Our own from-scratch network: a small residual CNN for images of about 128 pixels and a few thousand of them.
+"""`scratch_cnn`: a small residual CNN for training from scratch on a few thousand images of about 128 pixels.
 
-What it deliberately does not do: depthwise convolutions, attention or squeeze-excite. On a CPU they cost more time than
-they save arithmetic, and time to accuracy is what it is for.
+It is built for a short time to a given accuracy on a CPU. It therefore has no depthwise convolutions, attention or
+squeeze-excite, which take more time on a CPU than their smaller FLOP count suggests.
 """
 
 from typing import Any
@@ -34,9 +34,9 @@ def _conv(in_chans: int, out_chans: int, kernel: int, stride: int = 1) -> nn.Seq
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (He et al. 2016), which average-pools where the block halves the size.
+    """Two 3×3 convolutions and a shortcut (He et al. 2016), with average pooling in the shortcut of strided blocks.
 
-    The last BatchNorm starts at zero, so that every block starts as its shortcut (Goyal et al. 2017).
+    The last BatchNorm weight is initialised to zero, so that every block starts as its shortcut (Goyal et al. 2017).
     """
 
     def __init__(self, in_chans: int, out_chans: int, stride: int) -> None:
@@ -55,13 +55,13 @@ class ResidualBlock(nn.Module):
 
 
 class ScratchCNN(nn.Module):
-    """A stem that quarters the size, then one residual stage a width, average pooling and a linear classifier.
+    """A stem of stride 4, one residual stage per width, global average pooling and a linear classifier.
 
     Args:
         num_classes: outputs.
         in_chans: channels of the image.
-        widths: channels of the stages; each after the first halves the size.
-        depths: residual blocks of each stage.
+        widths: channels of the stages; each one after the first has stride 2.
+        depths: residual blocks per stage.
         drop_rate: dropout before the classifier.
     """
 

@@ -1,4 +1,4 @@
-"""The baseline of the old notebooks: four plain convolutions, trained from scratch."""
+"""`simple_cnn`: four plain convolutions, trained from scratch; the baseline of earlier notebooks."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-# Rescaled to 0..1 and nothing else, as the notebooks did; images are squashed to the square, as Keras did.
+# As in the notebooks, pixels are only rescaled to 0..1; as in Keras, images are squashed to the square.
 default_cfgs = generate_default_cfgs(
     {
         "simple_cnn.untrained": {
@@ -27,7 +27,7 @@ default_cfgs = generate_default_cfgs(
 class SimpleCNN(nn.Module):
     """3×3 convolutions 32-64-128-256 without padding, 2×2 max-pool after each, dense 512, dense classes.
 
-    19,314,596 parameters at 224×224 and 100 classes. Weights start Glorot-uniform and biases zero, as Keras has it.
+    19,314,596 parameters at 224×224 and 100 classes. As in Keras, weights are Glorot-uniform and biases zero at first.
 
     Args:
         num_classes: outputs.
@@ -42,7 +42,7 @@ class SimpleCNN(nn.Module):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         layers: list[nn.Module] = []
         for channels in (32, 64, 128, 256):
-            # Pooling before ReLU gives the same values as after it, for a quarter of the ReLU's work.
+            # ReLU after pooling gives the same values as before it, with a quarter of the operations.
             layers += [nn.Conv2d(in_chans, channels, 3), nn.MaxPool2d(2), nn.ReLU()]
             in_chans = channels
             height, width = (height - 2) // 2, (width - 2) // 2

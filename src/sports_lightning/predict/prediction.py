@@ -1,4 +1,4 @@
-"""Labels for images whose labels are not known."""
+"""Predictions for unlabelled images."""
 
 import glob
 import os
@@ -22,14 +22,14 @@ from sports_lightning.reports import plots
 from sports_lightning.storage.files import write_csv
 
 GRID_SIZE = 36  # images in predictions.png
-_PRINTED = 50  # images on the screen, and as many files that can't be read
+_PRINTED = 50  # images printed, and as many unreadable files
 
 
 def find_inputs(pattern: str) -> list[str]:
-    """The files that `input` names: a file, the images below a folder, or what a glob (`**` too) matches.
+    """The files that `input` names: a file, the images below a folder, or the matches of a glob (`**` too).
 
     Raises:
-        UserError: nothing.
+        UserError: there are no images.
     """
     pattern = os.path.expanduser(pattern)
     if os.path.isfile(pattern):
@@ -67,7 +67,7 @@ class Predictions:
         )
 
     def print(self) -> None:
-        """Print the first predictions as a table, of the images' paths below the folder that they share."""
+        """Print the first predictions as a table, with paths relative to the folder that all images share."""
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
         table = Table(Column("image", overflow="fold"), "prediction", "probability", "second")
         _, columns = top5_columns(self.logits[:_PRINTED].double().softmax(dim=1), self.classes)
@@ -95,10 +95,10 @@ def _shown(path: str) -> str:
 
 
 def predict_images(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
-    """Predict what can be read of `paths`.
+    """Predict the images at `paths`; files that cannot be read are listed in the result.
 
     Raises:
-        UserError: none of them can.
+        UserError: none of the files can be read.
     """
     entries = zip(paths, check_files(Path(), paths), strict=True)
     unreadable = {path: entry.problem for path, entry in entries if entry.problem}
