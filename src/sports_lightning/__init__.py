@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sports_lightning.api.finetuning import finetune
     from sports_lightning.api.image_classifier import ImageClassifier, Prediction, load
     from sports_lightning.api.run import Run, open_run
     from sports_lightning.data.image_source import ImageSource
 
-__all__ = ["ImageClassifier", "ImageSource", "Prediction", "Run", "compare", "load", "open_run"]
+__all__ = ["ImageClassifier", "ImageSource", "Prediction", "Run", "compare", "finetune", "load", "open_run"]
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _MODULES = {
     "ImageSource": "data.image_source",
     "Prediction": "api.image_classifier",
     "Run": "api.run",
+    "finetune": "api.finetuning",
     "load": "api.image_classifier",
     "open_run": "api.run",
 }
