@@ -53,8 +53,9 @@ def in_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_finetune_trains_on_a_users_dataset(tmp_path: Path) -> None:
     handlers = [signal.getsignal(number) for number in signals._SIGNALS]
+    finetune = sl.finetune  # the imports draw numbers
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    run = sl.finetune("scratch_cnn", Noise(24), Noise(8), Noise(8), overrides=FAST, run_dir="run")
+    run = finetune("scratch_cnn", Noise(24), Noise(8), Noise(8), overrides=FAST, run_dir="run")
     assert [signal.getsignal(number) for number in signals._SIGNALS] == handlers
     assert torch.get_rng_state().equal(torch_state)
     assert random.getstate() == python_state

@@ -59,7 +59,8 @@ def resolve_backbone(name: str, arguments: dict[str, Any]) -> BackboneSource:
     except Exception as error:  # of the hub, of JSON, of timm
         raise UserError(f"model.name={name} cannot be read: {short_message(error)}") from error
     cfg = resolved.pop("pretrained_cfg")
-    resolved.pop("pretrained_model_args", None)
+    for key in ("pretrained_model_args", "num_classes"):  # about the weights in the source, not this model
+        resolved.pop(key, None)
     architecture = resolved.pop("model_name")
     if resolved.get("in_chans", 3) != 3:
         raise UserError(f"model.name={name} takes {resolved['in_chans']} channels, and images are RGB")
