@@ -2,14 +2,13 @@
 
 import json
 import sqlite3
-from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from commands import Process, jobs_in_this_process, run_command, try_command
+from commands import Process, jobs_in_this_process, run_command, run_process, try_command
 from conftest import FAST, assert_error_line
 from sports_lightning.errors import UserError
 from sports_lightning.sweeps.search_space import search_space
@@ -68,8 +67,12 @@ def test_a_pruned_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path, 
     pruner += ["~hydra.sweeper.pruner.n_startup_trials", "hydra.sweeper.pruner.n_warmup_steps=0"]
     pruner += ["hydra.sweeper.n_trials=1"]
     arguments = [*QUICK, f"data.root={few}", "sweep=optuna", *pruner, "hydra.sweep.dir=sweep"]
-    with jobs_in_this_process() if devices == 1 else nullcontext():
-        result = run_command("train", *arguments, "trainer.max_epochs=9", f"trainer.devices={devices}")
+    arguments += ["trainer.max_epochs=9", f"trainer.devices={devices}"]
+    if devices == 1:
+        with jobs_in_this_process():
+            result = run_command("train", *arguments)
+    else:
+        result = run_process("train", *arguments)
     assert "pruned after epoch 0: val/acc" in result.stdout
     assert "did not finish" not in result.stderr
     assert len((tmp_path / "sweep/0/metrics.csv").read_text().splitlines()) == 2
