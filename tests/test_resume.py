@@ -152,9 +152,9 @@ def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
 
 
 @contextmanager
-def locked_by_another_process(file: Path) -> Iterator[None]:
-    script = f"from pathlib import Path; from sports_lightning.storage.locks import lock; lock(Path({str(file)!r}))"
-    script += "; print(flush=True); input()"
+def locked_by_another_process(run: Path) -> Iterator[None]:
+    script = "from pathlib import Path; from sports_lightning.runs.resume import lock_run_folder"
+    script += f"; lock_run_folder(Path({str(run)!r})); print(flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as process:  # type: ignore[call-overload]
         process.stdout.readline()
@@ -166,7 +166,7 @@ def test_resume_auto_finds_the_interrupted_run_with_the_same_settings(settings: 
     settings = [*settings, "trainer.max_epochs=1", "test=false"]
     first = tmp_path / "outputs/train/first"
     interrupt(*settings, "hydra.run.dir=outputs/train/first", step=3)
-    with locked_by_another_process(first / ".lock"):
+    with locked_by_another_process(first):
         assert "another process" in try_command("train", "resume=outputs/train/first").stderr
     assert (first / ".hydra/config.yaml").exists(), "the folder is left alone"
     other = run_command("train", *settings, "resume=auto", "seed=1")
