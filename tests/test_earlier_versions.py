@@ -57,6 +57,7 @@ def test_finished_runs_are_compared(version_0_1: Path, tmp_path: Path) -> None:
     assert len(result["pairings"]) == 1, "they predicted the same images"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reproduced_or_the_machine_differs(version_0_1: Path) -> None:
     result = try_command("reproduce", f"run={version_0_1}/finished")
     if result.status == 0:

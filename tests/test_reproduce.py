@@ -25,6 +25,7 @@ def reproduce(run: Path, *arguments: str) -> Result:
     return try_command("reproduce", f"run={run}", *arguments, cwd=run.parents[1])
 
 
+@pytest.mark.slow
 def test_a_run_is_reproduced_or_the_causes_are_named(run: Path) -> None:
     same = reproduce(run)
     assert same.status == 0, same.stderr

@@ -113,6 +113,7 @@ def test_a_run_folder_that_targets_anything_else(trained: tuple[Path, str], tmp_
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_run_folder_whose_logging_would_run_code(trained: tuple[Path, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
