@@ -69,8 +69,9 @@ def test_a_finished_run_is_reproduced_or_the_machine_differs(version_0_1: Path) 
 
 def test_a_finished_sweep_has_nothing_left_to_do(version_0_1: Path) -> None:
     sweep = version_0_1 / "sweep"
-    (sweep / "1").mkdir()
-    shutil.copytree(sweep / "0", sweep / "1", dirs_exist_ok=True)
+    shutil.copytree(sweep / "0", sweep / "1")
+    hydra = sweep / "1/.hydra/hydra.yaml"
+    hydra.write_text(hydra.read_text().replace(f"output_dir: {sweep}/0", f"output_dir: {sweep}/1"))
     metrics = {file: file.read_bytes() for file in sweep.glob("*/metrics.json")}
     run_command("train", f"resume={sweep}")
     assert {file: file.read_bytes() for file in metrics} == metrics
