@@ -17,6 +17,7 @@ from sports_lightning.cli.launch import (
 )
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
+from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.runs.process import Process
 
 
@@ -35,7 +36,7 @@ FURTHER = Process(1, run_folder=Path("run"))
     ("command", "argv", "process", "expected"),
     [
         (TRAIN, [], ALONE, Composed((), False)),
-        (TRAIN, ["seed=1", "--help"], ALONE, Composed(("seed=1", "--help"), True)),
+        (TRAIN, ["seed=1", "--help"], ALONE, Composed(("--help", "seed=1"), True)),
         (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"), False)),
         (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
         (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),
@@ -51,7 +52,8 @@ FURTHER = Process(1, run_folder=Path("run"))
         (COMPARE, ["a", "b"], ALONE, Composed(("runs=['a','b']",), False)),
         (COMPARE, ["resume=run"], ALONE, Composed(("resume=run",), False)),
         (COMPARE, ["--help"], SECOND, Nothing()),
-        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs=['a']",), False)),
+        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs='a'",), False)),
+        (TRAIN, ["test=no", "--cfg", "job", "seed=1"], ALONE, Composed(("--cfg", "job", "test=no", "seed=1"), True)),
     ],
 )
 def test_a_command_line_and_an_environment_decide_what_is_done(
@@ -106,3 +108,18 @@ def test_the_value_of_a_path_key_is_taken_literally(tmp_path: Path, monkeypatch:
         *("data.root=null", "optimizer.lr=1,2", "--help", "input=photos/**/*.jpg"),
     ]
     assert quote_paths(as_typed) == as_typed
+
+
+def test_inputs_are_files_folders_and_globs_and_each_file_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "Anna's, 2 [x] (1)"
+    folder.mkdir()
+    for name in ("a.jpg", "b.png", "notes.txt"):
+        (folder / name).touch()
+    with caplog.at_level("INFO"):
+        found = find_inputs([str(folder / "a.jpg"), str(folder), f"{tmp_path}/*/*.png"])
+    assert found == [str(folder / "a.jpg"), str(folder / "b.png")]
+    assert "1 .txt" in caplog.text
+    with pytest.raises(UserError, match="matches no images"):
+        find_inputs([str(folder), "nothing/*.jpg"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sports_lightning.cli.command import Command
-from sports_lightning.config.overrides import collect_positional, last_value
+from sports_lightning.config.overrides import collect_positional, last_value, options_first
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import Process
@@ -79,8 +79,7 @@ def parse_launch(
     Raises:
         UserError: arguments that exclude each other, or several processes of a command that takes one.
     """
-    # Hydra's parser does not accept options between overrides.
-    arguments = sorted(argv, key=lambda argument: argument not in _MULTIRUN_OPTIONS)
+    arguments = options_first(argv)
     only_prints = any(argument in _PRINTING_OPTIONS for argument in arguments)
     if process.is_externally_launched and not only_prints and not command.distributed and process.world_size > 1:
         raise UserError(f"{command.name} runs in one process: start one task, not {process.world_size}")

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from sports_lightning.config.earlier_versions import RENAMED_KEYS, rename_notice
@@ -72,8 +73,17 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
     return renamed, notices
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with its options, and their values, before its overrides, as Hydra's parser needs it."""
+    is_option = [
+        argument.startswith("-") or previous in _OPTIONS_WITH_VALUE
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
+    ]
+    return [argument for _, argument in sorted(zip(is_option, arguments, strict=True), key=lambda pair: not pair[0])]
+
+
 def collect_positional(arguments: list[str], key: str) -> list[str]:
-    """Return the command line with its positional arguments collected into the override `key=[…]`.
+    """Return the command line with its positional arguments collected into the override `key=VALUE` or `key=[…]`.
 
     An argument is positional if it is neither an option, nor the value of one, nor an override; an argument with `=`
     that is an existing path is positional, too.
@@ -94,4 +104,6 @@ def collect_positional(arguments: list[str], key: str) -> list[str]:
         raise UserError(
             f"{key} is given both as {key}= and as {positional[0]}: use one of the two forms for all values"
         )
-    return [*(a for a in arguments if a not in positional), f"{key}=[{','.join(map(quote_value, positional))}]"]
+    values = [quote_value(value) for value in positional]
+    override = f"{key}={values[0]}" if len(values) == 1 else f"{key}=[{','.join(values)}]"
+    return [*(argument for argument in arguments if argument not in positional), override]

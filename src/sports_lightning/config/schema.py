@@ -262,7 +262,7 @@ class Predict:
 
     inference: Inference
     ckpt_path: str | None
-    input: str | None
+    input: list[str] | str | None
 
 
 @dataclass

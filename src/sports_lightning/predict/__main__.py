@@ -18,7 +18,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.predict.prediction import find_inputs, predict_images
 
-    paths = find_inputs(str(cfg.input))
+    paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
     predictions = predict_images(classifier, paths, cfg.inference)
     predictions.write(folder)

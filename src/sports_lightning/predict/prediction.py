@@ -1,7 +1,10 @@
 """Predictions for unlabelled images."""
 
 import glob
+import logging
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import check_files, printable
-from sports_lightning.data.image_folder import Split, list_images
+from sports_lightning.data.image_folder import Split, describe_ignored, list_images
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.inference.predictor import compute_logits
@@ -21,26 +24,39 @@ from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports import plots
 from sports_lightning.storage.files import write_csv
 
+log = logging.getLogger(__name__)
+
 GRID_SIZE = 36  # images in predictions.png
 _PRINTED = 50  # images printed, and as many unreadable files
 
 
-def find_inputs(pattern: str) -> list[str]:
-    """The files that `input` names: a file, the images below a folder, or the matches of a glob (`**` too).
+def find_inputs(patterns: Sequence[str]) -> list[str]:
+    """The files that `input` names, each once. Files in folders that are not read are counted in one line of the log.
+
+    Args:
+        patterns: files, folders (the images below them), or globs (`**` too).
 
     Raises:
-        UserError: there are no images.
+        UserError: one of them names no images.
     """
-    pattern = os.path.expanduser(pattern)
+    ignored: Counter[str] = Counter()
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        paths = _matches(os.path.expanduser(pattern), ignored)
+        if not paths:
+            raise UserError(f"input={pattern} matches no images: pass a file, a folder or a quoted glob")
+        found |= dict.fromkeys(paths)
+    if described := describe_ignored(ignored):
+        log.info("files that are not read as images: %s", described)
+    return list(found)
+
+
+def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
-        found = [os.path.join(pattern, name) for name in list_images(Path(pattern))]
-    else:
-        found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-    if not found:
-        raise UserError(f"input={pattern} matches no images: pass a file, a folder or a quoted glob")
-    return found
+        return [os.path.join(pattern, name) for name in list_images(Path(pattern), ignored)]
+    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
     complete_decorations(run)
 
 
-COMMAND = Command("report", report)
+COMMAND = Command("report", report, positional="run")
 
 if __name__ == "__main__":
     sys.exit(main(COMMAND))
