@@ -1,10 +1,11 @@
-"""Ours at its defaults against `plain_loop.py`: whole trainings in turn, the medians of the rounds' ratios.
+"""Training throughput and memory at the package's defaults, compared with `plain_loop.py`.
 
     python benchmarks/against_plain_loop.py [ROOT] [--models resnet50 simple_cnn] [--steps 6] [--rounds 3]
 
-ROOT is a data set with train/ valid/; the drawn sample where it is left out. Rates are those of the second of two
-epochs of a few steps; weights are random. Memory is the peak of the whole process tree, what processes share counted
-once (PSS, Linux only), looked at once a second. Run it on an otherwise idle machine.
+ROOT is a dataset with train/ and valid/; the default is the synthetic sample. Both sides run whole trainings in turn;
+the result is the median of the rounds' ratios. Throughput is that of the second of two epochs of a few steps, with
+random weights. Memory is the peak of the whole process tree, with shared pages counted once (PSS, Linux only),
+sampled once per second. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 def ours(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
-    """Images a second, GiB."""
+    """Images per second and peak memory in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             "data=folder", f"data.root={root}", f"model={model}", "model.pretrained=false", "model.image_size=224",
@@ -38,13 +39,13 @@ def ours(root: str, model: str, batch_size: int, steps: int) -> tuple[float, flo
 
 
 def plain(root: str, model: str, batch_size: int, steps: int) -> tuple[float, float]:
-    """Images a second, GiB."""
+    """Images per second and peak memory in GiB."""
     printed, memory = _run(str(HERE / "plain_loop.py"), f"{root}/train", NAMES[model], str(batch_size), str(steps))
     return float(printed.split()[-1]), memory
 
 
 def _run(*arguments: str) -> tuple[str, float]:
-    """What a python process printed, and the peak of its tree's memory in GiB."""
+    """The output of a python process, and the peak memory of its process tree in GiB."""
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
         process = psutil.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.DEVNULL)
@@ -58,9 +59,9 @@ def _run(*arguments: str) -> tuple[str, float]:
 
 
 def _memory(process: psutil.Popen) -> int:
-    """Bytes of the whole tree."""
+    """Memory of the process tree in bytes."""
     total = 0
-    with suppress(psutil.Error):  # one that has just ended
+    with suppress(psutil.Error):  # a process that has just ended
         for each in [process, *process.children(recursive=True)]:
             total += each.memory_full_info().pss
     return total
@@ -85,9 +86,9 @@ def main() -> None:
         settings = root, model, options.batch_size, options.steps
         rounds = [(ours(*settings), plain(*settings)) for _ in range(options.rounds)]
         for column, unit in enumerate(("img/s", "peak, GiB")):
-            of_ours, of_plain = ([run[column] for run in runs] for runs in zip(*rounds, strict=True))
-            ratios = [a / b for a, b in zip(of_ours, of_plain, strict=True)]
-            medians = f"{statistics.median(of_ours):8.2f} {statistics.median(of_plain):8.2f}"
+            ours_rates, plain_rates = ([run[column] for run in runs] for runs in zip(*rounds, strict=True))
+            ratios = [a / b for a, b in zip(ours_rates, plain_rates, strict=True)]
+            medians = f"{statistics.median(ours_rates):8.2f} {statistics.median(plain_rates):8.2f}"
             each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
             print(f"{model:20} {unit:10} {medians}  {statistics.median(ratios):.2f} ({each})", flush=True)
 

@@ -1,10 +1,10 @@
-"""Ours at its defaults against timm's own train script with its best flags: one epoch, whole processes in turn.
+"""One epoch at the package's defaults, compared with timm's own train script at its fastest flags, in turn.
 
     python benchmarks/against_timm.py ROOT TIMM [--model resnet50] [--bfloat16] [--compile]
 
-ROOT is a data set with train/ valid/, of which the first images are taken; TIMM a checkout of timm's repository
-(pytorch-image-models), whose train.py no package has. Everything counts: start-up, validation, checkpoints, and on our
-side the metrics and the report of the run. Weights are random, the batch size is 32. Run it on an otherwise idle
+ROOT is a dataset with train/ and valid/, of which the first images are used. TIMM is a checkout of timm's repository
+(pytorch-image-models), whose train.py is in no package. The time includes start-up, validation and checkpoints, and
+on our side the metrics and the report. Weights are random and the batch size is 32. Run it on an otherwise idle
 machine.
 """
 
@@ -21,7 +21,7 @@ from against_plain_loop import NAMES
 
 
 def seconds(cwd: str, *arguments: str, path: Path | None = None) -> float:
-    """Wall time of a python process, with a folder to import from first."""
+    """Wall time of a python process in seconds; it imports from the folder `path` first."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(path or ""), *sys.path[1:]]))}
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
@@ -31,9 +31,9 @@ def seconds(cwd: str, *arguments: str, path: Path | None = None) -> float:
 
 
 def take(root: Path, target: Path, split: str, count: int) -> None:
-    """Links to the first `count` images of a split, of every class in turn."""
-    of_class = [sorted(folder.iterdir()) for folder in sorted((root / split).iterdir())]
-    in_turn = [files[i] for i in range(max(map(len, of_class))) for files in of_class if i < len(files)]
+    """Link the first `count` images of a split, taking one of each class in turn."""
+    by_class = [sorted(folder.iterdir()) for folder in sorted((root / split).iterdir())]
+    in_turn = [files[i] for i in range(max(map(len, by_class))) for files in by_class if i < len(files)]
     for file in in_turn[:count]:
         link = target / split / file.parent.name / file.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("timm", type=Path)
     parser.add_argument("--model", default="resnet50", choices=["resnet50", "efficientnet_lite0"])
-    parser.add_argument("--images", type=int, default=320, help="of the epoch")
+    parser.add_argument("--images", type=int, default=320, help="images per epoch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bfloat16", action="store_true", help="timm's --amp --amp-dtype bfloat16")
     parser.add_argument("--compile", action="store_true", help="timm's --torchcompile")

@@ -1,10 +1,11 @@
-"""Fill the disk just before each file that a run writes: is it said in a line, is anything lost, does the run go on?
+"""Fill the disk before each file that a run writes: is it reported, is nothing lost, and does the run resume?
 
     python benchmarks/full_disk.py [--every 1] [--first 1] [--devices 1]
 
-Needs the right to mount a tmpfs. For the first, second, third … write of a run on the sample, in turn: the run has to
-end with exit status 1, one line and a readable checkpoint (or none yet); with room again, it has to end as one that was
-left alone. Exits with 1 where anything else happens.
+Needs permission to mount a tmpfs. The disk is filled before the first, second, third … write of a run on the sample.
+The run must end with exit status 1, one line and a readable checkpoint (or none yet), or, once its metrics are
+written, with a warning. With free space again, it must end with the results of an undisturbed run. Exits with 1 if
+anything else happens.
 """
 
 import argparse
@@ -33,7 +34,7 @@ SETTINGS = [
 
 
 def child(number: int, devices: int) -> None:
-    """`train`, in a process of its own, with the disk full from the write of that number on."""
+    """Run `train` in this process, with the disk full from write `number` on."""
     opened, count = Path.open, 0
 
     def open_counted(path: Path, mode: str = "r", *arguments, **keywords):  # type: ignore[no-untyped-def]
@@ -55,26 +56,26 @@ def child(number: int, devices: int) -> None:
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """This script in a process of its own."""
+    """Run this script in another process."""
     command = [sys.executable, __file__, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=200)
 
 
 def main(argv: list[str] | None = None, start: Start = start) -> int:
-    """Run the experiment; the exit status."""
+    """Run the experiment and return the exit status."""
     if "LOCAL_RANK" in os.environ:  # a further process of a run, whose command line is that of `train`
         sys.exit(run_command(COMMAND))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--first", type=int, default=1, help="the write to begin with")
-    parser.add_argument("--every", type=int, default=1, help="try every so many")
-    parser.add_argument("--devices", type=int, default=1, help="processes of a run, of which the first writes")
+    parser.add_argument("--first", type=int, default=1, help="the first write to test")
+    parser.add_argument("--every", type=int, default=1, help="test every n-th write")
+    parser.add_argument("--devices", type=int, default=1, help="processes per run; the first one writes")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child is not None:
         child(arguments.child, arguments.devices)
 
     def run(number: int) -> subprocess.CompletedProcess[str]:
-        """The command, with the disk full at that write; 0: never."""
+        """Run the command with the disk full at that write; 0: never."""
         return start(["--child", str(number), "--devices", str(arguments.devices)], cwd)
 
     bad, number, expected = 0, arguments.first, None
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None, start: Start = start) -> int:
                     continue
                 full = run(number)
                 if "full before" not in full.stdout:
-                    break  # the run has not so many writes
+                    break  # the run has fewer writes
                 where = full.stdout.partition("full before ")[2].splitlines()[0]
                 # A run that has its metrics is finished: a decoration that finds no room costs a warning.
                 is_finished = (disk / "run/metrics.json").exists()
@@ -99,17 +100,17 @@ def main(argv: list[str] | None = None, start: Start = start) -> int:
                 lines = [line for line in printed.splitlines() if "No space left on device" in line]
                 is_reported = bool(lines) if is_finished else len(lines) == 1
                 is_status = full.returncode == (0 if is_finished else 1)
-                problems = [] if is_reported and is_status else [f"not said in a line: {printed}"]
+                problems = [] if is_reported and is_status else [f"not reported in one line: {printed}"]
                 for checkpoint in disk.glob("run/checkpoints/*.ckpt"):
                     torch.load(checkpoint, weights_only=True)
                 if list(disk.rglob("*.partial")):
-                    problems.append("something half-written is left")
+                    problems.append("a partial file is left")
                 (disk / "ballast").unlink()
                 again = None if (disk / "run/metrics.json").exists() else run(0)
                 if again and again.returncode:
-                    problems.append(f"it does not go on: {again.stderr}")
+                    problems.append(f"it does not resume: {again.stderr}")
                 elif outcome(disk / "run") != expected:
-                    problems.append("it came out otherwise")
+                    problems.append("its results differ")
                 bad += bool(problems)
                 print(f"write {number}, {where}: {'; '.join(problems) or 'nothing lost'}", flush=True)
                 number += arguments.every

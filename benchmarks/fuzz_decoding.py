@@ -1,10 +1,11 @@
-"""Decode mutated image files: is there a crash, a hang, a growth of memory, or an error of another kind?
+"""Decode mutated image files: do they cause a crash, a hang, growing memory, or an unexpected error?
 
     python benchmarks/fuzz_decoding.py ROOT [--inputs 20000] [--seed 0]
 
-Every input is a real image below ROOT, saved in one of eight formats and then spoilt: bytes flipped, cut, repeated,
-put in from another file, or numbers in its header made large. Exits with 1 where one takes a second or more, or raises
-anything but UnreadablePicture. Memory is the process's resident size, after a tenth of the inputs and at the end.
+Each input is a real image below ROOT, saved in one of eight formats and then mutated: bytes are flipped, removed,
+repeated or copied from another file, or numbers in the header are made large. Exits with 1 if an input takes a second
+or more, or raises anything except UnreadableImage. Memory is the process's resident size, after a tenth of the inputs
+and at the end.
 """
 
 import argparse
@@ -27,15 +28,15 @@ from sports_lightning.errors import UnreadableImage
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "progressive JPEG", "CMYK JPEG")
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "examined": lambda file: check_files(file.parent, [file.name]),
+    "checked": lambda file: check_files(file.parent, [file.name]),
     "decoded": lambda file: decode(file, 224),
-    "decoded whole": decode,
+    "decoded at full size": decode,
 }
 NUMBERS = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\0\0")
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """The image's file in one of FORMATS."""
+    """Encode the image in one of FORMATS."""
     content = io.BytesIO()
     if kind == "CMYK JPEG":
         image.convert("CMYK").save(content, "JPEG")
@@ -46,8 +47,8 @@ def encode(image: Image.Image, kind: str) -> bytes:
     return content.getvalue()
 
 
-def spoil(content: bytes, other: bytes, draws: random.Random) -> bytes:
-    """One to eight mutations, most of them near the beginning, where the structure is."""
+def mutate(content: bytes, other: bytes, draws: random.Random) -> bytes:
+    """Apply one to eight mutations, most of them near the beginning, where the headers are."""
     data = bytearray(content)
     for _ in range(draws.randint(1, 8)):
         if not data:
@@ -72,13 +73,13 @@ def spoil(content: bytes, other: bytes, draws: random.Random) -> bytes:
 
 
 def resident() -> float:
-    """Megabytes."""
+    """Resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
 
 def main() -> int:
-    """Run the experiment; the exit status."""
+    """Run the experiment and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
     parser.add_argument("--inputs", type=int, default=20_000)
@@ -94,7 +95,7 @@ def main() -> int:
         file = Path(folder, "input.jpg")
         for i in range(arguments.inputs):
             kind, content = draws.choice(files)
-            file.write_bytes(spoil(content, draws.choice(files)[1], draws))
+            file.write_bytes(mutate(content, draws.choice(files)[1], draws))
             for name, read in READERS.items():
                 started = time.perf_counter()
                 try:

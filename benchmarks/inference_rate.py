@@ -1,9 +1,10 @@
-"""How much of the forward pass's own rate is left when a folder of images is evaluated.
+"""Inference throughput on a folder of images, relative to the forward pass alone.
 
     python benchmarks/inference_rate.py FOLDER_OF_JPEGS [--models resnet50 efficientnet_lite0] [--images 640]
 
-The way that evaluate, predict and the end of train share, from listed files to logits, workers' start included, against
-the same network on one batch over and over; in turn, the median of the rounds' ratios. Weights are random.
+Compares the path that evaluate, predict and the end of train share, from file names to logits including the start of
+the workers, with the same network on one repeated batch. Both run in turn; the result is the median of the rounds'
+ratios. Weights are random.
 """
 
 import argparse
@@ -42,11 +43,11 @@ def main() -> None:
     for model in options.models:
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             cfg = compose("evaluate", ["ckpt_path=none"])
-            of_model = compose("train", [f"model={model}", "model.pretrained=false", "model.image_size=224"]).model
-        classifier = build_classifier(of_model, [f"class {i}" for i in range(100)], options.root).eval()
+            model_cfg = compose("train", [f"model={model}", "model.pretrained=false", "model.image_size=224"]).model
+        classifier = build_classifier(model_cfg, [f"class {i}" for i in range(100)], options.root).eval()
         network = fuse_conv_bn(classifier)
         batch = torch.randint(256, (cfg.inference.batch_size, 3, 224, 224), dtype=torch.uint8)
-        batch = batch.contiguous(memory_format=torch.channels_last)  # as loaders put them together
+        batch = batch.contiguous(memory_format=torch.channels_last)  # as the loaders create it
         rounds = []
         for _ in range(options.rounds):
             started = time.perf_counter()

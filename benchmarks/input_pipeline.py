@@ -1,10 +1,10 @@
-"""Decoding and `augment=standard` on one core: ours against Pillow and torchvision's v1 transforms.
+"""Decoding and `augment=standard` on one core, compared with Pillow and torchvision's v1 transforms.
 
     python benchmarks/input_pipeline.py FOLDER_OF_JPEGS
 
-Milliseconds of CPU time an image, each in a data-loading process as they run in training; ours also from kept images
-(data.cache). Medians of five passes in turn over up to 500 images. Ours ends with uint8 (the rest happens on the
-device, in batches), the other with normalised floats.
+CPU milliseconds per image in a data-loading process, as in training; ours also with cached images (`data.cache`).
+Medians of five alternating passes over up to 500 images. Ours returns uint8 (normalisation runs on the device, in
+batches), the other side normalised floats.
 """
 
 import random
@@ -34,7 +34,7 @@ ROUNDS = 5
 
 
 class Passes(Dataset[float]):
-    """Milliseconds an image of passes over `count` images, by each of `loads` in turn."""
+    """Each item is a pass over `count` images by one of `loads`, in turn: its CPU milliseconds per image."""
 
     def __init__(self, loads: Sequence[Callable[[int], object]], count: int) -> None:
         self.loads, self.count = loads, count
@@ -51,7 +51,7 @@ class Passes(Dataset[float]):
 
 
 def main() -> None:
-    tune_c_libraries()  # memory as in every command; both sides gain. A loading process has one thread
+    tune_c_libraries()  # as every command does; both sides profit
     root = Path(sys.argv[1])
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(500, len(paths)))
@@ -66,8 +66,8 @@ def main() -> None:
         augment = OmegaConf.create({"augment": OmegaConf.merge(none, standard)}).augment
         augment.preprocessing = preprocessing.to_dict()
         split = Split(paths, [0] * len(paths), [entry.digest for entry in check_files(root, paths)])
-        for name, kept in (("ours", None), ("ours, data.cache=disk", "disk")):
-            images = open_images(root, split, preprocessing.least_side, kept, Path(cache))
+        for name, cache_mode in (("ours", None), ("ours, data.cache=disk", "disk")):
+            images = open_images(root, split, preprocessing.least_side, cache_mode, Path(cache))
             dataset = TrainingImages(images, split.labels, EpochTransform(augment), seed=0)
             passes = Passes([usual, lambda i, dataset=dataset: dataset[0, i, 0]], len(paths))  # type: ignore[misc]
             each = [float(ms) for ms in DataLoader(passes, None, num_workers=1)]

@@ -1,10 +1,10 @@
-"""Kill runs at random moments and resume them: do they end with the weights and tables of a run that was left alone?
+"""Kill runs at random moments and resume them: do they end with the weights and tables of an undisturbed run?
 
     python benchmarks/kills.py 100               # SIGKILLs, one process, two data workers
     python benchmarks/kills.py 10 --devices 2    # two processes on the CPU
 
-Every start is the same command with `resume=auto`. Every second kill hits the main process alone, the others all of its
-processes at once. Prints what was found and exits with 1 where anything differs or a checkpoint can't be read.
+Every start is the same command with `resume=auto`. Every second kill hits all processes of the run at once, the
+others only the main process. Exits with 1 if a result differs or a checkpoint can't be read.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SETTINGS = [
 
 
 def start(folder: Path, devices: int, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command that begins the run in `folder` or goes on with it."""
+    """Start the command that starts or resumes the run in `folder`."""
     arguments = [*SETTINGS, f"trainer.devices={devices}", f"hydra.run.dir={folder}", "resume=auto"]
     return subprocess.Popen(
         [sys.executable, "-m", "sports_lightning.train", *arguments],
@@ -41,9 +41,9 @@ def start(folder: Path, devices: int, cwd: Path) -> subprocess.Popen[str]:
 
 
 def where(folder: Path) -> str:
-    """How far a killed run has come, from what it has left behind."""
+    """At which stage a run was killed, judged by its files."""
     if (folder / "metrics.json").exists():
-        return "after its last file"
+        return "after its metrics were written"
     if list(folder.glob("checkpoints/*.partial")):
         return "while a checkpoint was written"
     if not (folder / "checkpoints" / "last.ckpt").exists():
@@ -51,24 +51,24 @@ def where(folder: Path) -> str:
     progress = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
     epoch = progress["epoch_progress"]["current"]
     if epoch["processed"] == 3:
-        return "in the evaluation at the end"
+        return "in the final evaluation"
     return "between epochs" if epoch["processed"] == epoch["started"] else "within an epoch"
 
 
 def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subprocess.Popen[str], int], None]) -> int:
-    """Interrupt and resume runs below `cwd` so many times, and print what came of it; the exit status.
+    """Interrupt and resume runs, print the outcome and return the exit status.
 
     Args:
-        cwd: where the runs, their data and their cache lie.
-        most: how many times.
-        devices: processes of a run.
-        interrupt: ends a run's processes at once; is told how many times it was called, from 1.
+        cwd: the folder of the runs, their data and their cache.
+        most: how many interruptions.
+        devices: processes per run.
+        interrupt: ends a run's processes at once; its second argument counts the calls, from 1.
     """
     os.environ["SPORTS_LIGHTNING_CACHE"] = str(cwd / "cache")
     draws = random.Random(0)
     moments: Counter[str] = Counter()
     times = runs = bad = 0
-    for name in ("warm", "alone"):  # the first one draws the sample
+    for name in ("warm", "alone"):  # the first one creates the sample
         started = time.monotonic()
         process = start(cwd / name, devices, cwd)
         _, errors = process.communicate()
@@ -76,7 +76,7 @@ def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subproce
             sys.exit(errors)
         seconds = time.monotonic() - started
     expected = outcome(cwd / "alone")
-    print(f"a run left alone takes {seconds:.1f} s", flush=True)
+    print(f"an undisturbed run takes {seconds:.1f} s", flush=True)
     while times < most:
         folder = cwd / f"run{runs}"
         runs += 1
@@ -84,7 +84,7 @@ def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subproce
         while status is None:
             process = start(folder, devices, cwd)
             try:
-                # One in four at any time, the others once training may have begun.
+                # One in four at any time, the others when training may have started.
                 moment = draws.uniform(0 if times % 4 == 3 else 0.45 * seconds, seconds)
                 _, errors = process.communicate(timeout=None if times == most else moment)
                 status = process.returncode
@@ -92,10 +92,10 @@ def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subproce
                 times += 1
                 interrupt(process, times)
                 process.wait()
-                process.stderr.close()  # type: ignore[union-attr]  # which a process that is left may keep open
+                process.stderr.close()  # type: ignore[union-attr]  # a surviving process may keep it open
                 try:
                     moments[where(folder)] += 1
-                except Exception as error:  # torch's, of whatever kind, for a checkpoint that is torn
+                except Exception as error:  # torch raises various errors for a torn checkpoint
                     bad += 1
                     print(f"run {runs}: its checkpoint can't be read: {error}")
                 if (folder / "metrics.json").exists():
@@ -105,7 +105,7 @@ def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subproce
             print(f"run {runs} ended with exit status {status}: {errors}")
         elif outcome(folder) != expected:
             bad += 1
-            print(f"run {runs} came out otherwise")
+            print(f"run {runs} has different results")
         print(f"{times} times, {runs} runs, {bad} bad", flush=True)
     for moment, count in moments.most_common():
         print(f"{count:4d} {moment}")
@@ -113,7 +113,7 @@ def experiment(cwd: Path, most: int, devices: int, interrupt: Callable[[subproce
 
 
 def main() -> int:
-    """Run the experiment; the exit status."""
+    """Run the experiment and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", type=int)
     parser.add_argument("--devices", type=int, default=1)
@@ -123,7 +123,7 @@ def main() -> int:
 
 
 def kill(process: subprocess.Popen[str], number: int) -> None:
-    """SIGKILL, in turn to the main process alone and to its whole group."""
+    """Send SIGKILL, in turn to the main process alone and to its whole group."""
     if number % 2 == 0:
         os.killpg(process.pid, signal.SIGKILL)
     else:

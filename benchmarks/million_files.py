@@ -1,9 +1,9 @@
-"""Index a data set of a million files in a thousand classes: how long, and how much memory?
+"""Index a dataset of a million files in a thousand classes: how much time and memory does it take?
 
-    python benchmarks/million_files.py PICTURE [--files 1000000] [--classes 1000] [--cold]
+    python benchmarks/million_files.py IMAGE [--files 1000000] [--classes 1000] [--cold]
 
-The tree is made of hard links to copies of one image, in a temporary folder. Each metric is of a process of its own.
-With --cold the disk's caches are emptied before the first, which needs the right to.
+The dataset consists of hard links to copies of one image, in a temporary folder. Each value is measured in a new
+process. With --cold the disk caches are dropped first, which needs permission to do so.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from sports_lightning.data import file_hashes as ledger
+from sports_lightning.data import file_hashes
 from sports_lightning.data.image_folder import read_image_folder
 
-_MOST_LINKS = 60_000  # ext4 allows 65,000 to a file
+_MOST_LINKS = 60_000  # ext4 allows 65,000 links per file
 
 
 def plant(root: Path, image: Path, files: int, classes: int) -> None:
-    """Make the tree: 98 % train, 1 % valid, 1 % test, of every class."""
+    """Create the dataset: of each class 98 % train, 1 % valid, 1 % test."""
     sources: list[Path] = []
     links = _MOST_LINKS
     each = files // classes
@@ -41,29 +41,29 @@ def plant(root: Path, image: Path, files: int, classes: int) -> None:
 
 
 def measured(root: Path, cache_dir: Path, what: str) -> None:
-    """In a process of its own: do it and print the seconds and the memory that it took."""
+    """Index the dataset in this process, and print the seconds and the memory that it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
     index = read_image_folder(root, ["train", "val", "test"])
     done = f"{sum(map(len, index.splits.values())):,} files listed"
     if what == "known":
-        found = [ledger.check_files(root, split.paths, cache_dir) for split in index.splits.values()]
+        found = [file_hashes.check_files(root, split.paths, cache_dir) for split in index.splits.values()]
         assert not any(entry.problem for entries in found for entry in entries)
         done += " and checked"
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what}: {done} in {seconds:.1f} s, {peak:.0f} MB at most ({before:.0f} MB before)", flush=True)
+    print(f"{what}: {done} in {seconds:.1f} s, {peak:.0f} MB peak ({before:.0f} MB before)", flush=True)
 
 
 def make_known(root: Path, cache_dir: Path) -> None:
-    """Let the ledger know every file, as if each had been read, which would take some milliseconds a file."""
+    """Fill the file-hash index as if each file had been read, which would take some milliseconds per file."""
     for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
-        stats = {path: str(ledger._stat(os.path.join(root, path))) for path in split.paths}
-        ledger._store(root, cache_dir, {path: (stat, "0" * 32, 0) for path, stat in stats.items()})
+        stats = {path: str(file_hashes._stat(os.path.join(root, path))) for path in split.paths}
+        file_hashes._store(root, cache_dir, {path: (stat, "0" * 32, 0) for path, stat in stats.items()})
 
 
 def main() -> None:
-    """Make the tree and measure."""
+    """Create the dataset and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image", type=Path)
     parser.add_argument("--files", type=int, default=1_000_000)

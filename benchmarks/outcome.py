@@ -1,4 +1,4 @@
-"""What comes out of a run, for the scripts here and the tests that compare runs to the last bit."""
+"""The results of a run as bytes, for scripts and tests that compare runs bit for bit."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """Every weight of both checkpoints, and the files of metrics of a finished run."""
+    """The weights of both checkpoints and the files with metrics of a finished run, by name."""
     assert (folder / "metrics.json").exists(), "it is finished"
     found = {name: (folder / name).read_bytes() for name in ("metrics.csv", "metrics.json", "predictions.csv")}
     for name in ("best", "last"):

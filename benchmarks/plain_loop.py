@@ -1,4 +1,4 @@
-"""What a newcomer writes: pytorch-lightning, torchvision's ImageFolder with two workers, a timm model, nothing tuned.
+"""The baseline: what a newcomer writes with pytorch-lightning, torchvision's ImageFolder, two workers and a timm model.
 
     python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS
 

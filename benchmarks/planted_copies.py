@@ -1,9 +1,9 @@
-"""How many planted copies the audit finds among a data set's own images, of each kind.
+"""The recall of the audit's duplicate search on planted duplicates of each kind.
 
     python benchmarks/planted_copies.py ROOT [--copies 500] [--seed 1]
 
-Every kind of copy is planted by itself, of images drawn from all splits, and the whole set is searched. A crop takes
-5 % of the width and of the height away: from one corner, from all sides together, or from each side.
+Each kind is planted separately, as copies of images from all splits, and the whole dataset is searched. A crop
+removes 5 % of the width and of the height: at one corner, at all sides together, or at each side.
 """
 
 import argparse
@@ -57,11 +57,11 @@ def main() -> None:
     paths = list_images(options.root)
     started = time.perf_counter()
     small = read_thumbnails(options.root, paths).small
-    looked = time.perf_counter()
+    read = time.perf_counter()
     own = find_duplicates(small, paths)
     compared = time.perf_counter()
-    print(f"{len(paths):,} images: {looked - started:.1f} s to look at, {compared - looked:.1f} s to compare")
-    print(f"{len(own)} pairs of their own\n")
+    print(f"{len(paths):,} images: {read - started:.1f} s to read, {compared - read:.1f} s to compare")
+    print(f"{len(own)} pairs among the original images\n")
     chosen = random.Random(options.seed).sample(range(len(paths)), options.copies)
     for kind, change in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:

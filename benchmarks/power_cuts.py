@@ -1,12 +1,12 @@
-"""Cut the power at random moments and resume the run: does it end with the weights and tables of one left alone?
+"""Cut the power at random moments and resume the run: does it end with the weights and tables of an undisturbed one?
 
     python benchmarks/power_cuts.py LAZYFS [--cuts 30]
 
-LAZYFS is the built program of github.com/dsrhaslab/lazyfs, a file system in user space that keeps what is written in
-memory of its own until fsync is called for it. A cut kills it and all processes of the run, and with them everything
-that was not synced. Renames stand, so that a file that got its name before it was synced is left empty or torn. The run
-folder, the data and the cache all lie there. Needs the right to mount. Exits with 1 where anything differs or can't be
-read.
+LAZYFS is the built program of github.com/dsrhaslab/lazyfs, a user-space file system that keeps writes in its own
+memory until fsync is called. A cut kills it and all processes of the run, and loses everything that was not synced.
+Renames persist, so a file that was renamed before it was synced is left empty or torn. The run folder, the data and
+the cache are on that file system. Needs permission to mount. Exits with 1 if a result differs or a checkpoint can't
+be read.
 """
 
 import argparse
@@ -35,7 +35,7 @@ logfile="{folder}/log"
 
 
 class Disk:
-    """A mounted LazyFS, whose power can be cut."""
+    """A mounted LazyFS whose power can be cut."""
 
     def __init__(self, program: Path, folder: Path) -> None:
         self.program, self.folder, self.path = program, folder, folder / "disk"
@@ -45,7 +45,7 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        """Switch it on."""
+        """Mount the file system."""
         options = ["-o", "allow_other", "-o", "modules=subdir", "-o", f"subdir={self.folder / 'below'}", "-f"]
         self.process = subprocess.Popen(
             [self.program, self.path, "--config-path", self.folder / "lazyfs.toml", *options],
@@ -57,14 +57,14 @@ class Disk:
             time.sleep(0.1)
 
     def cut(self) -> None:
-        """Lose what was not synced."""
+        """Lose everything that was not synced."""
         self.process.kill()
         self.process.wait()
         subprocess.run(["umount", "--lazy", self.path], check=False)
 
 
 def main() -> int:
-    """Run the experiment; the exit status."""
+    """Run the experiment and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lazyfs", type=Path)
     parser.add_argument("--cuts", type=int, default=30)

@@ -1,9 +1,9 @@
-"""Run on a SLURM cluster: two tasks of srun, and a sweep's job that is told to make room. Do they end as runs here?
+"""Run on a SLURM cluster: two tasks of srun, and a preempted job of a sweep. Are the results those of local runs?
 
     python benchmarks/slurm.py PARTITION
 
-The nodes have to see the working folder. Both runs have to end with the weights and tables of the same command without
-SLURM, to the last bit (on processors of one kind). Exits with 1 where they don't.
+The nodes must see the working folder. Both runs must end with bit-identical weights and tables to the same command
+without SLURM (on processors of one kind). Exits with 1 if they don't.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TRAIN = [sys.executable, "-m", "sports_lightning.train"]
 
 
 def preempted(partition: str, cwd: Path) -> Path:
-    """The run folder of a sweep's job that got, in its midst, the signal that submitit has SLURM send beforehand."""
+    """Run a sweep's job, send it the signal that SLURM sends before a preemption, and return its run folder."""
     launcher = [f"hydra.launcher.partition={partition}", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=4"]
     sweep = subprocess.Popen(
         [*TRAIN, "-m", *SETTINGS, "hydra/launcher=submitit_slurm", *launcher, "hydra.sweep.dir=sweep"], cwd=cwd
@@ -35,12 +35,12 @@ def preempted(partition: str, cwd: Path) -> Path:
     (log,) = (cwd / "sweep/.submitit").glob("*/*_log.out")
     subprocess.run(["scancel", "--signal=USR2", log.parent.name.split("_")[0]], check=True)
     assert sweep.wait() == 0
-    assert "Requeued job" in log.with_suffix(".err").read_text() + log.read_text(), "it was not taken away"
+    assert "Requeued job" in log.with_suffix(".err").read_text() + log.read_text(), "the job was not preempted"
     return cwd / "sweep/0"
 
 
 def main() -> int:
-    """Run the experiment; the exit status."""
+    """Run the experiment and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("partition")
     partition = parser.parse_args().partition
@@ -52,10 +52,10 @@ def main() -> int:
             subprocess.run(here, cwd=cwd, check=True)
         srun = ["srun", f"--partition={partition}", "--ntasks=2", "--kill-on-bad-exit"]
         subprocess.run([*srun, *here[:-1], "hydra.run.dir=srun"], cwd=cwd, check=True)
-        pairs = {"two tasks": (cwd / "srun", cwd / "two"), "a job taken away": (preempted(partition, cwd), cwd / "one")}
+        pairs = {"two tasks": (cwd / "srun", cwd / "two"), "a preempted job": (preempted(partition, cwd), cwd / "one")}
         same = {what: outcome(run) == outcome(expected) for what, (run, expected) in pairs.items()}
     for what, is_same in same.items():
-        print(f"{what}: {'the same, bit for bit' if is_same else 'not the same'}")
+        print(f"{what}: {'bit-identical' if is_same else 'different'}")
     return int(not all(same.values()))
 
 

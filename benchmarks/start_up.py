@@ -1,10 +1,10 @@
-"""How long commands take to begin, against the imports that they can't do without.
+"""Start-up time of the commands, relative to the imports that they need.
 
     python benchmarks/start_up.py [--rounds 5]
 
-`train --help` and `train --cfg job` against `import hydra`; the end of the first training step of `train data=sample`
-(drawn and looked through before) against importing torch, pytorch_lightning and timm. Wall time of whole processes in
-turn, and the medians of the rounds' ratios. Run it on an otherwise idle machine.
+Compares `train --help` and `train --cfg job` with `import hydra`, and the end of the first training step of `train
+data=sample` (created and scanned before) with importing torch, pytorch_lightning and timm. Wall time of whole
+processes in turn, and the medians of the rounds' ratios. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TRAIN = ["-m", "sports_lightning.train"]
 
 
 class SayWhen(Callback):
-    """In the process that is timed: ends it after a step."""
+    """Ends the timed process after one training step."""
 
     def on_train_batch_end(self, *_: object) -> None:
         print(DONE, flush=True)
@@ -31,7 +31,7 @@ class SayWhen(Callback):
 
 
 def seconds(*arguments: str, until: str = "", cwd: str = ".") -> float:
-    """Wall time until a python process ends, or has printed a line that begins with `until`."""
+    """Wall time in seconds until a python process ends, or prints a line that starts with `until`."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path[1:]])}
     started = time.perf_counter()
     with subprocess.Popen(

@@ -1,9 +1,10 @@
-"""A grid and a search on two devices: one folder and one tracked run a job, and no trial lost or run twice by a kill.
+"""A grid and a search on two devices: one folder and one W&B run per job; no trial is lost or run twice after a kill.
 
     python benchmarks/sweeps.py
 
-Sweeps two models and two rates; then lets Optuna choose eight times, is killed half-way with all its processes, and
-goes on. Reads back what Weights & Biases has kept of each run. Ends with an error where anything is not as promised.
+Runs a grid of two models and two learning rates, then an Optuna search of eight trials that is killed half-way with
+all its processes and resumed. Reads back the offline W&B run of each job. Exits with an error if anything is not as
+documented.
 """
 
 import json
@@ -29,7 +30,7 @@ SETTINGS = [
 
 
 def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start train in a group of processes of its own."""
+    """Start train in its own process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "sports_lightning.train", *arguments],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -37,14 +38,14 @@ def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """What it printed; it has to end well."""
+    """Wait for the process, which must succeed, and return its output."""
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     return printed
 
 
 def check_job(folder: Path, group: str) -> None:
-    """One tracked run, with the run's own config, and metrics that are those of `metrics.json`."""
+    """Check that the job has one W&B run, with its config and the metrics of its `metrics.json`."""
     (tracked,) = (folder / "wandb").glob("offline-run-*")
     run = read_offline_run(tracked)
     config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
@@ -63,12 +64,12 @@ def check_job(folder: Path, group: str) -> None:
 
 
 def jobs_of(sweep: Path) -> list[Path]:
-    """The run folders of its jobs."""
+    """The run folders of the jobs of a sweep."""
     return sorted(path for path in sweep.iterdir() if path.is_dir())
 
 
 def grid(cwd: Path) -> None:
-    """Four jobs."""
+    """A grid of four jobs."""
     arguments = ["-m", "trainer.max_epochs=1", "model=simple_cnn,scratch_cnn", "optimizer.lr=1e-3,3e-3"]
     printed = finish(start(cwd, *SETTINGS, *arguments))
     (folder,) = (cwd / "outputs").iterdir()
@@ -81,7 +82,7 @@ def grid(cwd: Path) -> None:
 
 
 def search(cwd: Path) -> None:
-    """Eight trials, killed once four have begun."""
+    """A search of eight trials, killed after the fourth has started."""
     sweep = cwd / "search"
     arguments = ["sweep=optuna", "hydra.sweeper.n_trials=8", "trainer.max_epochs=3", f"hydra.sweep.dir={sweep}"]
     arguments.append("hydra.sweeper.pruner.n_startup_trials=2")
@@ -92,7 +93,7 @@ def search(cwd: Path) -> None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     for line in subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
-        if str(sweep) in line and "--job" in line:  # further devices have groups of their own
+        if str(sweep) in line and "--job" in line:  # the other ranks have their own process groups
             os.kill(int(line.split()[0]), signal.SIGKILL)
     process.wait()
     before = states(sweep)
@@ -103,21 +104,23 @@ def search(cwd: Path) -> None:
     assert [job.name for job in jobs_of(sweep)] == [str(number) for number in range(8)]
     for job in jobs_of(sweep):
         assert (job / "metrics.json").exists() != (job / "pruned.json").exists()
-        assert len(list((job / "wandb").glob("offline-run-*"))) == 1 + (job.name == "3"), "the killed one has two parts"
+        assert len(list((job / "wandb").glob("offline-run-*"))) == 1 + (job.name == "3"), (
+            "the killed one has two W&B files"
+        )
         if (job / "metrics.json").exists() and job.name != "3":
             check_job(job, sweep.name)
     assert "best on val, as a single run: python -m sports_lightning.train" in printed
-    print(f"search: {dict(before)} when killed, {dict(after)} in the end")
+    print(f"search: {dict(before)} when killed, {dict(after)} at the end")
 
 
 def states(sweep: Path) -> Counter[str]:
-    """How many trials are in which state."""
+    """{state: number of trials} of the study of a search."""
     with sqlite3.connect(sweep / "study.db") as database:
         return Counter(state for (state,) in database.execute("select state from trials"))
 
 
 def main() -> None:
-    """Both."""
+    """Run both."""
     with tempfile.TemporaryDirectory() as folder:
         grid(Path(folder))
         search(Path(folder))

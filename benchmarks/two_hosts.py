@@ -1,11 +1,11 @@
-"""Train on two hosts, each a network namespace of this machine, and on one. Needs root, for `ip`.
+"""Train on two hosts, each a network namespace of this machine, and on one host. Needs root, for `ip`.
 
     python benchmarks/two_hosts.py
 
-Both hosts have their own network (joined by a virtual cable) and run `torchrun` with one process each; the second one
-does not see the first one's run folder. Ends with an error where the weights are not bit for bit those of two processes
-on one host, or differ from those of one process by more than rounding. (With SGD: Adam divides a gradient that is next
-to nothing by its own size, and so makes a step of its rounding error.)
+Both hosts have their own network, joined by a virtual cable, and run `torchrun` with one process each; the second
+host does not see the first one's run folder. Exits with an error if the weights are not bit-identical to those of two
+processes on one host, or differ from those of one process by more than rounding. (With SGD: Adam divides a vanishing
+gradient by its own size, and so turns its rounding error into a step.)
 """
 
 import os
@@ -25,7 +25,7 @@ SETTINGS = [
 
 
 def connect() -> None:
-    """Make the hosts and the cable between them."""
+    """Create the hosts and the cable between them."""
     for name in HOSTS:
         subprocess.run(["ip", "netns", "add", name], check=True)
     subprocess.run(["ip", "link", "add", "sl_a", "type", "veth", "peer", "name", "sl_b"], check=True)
@@ -38,13 +38,13 @@ def connect() -> None:
 
 
 def disconnect() -> None:
-    """The cable goes with its ends."""
+    """Remove the hosts, and with them the cable."""
     for name in HOSTS:
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def start(rank: int, folder: Path, data: Path) -> subprocess.Popen[str]:
-    """Start torchrun on a host; the second has an empty folder in place of the first one's runs."""
+    """Start torchrun on a host; the second host sees an empty folder instead of the runs."""
     name = list(HOSTS)[rank]
     end = ("sl_a", "sl_b")[rank]
     command = [
@@ -60,7 +60,7 @@ def start(rank: int, folder: Path, data: Path) -> subprocess.Popen[str]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Of the last checkpoint."""
+    """The weights of the last checkpoint."""
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
@@ -82,13 +82,13 @@ def main() -> None:
             disconnect()
         print(*printed, sep="\n--- second host\n")
         assert not any(process.returncode for process in processes)
-        assert str(folder / "two") not in printed[1], "the second host has nothing to say"
+        assert str(folder / "two") not in printed[1], "the second host prints nothing"
         one, local, two = (weights(folder / name) for name in ("one", "local", "two"))
         assert all(torch.equal(local[name], two[name]) for name in local)
         assert (folder / "local" / "metrics.csv").read_bytes() == (folder / "two" / "metrics.csv").read_bytes()
         largest = max(float((one[name] - two[name]).abs().max()) for name in one)
         assert largest < 1e-5, largest
-        print("two hosts and two processes on one: the same bit for bit")
+        print("two hosts and two processes on one: bit-identical")
         print(f"two hosts and one process: no weight differs by more than {largest:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""Reads what a Weights & Biases run has written offline: a `.wandb` file, protocol buffers in a LevelDB log."""
+"""Reads the `.wandb` file of an offline Weights & Biases run: protocol buffers in a LevelDB log."""
 
 import json
 import struct
@@ -14,13 +14,13 @@ _BLOCK, _HEADER = 32768, 7
 
 @dataclass
 class OfflineRun:
-    """What the server would show of a run.
+    """The content of a run that the server would show.
 
     Attributes:
-        id, group, tags, job_type: the run's.
-        config: nested.
+        id, group, tags, job_type: as passed to `wandb.init`.
+        config: the nested config.
         summary: the last value of each metric, by name.
-        history: rows.
+        history: one row per step.
         artifacts: {type: names}.
     """
 
@@ -66,7 +66,7 @@ def _values(items: Any) -> dict[str, Any]:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """The records of a LevelDB log after its 7 bytes of file header; one may go over several blocks."""
+    """The records of a LevelDB log after its 7 bytes of file header; a record may span several blocks."""
     position, whole = 7, b""
     while position + _HEADER <= len(data):
         left = _BLOCK - position % _BLOCK

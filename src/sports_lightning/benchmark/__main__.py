@@ -1,4 +1,4 @@
-"""How fast a training would be, and what holds it up: `python -m sports_lightning.benchmark model=resnet50`."""
+"""The command `benchmark`: `python -m sports_lightning.benchmark model=resnet50`."""
 
 import sys
 from pathlib import Path
@@ -12,17 +12,17 @@ from sports_lightning.config.checks import check_benchmark
 
 
 def benchmark(cfg: DictConfig, folder: Path) -> None:
-    """Time the composed training for a few steps in every number format that pays here, and write `benchmark.csv`."""
+    """Time a few training steps in each precision that is fast on this machine, and write `benchmark.csv`."""
     check_benchmark(cfg)
     from sports_lightning.data.source import open_dataset
 
     index = open_dataset(cfg.data, ["train", "val"])
     with quick_imports():
-        from sports_lightning.benchmark import throughput as speed
+        from sports_lightning.benchmark import throughput
 
-    rows = speed.measure(cfg, index)
-    speed.write(rows, folder / "benchmark.csv")
-    speed.print_table(rows)
+    rows = throughput.measure(cfg, index)
+    throughput.write(rows, folder / "benchmark.csv")
+    throughput.print_table(rows)
 
 
 COMMAND = Command("benchmark", benchmark)

@@ -1,4 +1,4 @@
-"""Where the time of a training goes: the model alone, the input pipeline alone, and both together."""
+"""Training throughput: the model alone, the input pipeline alone, and both together."""
 
 import resource
 import sys
@@ -25,18 +25,18 @@ from sports_lightning.train.precision import precisions, step_rate, training_ste
 
 @dataclass(frozen=True)
 class Row:
-    """One number format.
+    """The throughput in one precision.
 
     Attributes:
-        precision: Lightning's name.
-        model: images a second of the training step alone, on one batch over and over.
-        pipeline: images a second that the loader delivers while nothing else runs.
-        end_to_end: images a second of training on what the loader delivers.
-        ratio: end_to_end over model: 1 means that the model never waits.
-        waiting: share of the time spent waiting for the loader.
-        gflops: floating-point operations an image, forward and backward, in 10^9.
-        utilisation: operations a second over those of a large matrix product in the same format.
-        memory_gib: peak in GiB: of this row on a GPU, of the process so far on a CPU.
+        precision: the precision, as Lightning names it.
+        model: images per second of the training step alone, repeated on one batch.
+        pipeline: images per second of the data loader alone.
+        end_to_end: images per second of training on the loader's batches.
+        ratio: `end_to_end` / `model`; 1 means that the model never waits for data.
+        waiting: the share of the time spent waiting for the loader.
+        gflops: floating-point operations per image, forward and backward, in 10^9.
+        utilisation: floating-point operations per second, relative to a large matrix product in the same precision.
+        memory_gib: peak memory in GiB: of this precision on a GPU, of the process so far on a CPU.
     """
 
     precision: str
@@ -55,36 +55,42 @@ _LINES = {
     "pipeline": "{:.1f} img/s alone",
     "end_to_end": "{:.1f} img/s",
     "ratio": "{:.2f} of the model alone",
-    "waiting": "{:.0%} of the time, for data",
-    "gflops": "{:.2f} an image, there and back",
+    "waiting": "{:.0%} of the time for data",
+    "gflops": "{:.2f} per image, forward and backward",
     "utilisation": "{:.0%} of a matrix product's rate",
-    "memory_gib": "{:.2f} at most",
+    "memory_gib": "{:.2f} peak",
 }
 
 
 def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
-    """Time `cfg.steps` training steps of `conf/train.yaml` on `index`, in each of the formats that pay here.
+    """Time `cfg.steps` training steps of the first epoch in each precision.
 
-    The steps are those of the first epoch. With `finetune=head` they are the frozen backbone's and the head's together.
+    With `finetune=head` a step includes the frozen backbone's forward pass.
+
+    Args:
+        cfg: `conf/benchmark.yaml`. `trainer.precision=auto` selects the precisions that are fast on this machine.
+        index: the dataset.
 
     Raises:
-        UserError: a format that is not among the three, or too few images for so many steps.
+        UserError: an unsupported precision, or an epoch with too few batches.
     """
     pl.seed_everything(cfg.seed, verbose=False)
     known = ["32-true", "bf16-mixed", "16-mixed"]
     if cfg.trainer.precision not in ("auto", *known):
-        raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark knows auto, {', '.join(known)}")
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark supports auto, {', '.join(known)}")
     module, data = build(cfg, index)
     device = device_type(cfg.trainer.accelerator)
     module.to(device).train()
-    # The loader asks its trainer which share of the images is this device's.
+    # The data module asks its trainer for the rank, which selects the images.
     data.trainer = pl.Trainer(accelerator=cfg.trainer.accelerator, devices=1, logger=False, enable_checkpointing=False)
     loader = data.train_dataloader()
     if len(loader) <= cfg.steps:
-        raise UserError(f"steps={cfg.steps}: an epoch of this data has only {len(loader)} batches, one more is needed")
+        raise UserError(
+            f"steps={cfg.steps}: an epoch has only {len(loader)} batches, and one more than steps is needed"
+        )
     pipeline = _pipeline_rate(loader, cfg.steps)
-    chosen = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
-    return [_row(module, precision, loader, cfg.steps, pipeline) for precision in chosen]
+    selected = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
+    return [_row(module, precision, loader, cfg.steps, pipeline) for precision in selected]
 
 
 def _pipeline_rate(loader: Any, steps: int) -> float:
@@ -107,9 +113,9 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipe
     count, waiting = 0, 0.0
     started = time.perf_counter()
     for _ in range(steps):
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         images, targets = next(batches)
-        waiting += time.perf_counter() - asked
+        waiting += time.perf_counter() - requested
         training_step(module, optimizer, precision, images.to(device), targets.to(device))
         count += len(images)
     synchronize(device)
@@ -133,7 +139,7 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipe
 
 
 def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> float:
-    """Operations a second of a product of two square matrices, the best of five."""
+    """Floating-point operations per second of a product of two square matrices: the best of five runs."""
     dtype = {"32-true": torch.float32, "16-mixed": torch.float16}.get(precision, torch.bfloat16)
     matrix = torch.randn(size, size, device=device, dtype=dtype)
     seconds = []
@@ -153,12 +159,12 @@ def _peak_memory(device: torch.device) -> float:
 
 
 def write(rows: list[Row], path: Path) -> None:
-    """Write the rows as a CSV."""
+    """Write one row per precision."""
     write_csv(path, [field.name for field in fields(Row)], [list(asdict(row).values()) for row in rows])
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a column for each row."""
+    """Print one column per precision."""
     table = Table("", *(row.precision for row in rows))
     for name, unit in _LINES.items():
         table.add_row(name.replace("_", " "), *(unit.format(getattr(row, name)) for row in rows))

@@ -1,4 +1,4 @@
-"""Whether a run comes out the same once more: `python -m sports_lightning.reproduce run=RUN_FOLDER`."""
+"""The command `reproduce`: `python -m sports_lightning.reproduce run=RUN_FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,11 @@ from sports_lightning.errors import UserError
 
 
 def reproduce(cfg: DictConfig, folder: Path) -> None:
-    """Repeat the training of `run` in `folder/run` and compare every metric, epoch and weight with the original's."""
+    """Repeat the training of `run` in `folder/run`, and compare all metrics and weights with the original's.
+
+    Raises:
+        UserError: the results differ, or the run can't be repeated.
+    """
     check_reproduce(cfg)
     with quick_imports():
         from sports_lightning.reproduce.reproduction import compare_records, read_record, run_again
@@ -23,11 +27,13 @@ def reproduce(cfg: DictConfig, folder: Path) -> None:
     run_again(original, folder / "run", cfg.changes, cfg.trust)
     outcome = compare_records(before, read_record(folder / "run"))
     if outcome.results:
-        causes = outcome.causes() or "nothing that was recorded; on a GPU, try +changes.trainer.deterministic=true"
-        raise UserError(f"not reproduced: {outcome.of_results()}; what differs otherwise: {causes}")
+        causes = outcome.describe_causes() or "none; on a GPU, try +changes.trainer.deterministic=true"
+        raise UserError(
+            f"not reproduced: {outcome.describe_results()}; recorded differences between the runs: {causes}"
+        )
     print(f"reproduced: all {outcome.compared} results are identical to the last digit")
-    if outcome.causes():
-        print(f"although these differ: {outcome.causes()}")
+    if outcome.describe_causes():
+        print(f"note: these differ but did not change the results: {outcome.describe_causes()}")
 
 
 COMMAND = Command("reproduce", reproduce, positional="run")

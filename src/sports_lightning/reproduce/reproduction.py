@@ -1,4 +1,4 @@
-"""A recorded run once more, and whether everything came out the same."""
+"""Repeats a finished run from its stored config and compares the results bit for bit."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ from sports_lightning.runs.provenance import differences, flatten, read_digests,
 from sports_lightning.runs.resume import load_config
 from sports_lightning.storage.files import read_csv
 
-# What no two runs share, and what says nothing of the result.
-_OWN = (
+# Provenance that differs between any two runs, or does not influence the result.
+_IGNORED = (
     "command.",
     "seconds.",
     "interruptions.",
@@ -31,18 +31,18 @@ _OWN = (
     "precision.images_per_second.",
     "precision.why.",
 )
-_NAMED = 5  # of each kind, in the message
+_PRINTED = 5  # differences of each kind, in a message
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What two runs of the same config have not in common; {name: (of the first, of the second)} each.
+    """The differences between two runs, each as {name: (value of the first, value of the second)}.
 
     Attributes:
-        results: metrics of `metrics.json`, cells of `metrics.csv`, and the best checkpoint's weights.
-        compared: how many results there are.
-        provenance: recorded provenance and settings that could explain it.
-        images: those whose content is not the same, with their digests.
+        results: differences in `metrics.json`, `metrics.csv` and the best checkpoint's weights.
+        compared: how many results were compared.
+        provenance: differences in settings and provenance, which could explain those in the results.
+        images: images with different content, with their digests.
     """
 
     results: dict[str, tuple[Any, Any]]
@@ -50,30 +50,36 @@ class Outcome:
     provenance: dict[str, tuple[Any, Any]]
     images: dict[str, tuple[Any, Any]]
 
-    def of_results(self) -> str:
-        """Which results are not the same, in a few words."""
+    def describe_results(self) -> str:
+        """The differing results, on one line."""
         return f"{len(self.results)} of {self.compared} results differ ({_listed(self.results)})"
 
-    def causes(self) -> str:
-        """The provenance, settings and images that are not the same, in a few words."""
+    def describe_causes(self) -> str:
+        """The differing settings, provenance and images, on one line; "" if there are none."""
         causes = [_listed(self.provenance)] if self.provenance else []
         if self.images:
-            names = [*list(self.images)[:_NAMED], *(["…"] if len(self.images) > _NAMED else [])]
+            names = [*list(self.images)[:_PRINTED], *(["…"] if len(self.images) > _PRINTED else [])]
             causes.append(f"the content of {len(self.images)} images ({', '.join(names)})")
         return "; ".join(causes)
 
 
-def _listed(found: dict[str, tuple[Any, Any]]) -> str:
-    shown = [f"{name} {a} → {b}" for name, (a, b) in list(found.items())[:_NAMED]]
-    return ", ".join([*shown, *([f"{len(found) - _NAMED} more"] if len(found) > _NAMED else [])])
+def _listed(differing: dict[str, tuple[Any, Any]]) -> str:
+    shown = [f"{name} {a} → {b}" for name, (a, b) in list(differing.items())[:_PRINTED]]
+    return ", ".join([*shown, *([f"{len(differing) - _PRINTED} more"] if len(differing) > _PRINTED else [])])
 
 
 def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) -> None:
-    """Train in `folder` what the run folder `original` has trained, with `changes` to its config.
+    """Repeat the training of the run folder `original` in `folder`.
+
+    Args:
+        original: the run folder.
+        folder: the new run folder.
+        changes: changes to the config.
+        trust: whether the config may name any `_target_`.
 
     Raises:
-        UserError: without `trust`, a config that could run anything.
-        UserError: no finished run there, an unknown key, or a training that failed.
+        UserError: `original` is not a run of train, its config could run foreign code, a changed key is unknown, or
+            the training failed.
     """
     hydra_config = OmegaConf.load(original / ".hydra" / "hydra.yaml")
     if hydra_config.hydra.job.config_name != "train":
@@ -89,25 +95,25 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
     except OmegaConfBaseException as error:
         raise UserError(f"changes={changes} do not fit the run's config: {str(error).splitlines()[0]}") from error
     with open_dict(hydra_config):
-        hydra_config.hydra.job_logging = default_job_logging()  # the stored one could run anything
+        hydra_config.hydra.job_logging = default_job_logging()  # the stored one could run foreign code
         hydra_config.hydra.runtime.output_dir = str(folder)
         for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")
     shutil.copytree(original / ".hydra", folder / ".hydra")
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     OmegaConf.save(hydra_config, folder / ".hydra" / "hydra.yaml")
-    cwd = Path(hydra_config.hydra.runtime.cwd)  # relative paths of the config are meant from there
+    cwd = Path(hydra_config.hydra.runtime.cwd)  # the config's relative paths start there
     if not cwd.is_dir():
-        raise UserError(f"run={original} was started in {cwd}, which is not there: put it back for its relative paths")
+        raise UserError(f"run={original} was started in {cwd}, which does not exist: its relative paths need it")
     command = [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)]
     status = subprocess.run(command, cwd=cwd).returncode
     if status:
-        raise UserError(f"the run could not be repeated: its training ended with exit status {status}")
+        raise UserError(f"the run could not be repeated: the training ended with exit status {status}")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What came out of a run, and what it depended on, by dotted keys."""
+    """The results of a run and what they depend on, each by dotted key; `images` is {path: digest}."""
 
     results: dict[str, Any]
     provenance: dict[str, Any]
@@ -115,25 +121,25 @@ class RunRecord:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record in a run folder of `train`.
+    """Read the results, provenance and image digests of a run folder of train.
 
     Raises:
-        UserError: it is not that of a finished run, or not a whole one.
+        UserError: the run is not finished, or the folder is incomplete.
     """
     try:
         results = flatten({**_metrics(folder), **_epochs(folder), **_weights(folder)})
         provenance = {
             name: value
             for name, value in flatten(_provenance(folder)).items()
-            if not f"{name}.".startswith(_OWN) and not name.endswith(".fingerprint")
+            if not f"{name}.".startswith(_IGNORED) and not name.endswith(".fingerprint")
         }
         return RunRecord(results, provenance, read_digests(folder))
     except (OSError, ValueError, LookupError) as error:
-        raise UserError(f"run={folder} is not the whole folder of a finished run of train: {error}") from error
+        raise UserError(f"run={folder} is not a complete folder of a finished run of train: {error}") from error
 
 
 def compare_records(first: RunRecord, second: RunRecord) -> Outcome:
-    """Compare two runs to the last digit."""
+    """Compare two runs exactly, without any tolerance."""
     return Outcome(
         differences(first.results, second.results),
         len(first.results),

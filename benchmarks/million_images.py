@@ -1,10 +1,10 @@
-"""Look for copies among a million images: how long, how much memory, and how many planted ones are found?
+"""Search for duplicates among a million images: time, memory, and how many planted ones are found.
 
     python benchmarks/million_images.py ROOT [--images 1000000] [--copies 1000] [--seed 1]
 
-Reading that many files is linear and left out. What is compared are the small grey versions that the audit makes of
-files: here those of the images below ROOT with random signs to their frequencies, which look like nothing but have
-the spectra of photographs; and as planted copies some of them again, in turn mirrored, 10 % darker and cropped by 3 %
+Reading that many files takes linear time and is left out. The benchmark compares the thumbnails that the audit makes
+of files: those of the images below ROOT, with random signs on their frequencies, which look like noise but have the
+spectra of photographs. Planted duplicates are some of these again, in turn mirrored, 10 % darker, or cropped by 3 %
 at each side.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     found = {(pair.first, pair.second) for pair in pairs}
     recall = sum((int(o), options.images + i) in found for i, o in enumerate(originals)) / options.copies
-    print(f"{options.images:,} images: {seconds:.0f} s, {peak:.1f} GB at most ({before:.1f} before)")
+    print(f"{options.images:,} images: {seconds:.0f} s, {peak:.1f} GB peak ({before:.1f} before)")
     print(f"{len(found):,} pairs, {recall:.3f} of the planted ones among them")
 
 
