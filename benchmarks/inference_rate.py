@@ -14,9 +14,9 @@ import statistics
 import time
 from pathlib import Path
 
-from sports_lightning.cli.c_libraries import tune_c_libraries
+from sports_lightning.cli.process_setup import prepare_process
 
-tune_c_libraries()  # before torch is imported, as every command does
+prepare_process()  # before torch is imported, as every command does
 
 # ruff: noqa: E402
 import torch

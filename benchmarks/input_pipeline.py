@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from sports_lightning.cli.c_libraries import tune_c_libraries
 from torch.utils.data import DataLoader, Dataset
 
 from plain_loop import TRANSFORM
 from sports_lightning import CONF_DIR
+from sports_lightning.cli.process_setup import prepare_process
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.dataset import TrainingImages
 from sports_lightning.data.decoded_cache import open_images
@@ -51,7 +51,7 @@ class Passes(Dataset[float]):
 
 
 def main() -> None:
-    tune_c_libraries()  # as every command does; both sides profit
+    prepare_process()  # as every command does; both sides profit
     root = Path(sys.argv[1])
     paths = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(500, len(paths)))
