@@ -74,7 +74,6 @@ def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Res
             function()
         except SystemExit as end:
             status = int(end.code or 0)
-        _release_run_folders(Path.cwd())
     return Result(status, stdout.getvalue(), stderr.getvalue())
 
 
@@ -161,12 +160,6 @@ def run_process(name: str, *arguments: str, cwd: Path | None = None, **environme
 
 def _module(name: str) -> str:
     return f"sports_lightning.{name}".rstrip(".")
-
-
-def _release_run_folders(root: Path) -> None:
-    """Release the locks that a command holds until its process ends: closing a file releases POSIX locks on it."""
-    for file in root.rglob(".lock"):
-        file.open().close()
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def test_no_network_names_all_three_ways(tree: Path, tmp_path: Path, monkeypatch
         raise OSError("no route")
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     result = try_command("train", *TRAIN, f"data.root={tree}", "model=resnet50")
     assert_one_line(result, tmp_path, "resnet50", "go online", "model.weights=", "model.pretrained=false")
 
@@ -227,7 +227,9 @@ def test_input_that_matches_nothing(trained: tuple[Path, str], tmp_path: Path) -
     assert_one_line(try_command("predict", checkpoint), tmp_path, "input is not set")
     assert_one_line(try_command("predict", checkpoint, "input=no*.jpg"), tmp_path, "input=no*.jpg matches no images")
     (tmp_path / "note.jpg").write_text("no image")
-    assert_one_line(try_command("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not an image")
+    assert_one_line(
+        try_command("predict", checkpoint, "input=note.jpg"), tmp_path, "note.jpg", "not a known image format"
+    )
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_debug_overfit_shows_that_the_model_can_learn(few: Path, tmp_path: Path)
 def test_package_lists_its_commands(tmp_path: Path) -> None:
     printed = run_command("").stdout
     for name in ("train", "evaluate", "predict"):
-        assert f"python -m sports_lightning.{name} " in printed
+        assert f"sports-lightning {name} " in printed
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -
 def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sports_lightning.models.classifier.check_hub", lambda name: None)
+    monkeypatch.setattr("sports_lightning.models.backbone.check_hub", lambda name: None)
     of_model = OmegaConf.merge(model("test_resnet", arguments={"droprate": 0.5}), {"pretrained": True})
     with pytest.raises(UserError, match=r"model\.arguments.*droprate"):
         build_classifier(of_model, CLASSES, tmp_path)

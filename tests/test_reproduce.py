@@ -59,7 +59,7 @@ def test_run_json_holds_what_a_result_depends_on(run: Path) -> None:
     assert provenance["packages"]["torch"]
     assert provenance["data"]["train"]["count"] == 240
     assert provenance["machine"]["threads"] >= 1
-    assert provenance["numerics"]["precision"]
+    assert provenance["precision"]["precision"]
     assert provenance["seconds"] > 0
     assert provenance["command"].startswith("python -m sports_lightning.train model.image_size=64")
 

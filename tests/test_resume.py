@@ -197,7 +197,7 @@ def test_a_run_whose_settings_or_images_have_changed_is_not_resumed(settings: li
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["resume=nowhere"], ["resume=nowhere is not a run folder"]),
+        (["resume=nowhere"], ["resume=nowhere is not a run"]),
         (["resume=nowhere", "seed=1"], ["leave out seed=1"]),
         (["hydra.run.dir=done"], ["done holds a finished run", "hydra.run.dir=FOLDER"]),
     ],

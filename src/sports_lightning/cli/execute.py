@@ -20,7 +20,7 @@ from sports_lightning.config.overrides import arguments_from
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
-from sports_lightning.runs.resume import LOCK, RESUMES, find_interrupted, resume_command
+from sports_lightning.runs.resume import LOCK, RESUMES, find_interrupted, release_run_folder, resume_command
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_text
 from sports_lightning.sweeps.jobs import Sweep, SweepJob
@@ -64,6 +64,7 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
         if is_rank_zero():
             print(folder, flush=True)
     finally:
+        release_run_folder(folder)
         del os.environ[RUN_FOLDER]
         os.environ.pop(RESUMES, None)
     return 0

@@ -55,7 +55,7 @@ class ClassFolder:
         if "train" in files and "valid" in files:
             raise UserError(f"{self.folder} holds splits: pass one of them, such as {self.folder / 'test'}")
         self.classes = list(files)
-        self.paths = [f"{name}/{file}" for name in self.classes for file in files[name]]
+        self.paths = [file for name in self.classes for file in files[name]]
         self.labels = [label for label, name in enumerate(self.classes) for _ in files[name]]
 
     def __len__(self) -> int:

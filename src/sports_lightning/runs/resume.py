@@ -14,27 +14,33 @@ from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.layout import is_finished, is_over, missing_decorations
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
-from sports_lightning.storage.locks import lock
+from sports_lightning.storage.locks import FileLock
 
 log = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"
 RESUMES = "SPORTS_LIGHTNING_RESUMES"  # in the environment of a process that resumes its run
-_locks: list[int] = []  # file descriptors, open until this process ends
+_locks: dict[Path, FileLock] = {}  # of the run folders that this process writes into
 
 
 def lock_run_folder(folder: Path) -> None:
-    """Lock the run folder for this process until it ends, and remove partial files of a killed one.
+    """Lock the run folder for this process until it releases it or ends, and remove partial files of a killed one.
 
     Raises:
         UserError: the run is finished.
         RunFolderLocked: another process has locked it.
     """
     check_unfinished(folder)
-    _locks.append(_lock(folder))
+    _locks[folder] = _locked(folder)
     for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
         remove_partial_files(place)
+
+
+def release_run_folder(folder: Path) -> None:
+    """Release the lock of `lock_run_folder`, if this process holds it."""
+    if lock := _locks.pop(folder, None):
+        lock.release()
 
 
 def check_unfinished(folder: Path) -> None:
@@ -60,7 +66,7 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
     check_unfinished(folder)
     if not (folder / ".hydra").is_dir():
         return {}
-    os.close(_lock(folder))
+    _locked(folder).release()
     if not has_checkpoint(folder):
         return {}
     if not resumes_auto:
@@ -119,6 +125,8 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
         raise UserError(f"resume={value} is not a run or sweep folder of train: pass one such as outputs/train/RUN")
     if is_over(folder) and not (is_finished(folder) and missing_decorations(folder)):
+        if not is_finished(folder):
+            raise UserError(f"resume={value} was pruned by its search: nothing is left to do")
         raise UserError(
             f"resume={value} holds a finished run. To train it further, start a new run from its weights: "
             f"model.weights={folder}/checkpoints/best.ckpt"
@@ -192,14 +200,14 @@ def _settings_of(folder: Path) -> str | None:
 def is_free(folder: Path) -> bool:
     """Whether no other process has locked the run folder."""
     try:
-        os.close(_lock(folder))
+        _locked(folder).release()
     except RunFolderLocked:
         return False
     return True
 
 
-def _lock(folder: Path) -> int:
-    held = lock(folder / LOCK)
-    if held is None:
-        raise RunFolderLocked(f"{folder} is locked by another process: wait until it ends, or stop it")
-    return held
+def _locked(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    if not lock.acquire():
+        raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
+    return lock

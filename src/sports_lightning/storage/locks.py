@@ -37,8 +37,16 @@ class FileLock:
         Raises:
             OSError: the drive does not support locks, or the file cannot be created.
         """
-        self._descriptor = lock(self.path, wait)
-        return self._descriptor is not None
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor, wait)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _BUSY:
+                raise
+            return False
+        self._descriptor = descriptor
+        return True
 
     def release(self) -> None:
         """Release the lock; does nothing if it is not held."""
@@ -66,16 +74,3 @@ else:
 
     def _lock(descriptor: int, wait: bool) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-
-def lock(file: Path, wait: bool = False) -> int | None:
-    """Lock `file` until the returned descriptor is closed; None if another process holds the lock (see `FileLock`)."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(descriptor, wait)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno not in _BUSY:
-            raise
-        return None
-    return descriptor

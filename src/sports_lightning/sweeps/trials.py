@@ -5,7 +5,6 @@ process, locks its run folder. A trial with neither lock is resumed by the next 
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import PRUNED, is_finished, is_over
 from sports_lightning.runs.resume import is_free
 from sports_lightning.runs.signals import EXIT_STATUSES
-from sports_lightning.storage.locks import lock
+from sports_lightning.storage.locks import FileLock
 from sports_lightning.sweeps.jobs import SweepJob
 
 
@@ -40,7 +39,7 @@ class Trials:
         self, study: optuna.Study, space: dict[str, BaseDistribution], settings: DictConfig, folder: Path
     ) -> None:
         self.study, self.space, self.settings, self.folder = study, space, settings, folder
-        self._locks: dict[int, int] = {}  # {trial: file descriptor} of the trials that this process runs
+        self._locks: dict[int, FileLock] = {}  # of the trials that this process runs
         self._orphans = 0  # trials whose process was killed and whose jobs are still running
 
     def next(self) -> tuple[int, dict[str, Any]] | None:
@@ -81,21 +80,17 @@ class Trials:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Only one process at a time chooses or tells trials. Not reentrant: closing one descriptor ends the lock."""
-        descriptor = lock(self.folder / ".search", wait=True)
-        assert descriptor is not None
-        try:
+        with FileLock(self.folder / ".search"):
             yield
-        finally:
-            os.close(descriptor)
 
     def _acquire(self, number: int) -> bool:
-        descriptor = lock(self.folder / f".trial-{number}")
-        if descriptor is not None:
-            self._locks[number] = descriptor
-        return descriptor is not None
+        lock = FileLock(self.folder / f".trial-{number}")
+        if lock.acquire():
+            self._locks[number] = lock
+        return number in self._locks
 
     def _release(self, number: int) -> None:
-        os.close(self._locks.pop(number))
+        self._locks.pop(number).release()
 
     def _can_resume(self, number: int, is_sampled: bool) -> bool:
         """Whether a trial that a killed process left behind has anything left to run; if not, record its outcome."""
