@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageClassifier", "ImageSource", "Prediction", "Run", "compare", "finetune", "load", "open_run"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Beside this file in an installed wheel, at the top of the repository in a checkout.
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())

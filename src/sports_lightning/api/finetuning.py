@@ -25,7 +25,9 @@ from sports_lightning.runs.provenance import collect_provenance
 from sports_lightning.runs.resume import (
     LAST_CHECKPOINT,
     check_unfinished,
+    has_checkpoint,
     lock_run_folder,
+    release_run_folder,
     settings_fingerprint,
     stored_settings,
 )
@@ -72,24 +74,26 @@ def finetune(
     check_unfinished(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock_run_folder(folder)
-    root = provide_dataset_folder(train, val, test, folder / "data")
-    names += [f"data.root={_quoted(str(root))}", f"test={str((root / 'test').is_dir()).lower()}"]
-    cfg, _ = _compose(names, folder)
-    hydra_cfg = cfg.hydra
-    with open_dict(cfg):
-        del cfg["hydra"]
-    check_train(cfg)
-    last = folder / LAST_CHECKPOINT
-    if not last.exists():
-        _write_hydra_files(cfg, hydra_cfg, names, folder)
-    elif stored_settings(folder) != settings_fingerprint(cfg):
-        raise UserError(f"{folder} holds an interrupted run with other settings: choose another run_dir")
     try:
+        root = provide_dataset_folder(train, val, test, folder / "data")
+        names += [f"data.root={_quoted(str(root))}", f"test={str((root / 'test').is_dir()).lower()}"]
+        cfg, _ = _compose(names, folder)
+        hydra_cfg = cfg.hydra
+        with open_dict(cfg):
+            del cfg["hydra"]
+        check_train(cfg)
+        last = folder / LAST_CHECKPOINT
+        if not last.exists():
+            _write_hydra_files(cfg, hydra_cfg, names, folder)
+        elif stored_settings(folder) != settings_fingerprint(cfg):
+            raise UserError(f"{folder} holds an interrupted run with other settings: choose another run_dir")
         with isolate_rng(), _torch_settings_restored(), quiet_lightning():
             _train(cfg, folder, names, last if last.exists() else None)
     except Interrupted as interrupted:
-        resume = f"; call finetune again with run_dir={str(folder)!r} to resume" if last.exists() else ""
+        resume = f"; call finetune again with run_dir={str(folder)!r} to resume" if has_checkpoint(folder) else ""
         raise KeyboardInterrupt(f"{interrupted}{resume}") from None
+    finally:
+        release_run_folder(folder)
     return Run(folder)
 
 

@@ -22,13 +22,24 @@ def loss_function(loss: DictConfig, classes: list[str], class_counts: list[int])
     Raises:
         UserError: `class_weights` does not match the classes.
     """
-    if loss.class_weights is None:
-        return instantiate(loss.function)
-    return instantiate(loss.function, weight=_class_weights(loss.class_weights, classes, class_counts))
+    weights = class_weights(loss.class_weights, classes, class_counts)
+    return instantiate(loss.function) if weights is None else instantiate(loss.function, weight=weights)
 
 
-def _class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Tensor:
-    """Return the weight of each class; (classes,) float32."""
+def class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Tensor | None:
+    """The weight of each class in the training loss, (classes,) float32; None: no weights.
+
+    Args:
+        given: `loss.class_weights`: None, "balanced", weights by class name (1 where a class is not named), or one
+            weight per class.
+        classes: names of the classes, in the order of the logits.
+        class_counts: number of training images of each class.
+
+    Raises:
+        UserError: `given` does not match the classes.
+    """
+    if given is None:
+        return None
     if given == "balanced":
         return balanced_weights(class_counts)
     weights: Any = OmegaConf.to_container(given, resolve=True)

@@ -21,7 +21,7 @@ from sports_lightning.inference.predictor import evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.freezing import heads, set_trainable
 from sports_lightning.storage.disk_cache import resolve_cache_dir
-from sports_lightning.train.losses import balanced_weights
+from sports_lightning.train.losses import balanced_weights, class_weights
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,11 @@ def refit_head(
         batches: list[Tensor] = []
         run_batches(Classifier.features, classifier, images, inference, batches.append)
         features = torch.cat(batches)
-    times_balanced = cfg.data.balanced_sampling + (cfg.loss.class_weights == "balanced")
-    weights = balanced_weights(index.class_counts("train")) ** times_balanced
+    counts = index.class_counts("train")
+    weights = class_weights(cfg.loss.class_weights, index.classes, counts)
+    weights = torch.ones(len(counts)) if weights is None else weights
+    if cfg.data.balanced_sampling:
+        weights = weights * balanced_weights(counts)
     weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
     if not (weight.isfinite().all() and bias.isfinite().all()):
         log.warning("refit: the features or their fit are not finite; the head stays as it was trained")
