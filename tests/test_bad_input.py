@@ -138,6 +138,7 @@ def test_an_unreadable_image_is_named(tree: Path, tmp_path: Path, content: str) 
     )
 
 
+@pytest.mark.slow
 def test_skip_unreadable_leaves_the_file_out_and_names_it(tree: Path, tmp_path: Path) -> None:
     (tree / "train" / "tennis" / "002.jpg").write_bytes(b"not an image")
     run_command("train", *TRAIN, "debug=fast", f"data.root={tree}", "data.skip_unreadable=true", "hydra.run.dir=run")
@@ -178,6 +179,7 @@ def test_no_network_names_all_three_ways(tree: Path, tmp_path: Path, monkeypatch
     assert_one_line(result, tmp_path, "resnet50", "go online", "model.weights=", "model.pretrained=false")
 
 
+@pytest.mark.slow
 def test_no_test_split_is_fine_without_a_final_test(tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(tree / "test")
     assert_one_line(try_command("train", *TRAIN, f"data.root={tree}"), tmp_path, "test=false")

@@ -151,6 +151,7 @@ def test_predictions_of_many_images_do_not_flood_the_screen(capsys: pytest.Captu
     assert "and 10 more that are unreadable" in printed
 
 
+@pytest.mark.slow
 def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_path: Path) -> None:
     tables = []
     for workers in (0, 2):
@@ -194,6 +195,7 @@ def test_two_devices_train_one_run(few: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_validated_saved_and_tested(few: Path, tmp_path: Path) -> None:
     run_command(
         "train",

@@ -21,6 +21,7 @@ def runs(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_runs_are_compared_image_by_image(runs: Path) -> None:
     printed = run_command("compare", "sweep", "hydra.run.dir=out", cwd=runs).stdout
     result = json.loads((runs / "out/compare.json").read_text())
@@ -46,6 +47,7 @@ def test_runs_are_compared_image_by_image(runs: Path) -> None:
     assert "https://" not in page
 
 
+@pytest.mark.slow
 def test_runs_on_different_data_are_not_paired(runs: Path, few: Path) -> None:
     shutil.copytree(few, runs / "other")
     next((runs / "other/test/archery").iterdir()).unlink()

@@ -46,7 +46,7 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, _convert_="all")
     assert isinstance(trainer, pl.Trainer)
     module.trainer = trainer
-    monkeypatch.setattr(pl.Trainer, "datamodule", SimpleNamespace(train_dataloader=lambda: range(10)), raising=False)
+    trainer.datamodule = SimpleNamespace(train_dataloader=lambda: range(10))  # type: ignore[attr-defined]
     optimizers = module.configure_optimizers()
     optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
     assert isinstance(optimizer, torch.optim.Optimizer)

@@ -67,6 +67,7 @@ def test_a_finished_run_is_reproduced_or_the_machine_differs(version_0_1: Path) 
         assert "machine" in result.stderr or "packages" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_has_nothing_left_to_do(version_0_1: Path) -> None:
     sweep = version_0_1 / "sweep"
     shutil.copytree(sweep / "0", sweep / "1")

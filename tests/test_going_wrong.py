@@ -64,6 +64,7 @@ def test_on_one_of_two_devices_it_stops_both_and_names_the_images_of_that_one(
     assert len(files) == 8, "half of the batch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulated", "batches"), [(1, 3), (2, 4)])
 def test_such_a_step_is_left_out_on_demand(few: Path, tmp_path: Path, accumulated: int, batches: int) -> None:
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
@@ -134,6 +135,7 @@ def test_a_disk_without_room_for_checkpoints_is_refused(few: Path, small_disk: P
     assert not (small_disk / "run").exists(), "nothing half-written"
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
     few: Path, small_disk: Path, tmp_path: Path
 ) -> None:

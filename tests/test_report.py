@@ -87,6 +87,7 @@ def test_a_confusion_matrix_of_a_thousand_classes_is_no_larger_than_one_of_two_h
         assert image.size == (5050, 5050)
 
 
+@pytest.mark.slow
 def test_data_audit_false_leaves_the_audit_out(few: Path, tmp_path: Path) -> None:
     run_command(
         "train", "data=sample", f"data.root={few}", "model.image_size=64", "debug=fast", "data.audit=false",

@@ -68,6 +68,7 @@ def test_an_interrupted_run_saves_and_names_the_command_that_resumes_it(
     assert not (tmp_path / "run/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_outcome_of_an_undisturbed_one(
     settings: list[str], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def locked_by_another_process(run: Path) -> Iterator[None]:
         process.communicate("\n")
 
 
+@pytest.mark.slow
 def test_resume_auto_finds_the_interrupted_run_with_the_same_settings(settings: list[str], tmp_path: Path) -> None:
     settings = [*settings, "trainer.max_epochs=1", "test=false"]
     first = tmp_path / "outputs/train/first"
@@ -175,6 +177,7 @@ def test_resume_auto_finds_the_interrupted_run_with_the_same_settings(settings: 
     assert len(list((tmp_path / "outputs/train").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_run_whose_settings_or_images_have_changed_is_not_resumed(settings: list[str], tmp_path: Path) -> None:
     shutil.copytree(settings[-1].removeprefix("data.root="), tmp_path / "data")
     own = [*settings[:-1], "data=folder", "data.root=data"]

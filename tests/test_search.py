@@ -61,6 +61,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     assert line.endswith(" hydra.mode=RUN"), "which then is no sweep"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_pruned_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path, devices: int) -> None:
     pruner = ["hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner", "+hydra.sweeper.pruner.lower=1.5"]
@@ -114,6 +115,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     assert_error_line(result, "the study search", "searches something else", "hydra.sweeper.study=NAME")
 
 
+@pytest.mark.slow
 def test_two_objectives_have_a_pareto_front_and_failed_trials_are_reported(few: Path, tmp_path: Path) -> None:
     search = ["sweep=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.minimize=[latency_ms]", "trainer.max_epochs=1"]
     with jobs_in_this_process():

@@ -13,6 +13,7 @@ from conftest import FAST, composed
 from sports_lightning.data.image_folder import Split, read_image_folder
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
+from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.train import precision as numerics
@@ -100,6 +101,7 @@ def test_bfloat16_is_the_same_step_but_for_rounding(module: ClassifierModule) ->
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.98
 
 
+@pytest.mark.slow
 def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp_path: Path) -> None:
     small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2"]
     result = run_command("benchmark", *small, "trainer.precision=32-true")
@@ -119,6 +121,7 @@ def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp
     assert "steps=9999" in failed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_passes_give_the_same_logits(few: Path, tmp_path: Path) -> None:
     cfg = composed(
@@ -137,7 +140,7 @@ def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pyte
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no-such-compiler"):
-        numerics.require_compiler()
+        require_compiler()
 
 
 def test_benchmark_times_the_steps_that_the_training_would_make(
