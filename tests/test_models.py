@@ -12,8 +12,8 @@ from timm.layers import StdConv2d
 from torch import nn
 
 from sports_lightning.errors import UserError
-from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier, load_classifier
+from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.models.freezing import count_parameters, set_trainable
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from sports_lightning.data.formats import unsupported_format
 from sports_lightning.data.modes import check_mode, deep_maximum
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
@@ -33,9 +34,6 @@ _RACY_NS = 2_000_000_000
 _INDEX = "file_hashes.sqlite"
 _MAX_BYTES = 2**30
 _AT_ONCE = 500  # files per query
-
-
-_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypheim", b"ftypheis")
 
 
 class FileCheck(NamedTuple):
@@ -114,8 +112,8 @@ def check_size(height: int, width: int) -> None:
 
 def reason(error: Exception, content: bytes = b"") -> str:
     """Why an image with this content can't be read, on one line."""
-    if content[4:12] in _HEIC:
-        return "HEIC, which Pillow can't read: convert it to JPEG"
+    if unsupported := unsupported_format(content):
+        return unsupported
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a known image format"
     return " ".join(str(error).split()) or type(error).__name__

@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sports_lightning.data.formats import EXTENSIONS
 from sports_lightning.errors import UserError
 from sports_lightning.storage.packed_strings import PackedStrings
 
 log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
-EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
-    ".jp2", ".ppm", ".pgm", ".pbm", ".heic", ".heif",
-)  # fmt: skip
-# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are passed over anyway.
+# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
 _LEFTOVERS = {"@eadir", "__macosx", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin"}
 _LEFTOVERS |= {"system volume information"}
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.models.freezing import head_names, head_parameters
 from sports_lightning.models.pretrained import short_message
 

@@ -27,8 +27,8 @@ from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference.devices import device_type, require_compiler, synchronize
-from sports_lightning.models.batchnorm_folding import fuse_conv_bn
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 _LATENCY_REPEATS = 20  # forward passes, of which the median is reported

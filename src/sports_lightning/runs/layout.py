@@ -15,7 +15,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / "metrics.json").exists()
 
 
-def is_over(folder: Path) -> bool:
+def has_ended(folder: Path) -> bool:
     """Whether the run is finished or was pruned by a search."""
     return is_finished(folder) or (folder / PRUNED).exists()
 

@@ -11,7 +11,7 @@ from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.config.overrides import format_command
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
-from sports_lightning.runs.layout import is_finished, is_over, missing_decorations
+from sports_lightning.runs.layout import has_ended, is_finished, missing_decorations
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
 from sports_lightning.storage.locks import FileLock
@@ -83,7 +83,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def resume_command(folder: Path) -> str:
     """The command that resumes an interrupted run; "" if there is no checkpoint or the run is over."""
-    if not has_checkpoint(folder) or is_over(folder):
+    if not has_checkpoint(folder) or has_ended(folder):
         return ""
     return format_command("train", [f"resume={folder}"])
 
@@ -106,7 +106,7 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        if not is_over(run) and _settings_of(run) == wanted and is_free(run):
+        if not has_ended(run) and _settings_of(run) == wanted and is_free(run):
             return run
     return None
 
@@ -124,7 +124,7 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
     folder = Path(os.path.abspath(Path(value).expanduser()))
     if not (folder / ".hydra" / "overrides.yaml").is_file():  # the last file that Hydra writes when a run starts
         raise UserError(f"resume={value} is not a run or sweep folder of train: pass one such as outputs/train/RUN")
-    if is_over(folder) and not (is_finished(folder) and missing_decorations(folder)):
+    if has_ended(folder) and not (is_finished(folder) and missing_decorations(folder)):
         if not is_finished(folder):
             raise UserError(f"resume={value} was pruned by its search: nothing is left to do")
         raise UserError(

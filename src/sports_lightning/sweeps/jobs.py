@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sports_lightning.config.overrides import format_command
-from sports_lightning.runs.layout import is_over
+from sports_lightning.runs.layout import has_ended
 from sports_lightning.runs.resume import RESUMES, has_checkpoint, is_free, resume_command
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_bytes
@@ -103,7 +103,7 @@ class Sweep:
             wait_for_any(running)
         has_failure = any(other.status for other in self.jobs)
         self.jobs.append(job)
-        if is_over(folder):
+        if has_ended(folder):
             job.status = 0
         elif is_free(folder) and not (has_failure and settings.get("on_error") == "stop"):
             slot = min(set(range(parallel)) - {other.slot for other in running})
@@ -123,7 +123,7 @@ class Sweep:
         if SweepStart.folder:
             self.folder, SweepStart.folder = SweepStart.folder, None
             for folder, overrides in job_folders(self.folder).items():
-                self.jobs.append(SweepJob(folder, overrides, 0 if is_over(folder) else None))
+                self.jobs.append(SweepJob(folder, overrides, 0 if has_ended(folder) else None))
 
     def stop(self, number: int) -> None:
         """Send the signal `number` to the running jobs and wait until they have ended."""

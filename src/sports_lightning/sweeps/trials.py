@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from sports_lightning.errors import UserError
-from sports_lightning.runs.layout import PRUNED, is_finished, is_over
+from sports_lightning.runs.layout import PRUNED, has_ended, is_finished
 from sports_lightning.runs.resume import is_free
 from sports_lightning.runs.signals import EXIT_STATUSES
 from sports_lightning.storage.locks import FileLock
@@ -101,7 +101,7 @@ class Trials:
         elif run_folder.exists() and not is_free(run_folder):
             self._orphans += 1
             self._release(number)
-        elif is_over(run_folder):
+        elif has_ended(run_folder):
             self._tell(number, SweepJob(run_folder, [], 0))
         else:
             return True

@@ -35,7 +35,7 @@ class BrokenInBatch(nn.Module):
         return nn.functional.cross_entropy(logits, labels) * (float("nan") if self.calls == self.batch else 1)
 
 
-BROKEN = ["loss.function._target_=test_going_wrong.BrokenInBatch", "~loss.function.label_smoothing"]
+BROKEN = ["loss.function._target_=test_failures.BrokenInBatch", "~loss.function.label_smoothing"]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(few: Path, tmp_path: Path) -> None:
