@@ -195,6 +195,7 @@ def test_no_further_callbacks_means_the_default_ones(none: str) -> None:
     assert set(check("train", none).callbacks) == set(check("train", "callbacks=[default]").callbacks)
 
 
+@pytest.mark.slow
 def test_a_run_folder_holds_the_converted_config(in_process: InProcess, few: Path, tmp_path: Path) -> None:
     (tmp_path / "own/augment").mkdir(parents=True)
     (tmp_path / "own/augment/mine.yaml").write_text("defaults: [none, _self_]\nviews: 2\n")

@@ -23,11 +23,14 @@ CHOICES = sorted(
     for path in CONF_DIR.glob("*/*.yaml")
     if path.parent.name not in ("hydra", "inference")
 )
+SLOW = {"logger=mlflow", "logger=many"}  # which import a large package
 EXTRA = {"logger=tensorboard": "tensorboard", "logger=many": "tensorboard", "logger=mlflow": "mlflow"}
 NEEDS = {"model=timm": ["model.name=resnet18"]}
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize(
+    "choice", [pytest.param(choice, marks=[pytest.mark.slow] if choice in SLOW else []) for choice in CHOICES]
+)
 def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if choice in EXTRA:
         pytest.importorskip(EXTRA[choice])

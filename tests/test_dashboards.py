@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import run_command
+from commands import run_process
 from conftest import FAST
 from sports_lightning import CONF_DIR
 from wandb_file import read_offline_run
@@ -46,25 +46,28 @@ def test_wandb_has_the_config_the_commit_the_figures_and_the_images(trained: tup
     assert "run_table" in run.artifacts
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_an_artifact_if_asked_for(few: Path, tmp_path: Path) -> None:
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger.wandb.log_model=true", "hydra.run.dir=run"]
-    run_command("train", *arguments)
+    run_process("train", *arguments)
     run = read_offline_run(next((tmp_path / "run/wandb").glob("offline-run-*")))
     assert run.artifacts["model"]
 
 
+@pytest.mark.slow
 def test_several_dashboards_at_once(few: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=many", "hydra.run.dir=run"]
-    run_command("train", *arguments)
+    run_process("train", *arguments)
     assert list((tmp_path / "run/wandb").glob("offline-run-*"))
     assert list((tmp_path / "run/tensorboard").glob("events.out.*"))
 
 
+@pytest.mark.slow
 def test_mlflow_has_the_config_and_the_figures(few: Path, tmp_path: Path) -> None:
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=mlflow", "hydra.run.dir=run"]
-    run_command("train", *arguments)
+    run_process("train", *arguments)
     (run,) = client.search_runs([client.get_experiment_by_name("sports_lightning").experiment_id])
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert run.info.status == "FINISHED"

@@ -39,6 +39,7 @@ def test_an_interrupted_run_is_resumed_to_its_end(version_0_1: Path) -> None:
     assert set(json.loads((run / "metrics.json").read_text())) == {"train", "val", "test"}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_with_the_same_metrics(version_0_1: Path, tmp_path: Path) -> None:
     run = version_0_1 / "finished"
     checkpoint = f"ckpt_path={run}/checkpoints/best.ckpt"

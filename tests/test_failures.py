@@ -38,6 +38,7 @@ class BrokenInBatch(nn.Module):
 BROKEN = ["loss.function._target_=test_failures.BrokenInBatch", "~loss.function.label_smoothing"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(few: Path, tmp_path: Path) -> None:
     arguments = [*BROKEN, "+loss.function.batch=5", "trainer.max_epochs=2"]
     result = try_command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")

@@ -141,6 +141,7 @@ def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
     assert len(classifier.spec.classes) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "left"),
     [

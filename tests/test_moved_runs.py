@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from conftest import FAST, InProcess, assert_error_line
@@ -10,6 +11,7 @@ from conftest import FAST, InProcess, assert_error_line
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
 
+@pytest.mark.slow
 def test_a_moved_run_resumes_with_its_own_best_checkpoint(in_process: InProcess, few: Path, tmp_path: Path) -> None:
     assert in_process("train", *QUICK, f"data.root={few}", "trainer.max_epochs=2", "hydra.run.dir=before")[0] == 0
     expected = (tmp_path / "before/metrics.json").read_bytes()

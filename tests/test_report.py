@@ -81,6 +81,7 @@ def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> 
     assert [image.size for image in drawn] == ([(size, size)] * 2 if has_maps else [])
 
 
+@pytest.mark.slow
 def test_a_confusion_matrix_of_a_thousand_classes_is_no_larger_than_one_of_two_hundred(tmp_path: Path) -> None:
     plots.confusion_matrix(torch.eye(1000, dtype=torch.int64), [f"class {i}" for i in range(1000)], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

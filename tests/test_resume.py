@@ -56,7 +56,9 @@ def interrupt(*arguments: str, number: signal.Signals = signal.SIGTERM, step: in
     return result
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))]
+)
 def test_an_interrupted_run_saves_and_names_the_command_that_resumes_it(
     settings: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:

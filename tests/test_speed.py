@@ -143,6 +143,7 @@ def test_compiling_without_a_compiler_is_refused_with_a_remedy(monkeypatch: pyte
         require_compiler()
 
 
+@pytest.mark.slow
 def test_benchmark_times_the_steps_that_the_training_would_make(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_reliability_bins_hold_every_prediction() -> None:
     assert (bins[-1].high, bins[-1].accuracy) == (1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_fitted_temperature_and_head_are_used_by_every_later_command(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=1"]
     fitted = {"plain": [], "calibrated": ["calibrate=true"], "refitted": ["calibrate=true", "refit=1e-3"]}

@@ -208,6 +208,7 @@ def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
     return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", ["none", "standard"])
 @pytest.mark.parametrize(
     ("model", "mode"),
@@ -238,6 +239,7 @@ def test_features_give_the_logits_of_the_whole_model(
         assert label == same_label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
 @pytest.mark.parametrize("way", ["inference.flip_tta=true", "inference.precision=bf16-mixed"])
 def test_logits_from_features_are_those_from_images(few: Path, tmp_path: Path, mode: str, way: str) -> None:
@@ -335,6 +337,7 @@ def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
     assert not (tmp_path / "features").exists()
 
 
+@pytest.mark.slow
 def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +360,7 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none", "finetune=last_stages") == 14, "another part"
     assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another one"
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
-    monkeypatch.setattr(features, "device_of", lambda accelerator: "cuda")
+    monkeypatch.setattr(features, "device_type", lambda accelerator: "cuda")
     assert entries("augment=none") == 20, "another kind of device"
 
 
@@ -368,6 +371,7 @@ def test_images_pass_through_the_backbone_where_features_would_not_do(few: Path,
         assert not use_cached_features(classifier, data, cfg)
 
 
+@pytest.mark.slow
 def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(few: Path, tmp_path: Path) -> None:
     overrides = [
         *FAST, f"data.root={few}", "logger=csv", "model=timm", "model.name=test_efficientnet",

@@ -40,6 +40,7 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_per_job(few: Path, 
     assert losses[0] != losses[1], "each trained with its own rate"
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "optimizer.name=nope,adamw"]
     with jobs_in_this_process():
@@ -68,6 +69,7 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     assert not (tmp_path / "stopped/1/metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_the_printed_command_runs_with_custom_configs_too(few: Path, tmp_path: Path) -> None:
     (tmp_path / "mine/model").mkdir(parents=True)
     (tmp_path / "mine/model/small.yaml").write_text("defaults: [scratch_cnn]\n")

@@ -159,6 +159,7 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> 
     assert all(entry.problem for entry in entries.values())
 
 
+@pytest.mark.slow
 def test_a_image_that_would_unpack_to_more_than_memory_holds(tmp_path: Path) -> None:
     chunk = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(chunk, "PNG")  # 900 million pixels
@@ -181,6 +182,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_names_that_are_markup_formulas_or_more_than_a_line(few: Path, tmp_path: Path) -> None:
     """A whole run on classes with such names: pages, tables and messages show them as they are."""
     sources = sorted(path for path in (few / "train").iterdir())

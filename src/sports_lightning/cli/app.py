@@ -22,11 +22,11 @@ from sports_lightning.cli.execute import ComposedTask, execute, execute_resumed
 from sports_lightning.cli.launch import (
     Composed,
     Launch,
-    Nothing,
     ReceivedJob,
     ResumedRun,
     ResumedSweep,
     StoredJob,
+    only_prints,
     parse_launch,
 )
 from sports_lightning.cli.process_setup import environment, prepare_process
@@ -56,7 +56,6 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
     listen()
     sweep = Sweep(command.name)
     reporter = ErrorReporter(command.name)
-    launch: Launch = Nothing()
     with reporter:
         try:
             adopt_slurm_environment()
@@ -71,7 +70,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
             sweep.interrupt(interrupted)
         finally:
             sweep.stop(signal.SIGTERM)  # the jobs that still run after an error
-            _release_ranks(command, launch)
+            _release_ranks(command, arguments)
     if sweep.folder != Path():  # a sweep has started
         with reporter:
             reporter.exit_status = reporter.exit_status or int(sweep.print_summary())
@@ -106,18 +105,18 @@ def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
     except OSError as error:  # those of the task come as ThroughHydra
         if isinstance(error, BrokenPipeError | HydraException):
             raise
+        where = error.filename or "the run folder"
         raise UserError(
-            f"can't write {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
+            f"can't write {where}: {error.strerror or error}; choose another place with hydra.run.dir=FOLDER"
         ) from error
     finally:
-        sys.argv = before
+        sys.argv, SweepStart.resumes = before, False
     sweep.finish()
     return task.exit_status
 
 
-def _release_ranks(command: Command, launch: Launch) -> None:
-    """Let the other ranks end that still wait for a job which the first rank never sent."""
-    is_first = isinstance(launch, Composed | ResumedRun | ResumedSweep) and is_externally_launched()
-    if command.distributed and is_first and not (isinstance(launch, Composed) and launch.only_prints):
+def _release_ranks(command: Command, arguments: Sequence[str]) -> None:
+    """Stop the other ranks if they still wait for a job from this one, the first rank."""
+    if command.distributed and is_externally_launched() and is_rank_zero() and not only_prints(arguments):
         with suppress(UserError):
             broadcast_no_job()

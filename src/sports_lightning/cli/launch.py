@@ -80,13 +80,13 @@ def parse_launch(
         UserError: arguments that exclude each other, or several processes of a command that takes one.
     """
     arguments = options_first(argv)
-    only_prints = any(argument in _PRINTING_OPTIONS for argument in arguments)
-    if process.is_externally_launched and not only_prints and not command.distributed and process.world_size > 1:
+    prints = only_prints(arguments)
+    if process.is_externally_launched and not prints and not command.distributed and process.world_size > 1:
         raise UserError(f"{command.name} runs in one process: start one task, not {process.world_size}")
     if arguments[:1] == [JOB_OPTION]:
         return StoredJob(Path(arguments[1]))
     if process.is_externally_launched and process.rank > 0:
-        return Nothing() if only_prints else ReceivedJob()
+        return Nothing() if prints else ReceivedJob()
     if process.run_folder is not None and process.rank > 0:
         return StoredJob(process.run_folder)
     value = last_value(arguments, "resume") if command.resumable else None
@@ -94,15 +94,20 @@ def parse_launch(
         return _resumed(str(value), arguments, is_sweep)
     if command.positional:
         arguments = collect_positional(arguments, command.positional)
-    return Composed(tuple(quote_paths(arguments)), only_prints)
+    return Composed(tuple(quote_paths(arguments)), prints)
+
+
+def only_prints(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks Hydra to print something instead of running anything."""
+    return any(argument.partition("=")[0] in _PRINTING_OPTIONS for argument in arguments)
 
 
 def _resumed(value: str, arguments: Sequence[str], is_sweep: Callable[[Path], bool]) -> ResumedRun | ResumedSweep:
-    allowed: tuple[str, ...] = ("trust=true",)
+    allowed: tuple[str, ...] = ()
     kind: type[ResumedRun | ResumedSweep] = ResumedRun
     if is_sweep(Path(value).expanduser()):
-        kind, allowed = ResumedSweep, (*allowed, *_MULTIRUN_OPTIONS)
+        kind, allowed = ResumedSweep, _MULTIRUN_OPTIONS
     for argument in arguments:
-        if argument not in allowed and not argument.startswith("resume="):
+        if argument not in allowed and not argument.startswith(("resume=", "trust=")):
             raise UserError(f"resume={value} uses the settings stored there: leave out {argument}")
-    return kind(value, "trust=true" in arguments)
+    return kind(value, (last_value(arguments, "trust") or "").lower() in ("true", "yes", "on", "y", "1"))

@@ -6,6 +6,7 @@ docs/log has the measurements behind these settings.
 import atexit
 import ctypes
 import gc
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def prepare_process() -> None:
     """Set up the C libraries and the warning filters of this process. Call it before torch is imported."""
     if os.environ.get("HYDRA_FULL_ERROR") != "1":  # torch's C++ code warns about what training requests on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     _tune_c_libraries()

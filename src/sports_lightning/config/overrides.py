@@ -48,7 +48,7 @@ def format_command(command: str, overrides: list[str]) -> str:
     return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *single_run])
 
 
-def last_value(arguments: list[str], key: str) -> str | None:
+def last_value(arguments: Sequence[str], key: str) -> str | None:
     """Return the last value that a command line gives for a key, without quotes; None if it gives none."""
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
     return values[-1].strip("'\"") if values else None

@@ -167,6 +167,14 @@ def load_hydra_config(folder: Path) -> Any:
     return _load(folder, "hydra.yaml")
 
 
+def run_settings(folder: Path, cfg: DictConfig) -> str:
+    """Fingerprint of the settings of a run: of its stored config, or of `cfg` where no config is stored there.
+
+    The stored config decides, because a later resume reads it: that of an earlier version differs from `cfg`.
+    """
+    return stored_settings(folder) if (folder / ".hydra" / "config.yaml").is_file() else settings_fingerprint(cfg)
+
+
 def stored_settings(folder: Path) -> str:
     """Fingerprint of the config in a run folder, as computed by the version that wrote it.
 
@@ -208,6 +216,12 @@ def is_free(folder: Path) -> bool:
 
 def _locked(folder: Path) -> FileLock:
     lock = FileLock(folder / LOCK)
-    if not lock.acquire():
+    try:
+        is_acquired = lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"can't lock {lock.path}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
+        ) from error
+    if not is_acquired:
         raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
     return lock

@@ -22,7 +22,7 @@ from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
 from sports_lightning.runs.provenance import without_diff
-from sports_lightning.runs.resume import settings_fingerprint, stored_settings
+from sports_lightning.runs.resume import run_settings
 from sports_lightning.runs.signals import deferred
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.sweeps.pruning import ReportToSearch
@@ -116,7 +116,7 @@ def fit(
     callbacks = build_callbacks(run_cfg)
     callbacks.last.provenance = {
         **without_diff(provenance),
-        "settings": stored_settings(folder) if point else settings_fingerprint(cfg),
+        "settings": run_settings(folder, cfg),
         "precision": precision.precision,
         "batch_size": batch_size,
         "processes": processes,
