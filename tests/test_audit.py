@@ -125,22 +125,24 @@ def network(tmp_path: Path) -> list[str]:
     return ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
 
 
-def test_look_alikes_of_a_network_are_listed_but_are_no_leaks(flawed: Path, network: list[str], tmp_path: Path) -> None:
+def test_feature_neighbours_are_listed_but_do_not_count_as_leaks(
+    flawed: Path, network: list[str], tmp_path: Path
+) -> None:
     Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
     run = run_command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out")
     found = json.loads((tmp_path / "out/audit.json").read_text())
     listed = {(row["first"], row["second"]): row for row in found["feature_neighbours"]}
-    assert listed["train/a/2.png", "test/a/cut.png"]["kind"] == "alike"
+    assert listed["train/a/2.png", "test/a/cut.png"]["kind"] == "similar features"
     assert len(listed) < 40, "of 325 pairs"
     assert not listed.keys() & {(row["first"], row["second"]) for row in found["pairs"]}
     across = [row["first_split"] != row["second_split"] for row in found["feature_neighbours"]]
     assert across == sorted(across, reverse=True), "leaks would be among the first"
     assert {row["second"] for row in found["leaks"]} == {"test/a/copy.png", "test/b/mirrored.png"}
     assert "Feature neighbours" in (tmp_path / "out/audit.html").read_text()
-    assert "to be judged by eye" in run.stdout
+    assert "pairs to inspect" in run.stdout
 
 
-def test_two_images_have_no_look_alikes(network: list[str], tmp_path: Path) -> None:
+def test_two_images_have_no_feature_neighbours(network: list[str], tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"data/train/{i}").mkdir(parents=True)
         image(i).save(tmp_path / f"data/train/{i}/only.png")

@@ -87,7 +87,7 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
         (["loss.class_weights=equal"], ["loss.class_weights=equal", "balanced"]),
         (["finetune=gradual", "finetune.epochs_per_stage=0"], ["finetune.epochs_per_stage=0"]),
         (["trainer.check_val_every_n_epoch=20"], ["check_val_every_n_epoch"]),
-        (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"], ["trainer.max_epochs=5 is no multiple"]),
+        (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"], ["trainer.max_epochs=5 is not a multiple"]),
         (["finetune=last_stages", "finetune.stages=all"], ["finetune.stages=all", "whole number"]),
         (["data=folder", "data.root=2024"], ["data.root=2024 is not a folder"]),
     ],

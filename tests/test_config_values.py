@@ -159,7 +159,7 @@ def test_what_cannot_work_is_one_line_with_a_remedy(override: str, remedy: str) 
 def test_all_mistakes_are_one_line(in_process: InProcess) -> None:
     overrides = ["data=folder", "test=perhaps", "seed=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
     result = in_process("train", *overrides, "trainer.fast_dev_run=yes")
-    parts = ["data.root is not set", "test=perhaps", "seed=-1", "trainer.max_epochs=3 is no multiple", "debug=fast"]
+    parts = ["data.root is not set", "test=perhaps", "seed=-1", "trainer.max_epochs=3 is not a multiple", "debug=fast"]
     assert_error_line(result, *parts)
 
 

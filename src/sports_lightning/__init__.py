@@ -18,7 +18,7 @@ __all__ = ["ImageClassifier", "ImageSource", "Prediction", "Run", "compare", "fi
 
 __version__ = "0.2.0"
 
-# Beside this file in an installed wheel, at the top of the repository in a checkout.
+# In an installed wheel it is next to this file, in a checkout at the top of the repository.
 CONF_DIR = next(d for d in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf") if d.is_dir())
 
 _MODULES = {

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in ("", "-h", "--help"):
         print(_overview(), end="")
     elif name in COMMANDS:
-        # As `python -m` does: the further processes of a distributed run are started by this module's name.
+        # As with `python -m`: the other processes of a distributed run are started by this module's name.
         sys.argv[1:] = rest[:-1]
         runpy.run_module(f"sports_lightning.{name}", run_name="__main__", alter_sys=True)
     else:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause, and the ways in which a run ends before its time."""
+"""Errors that a user can cause, and exceptions that end a run early."""
 
 
 class UserError(Exception):

@@ -64,7 +64,7 @@ class ImageTransform:
             image: path of an image file, PIL image, uint8 array (h, w, 3) or uint8 tensor (3, h, w), RGB.
 
         Returns:
-            uint8 (3, height, width), the input of `Classifier`, which normalises it.
+            uint8 (3, height, width), the input of `Classifier`, which normalizes it.
 
         Raises:
             UserError: a file that cannot be read as an image.
@@ -167,7 +167,7 @@ class ImageClassifier:
         return self._run(Classifier.features, images, batch_size).numpy()
 
     def evaluate(self, data: str | Path | ImageSource, batch_size: int = 32) -> ClassifierEvaluation:
-        """Evaluate the classifier on labelled images.
+        """Evaluate the classifier on labeled images.
 
         Args:
             data: a folder with one sub-folder per class, such as `data/test`, or an `ImageSource`. Its classes are

@@ -21,7 +21,7 @@ def audit(cfg: DictConfig, folder: Path) -> None:
 
     root, cache_dir = provide_data(cfg.data), resolve_cache_dir(cfg.data)
     network, feature_neighbours = None, None
-    if "model" in cfg:  # first: an error in it is reported before the images are read
+    if "model" in cfg:  # first, so that an error in it is reported before the images are read
         with quick_imports():
             from sports_lightning.audit.feature_neighbours import find_feature_neighbours
             from sports_lightning.models.classifier import build_classifier

@@ -22,15 +22,15 @@ _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
 _ALIKE = 0.8  # least correlation of low frequencies for comparing pixels; that of copies is mostly above 0.95
 _CLOSE = 0.95  # least correlation of pixels for a closer alignment
-_SAME = 0.977  # least correlation of the pixels of duplicates, chosen by eye on 100 Sports
+_SAME = 0.977  # least correlation of the pixels of duplicates, chosen by inspecting pairs of 100 Sports
 _AT_ONCE = 2**14  # images
-_LEAST_CONTRAST = 4.0  # standard deviation in grey levels; blank images below it all resemble each other
+_LEAST_CONTRAST = 4.0  # standard deviation in grey levels; all blank images below it resemble each other
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]
 
 # The parts of an image that a copy may show, as (from, to) fractions of height and width: _WINDOWS for finding
-# candidates, and the finer _SPANS and _CLOSE_SPANS for comparing pixels, which need a closer alignment, in two rounds.
+# candidates, and the finer _SPANS and _CLOSE_SPANS for comparing pixels in two rounds, which need a closer alignment.
 _WHOLE, _FROM, _TO = (0.0, 1.0), (0.05, 1.0), (0.0, 0.95)
 _WINDOWS: list[Window] = [
     (_WHOLE, _WHOLE), ((0.025, 0.975), (0.025, 0.975)), ((0.05, 0.95), (0.05, 0.95)),
@@ -112,7 +112,7 @@ def _compare(pixels: np.ndarray, pairs: np.ndarray, mirrored: np.ndarray, spans:
     for part in np.array_split(np.arange(len(pairs)), len(pairs) * len(spans) ** 2 // 2**16 + 1):
         first, second = (pixels[pairs[part, member]].astype(np.float32) for member in (0, 1))
         first = np.where(mirrored[part, None, None], first[:, :, ::-1], first)
-        first = _normalise(whole @ first @ whole.T).reshape(-1, side, side)
+        first = _normalize(whole @ first @ whole.T).reshape(-1, side, side)
         windows = (sampling @ second @ sampling.T).reshape(-1, len(spans), side, len(spans), side)
         sums = windows.sum(axis=(2, 4))
         squares = np.einsum("maibj,maibj->mab", windows, windows)
@@ -153,6 +153,6 @@ def _describe(pixels: np.ndarray, window: Window) -> np.ndarray:
     return unit(weighted.reshape(len(pixels), -1)[:, 1:])
 
 
-def _normalise(pixels: np.ndarray) -> np.ndarray:
+def _normalize(pixels: np.ndarray) -> np.ndarray:
     flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     return unit(flat - flat.mean(axis=1, keepdims=True))

@@ -1,6 +1,7 @@
 """Feature neighbours: pairs of images that a pretrained network finds similar.
 
-They may be other crops of one photograph, other moments of one scene, or unrelated similar scenes; a person decides.
+They may be other crops of one photograph, other moments of one scene, or unrelated similar scenes. A person has to
+decide.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier
 
-_ALIKE = 0.85  # least cosine similarity of two images' centred features, chosen by eye on 100 Sports
+_ALIKE = 0.85  # least cosine similarity of two images' centerd features, chosen by inspecting pairs of 100 Sports
 _TABLES = 64
 
 
@@ -26,7 +27,7 @@ def find_feature_neighbours(
 ) -> list[DuplicatePair]:
     """Pairs of distinct images with similar features that are not known duplicates.
 
-    Pairs across splits come first, then pairs by decreasing similarity. In large clusters not every pair is found.
+    Pairs across splits come first, then pairs by decreasing similarity. Not every pair in a large cluster is found.
 
     Args:
         scan: the dataset scan.
@@ -36,7 +37,7 @@ def find_feature_neighbours(
     """
     digests = ["" if why else digest for digest, why in zip(scan.digests, scan.problems, strict=True)]
     distinct = list(first_of_each(digests).values())
-    if len(distinct) < 3:  # two centred vectors are always opposite
+    if len(distinct) < 3:  # two centerd vectors are always opposite
         return []
     split = Split((scan.paths[i] for i in distinct), np.zeros(len(distinct)))
     store = FeatureCache(FrozenBackbone(), network, inference, cache_dir)

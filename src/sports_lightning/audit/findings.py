@@ -36,10 +36,12 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
     readable = [i for i, problem in enumerate(scan.problems) if not problem]
     sizes = {i: tuple(scan.thumbnails.size[i].tolist()) for i in readable}
     usual = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
-    first = splits[0]  # train, where that is there
+    first = splits[0]  # train, if it exists
     pairs = [_row(scan, pair) for pair in scan.pairs]
     neighbours = (
-        None if feature_neighbours is None else [_row(scan, pair) | {"kind": "alike"} for pair in feature_neighbours]
+        None
+        if feature_neighbours is None
+        else [_row(scan, pair) | {"kind": "similar features"} for pair in feature_neighbours]
     )
     return {
         "root": str(scan.root.absolute()),
@@ -110,7 +112,7 @@ def print_findings(found: dict[str, Any]) -> None:
 
 
 def summary(found: dict[str, Any]) -> dict[str, str]:
-    """{finding: its count in words}."""
+    """{finding: its count as text}."""
     missing = [f"no {split}" for split in found["splits_missing"]]
     missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
     leaks = [f"{count} of {split}" for split, count in found["leaking_images"].items() if count]
@@ -124,10 +126,10 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         "near-duplicate pairs": str(found["near_duplicates"]),
         "pairs under two labels": str(len(found["label_conflicts"])),
         "leaks": f"{', '.join(leaks)} also in an earlier split" if leaks else "none",
-        **({} if neighbours is None else {"feature neighbours": f"{len(neighbours)} pairs, to be judged by eye"}),
+        **({} if neighbours is None else {"feature neighbours": f"{len(neighbours)} pairs to inspect"}),
         "unreadable": str(len(found["unreadable"])),
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
         "files that are not read as images": found["ignored"] or "none",
-        "of another size": f"{len(found['odd_sized'])}, the usual one is {width}×{height}",
+        "of another size": f"{len(found['odd_sized'])}; the usual size is {width}×{height}",
     }

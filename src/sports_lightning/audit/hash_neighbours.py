@@ -21,8 +21,8 @@ def find_neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Most pairs of vectors of different images whose dot product is at least `least`.
 
-    A pair of vectors in both `wanted` and `given` is found from either side. In large clusters of similar vectors only
-    some pairs are compared.
+    A pair of vectors in both `wanted` and `given` is found from either side. Only some pairs are compared in
+    large clusters of similar vectors.
 
     Args:
         wanted: (m, d) float32 unit vectors; row i belongs to image i modulo `images`.
@@ -53,8 +53,8 @@ def find_neighbours(
             other = order[np.repeat(start, length) + offset]
             differ = row % images != other % images
             row, other = row[differ], other[differ]
-            alike = np.einsum("ij,ij->i", wanted[row], given[other]) >= least
-            matches.append(row[alike] * images + other[alike] % images)
+            is_similar = np.einsum("ij,ij->i", wanted[row], given[other]) >= least
+            matches.append(row[is_similar] * images + other[is_similar] % images)
         found = np.union1d(found, np.concatenate(matches))
     row, image = np.divmod(found, images)
     return row, image

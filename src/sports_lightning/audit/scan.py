@@ -1,6 +1,6 @@
 """Dataset scan: every file of every split, and which images are duplicates.
 
-Unlike `data.image_folder` the scan refuses nothing, because it is there to report what is wrong with the data.
+Unlike `data.image_folder`, the scan refuses nothing, because it reports the errors in the data.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, normalise, split_fingerprint
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, normalize, split_fingerprint
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
 
@@ -88,18 +88,18 @@ def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
     paths: list[str] = []
     folders: dict[str, list[str]] = {}
     ignored: Counter[str] = Counter()
-    names: dict[str, str] = {}  # {normalised: class name}
+    names: dict[str, str] = {}  # {normalized: class name}
     for split, split_folder in SPLIT_FOLDERS.items():
         if (root / split_folder).is_dir():
             folders[split] = []
             for folder_name, files in list_classes(root / split_folder, ignored).items():
-                name = names.setdefault(normalise(folder_name), folder_name)  # the same name in every split
+                name = names.setdefault(normalize(folder_name), folder_name)  # the same name in every split
                 folders[split].append(name)
                 splits += [split] * len(files)
                 labels += [name] * len(files)
                 paths += [os.path.join(split_folder, file) for file in files]
     if not paths:
-        raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder a class")
+        raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder per class")
     checks = check_files(root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
 
@@ -129,8 +129,8 @@ def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePa
 def find_leaks(scan: DatasetScan | None, split: str, trained_on: str) -> set[str] | None:
     """Paths of the images of `split` that an earlier split contains too.
 
-    None if they are not known: the dataset was not scanned (`data.audit=false`), or its training images are not those
-    that the classifier was trained on.
+    Returns None if they are not known: the dataset was not scanned (`data.audit=false`), or its training images are not
+    those that the classifier was trained on.
 
     Args:
         scan: the dataset scan, or None.

@@ -23,7 +23,7 @@ class Thumbnails:
     Attributes:
         small: (n, 32, 32) uint8, grey, the whole image resized to a square.
         size: (n, 2) int32, width and height of the stored image in pixels.
-        grey: (n,) bool: the image has no colour.
+        grey: (n,) bool: the image has no color.
     """
 
     small: np.ndarray
@@ -65,6 +65,6 @@ def _read_thumbnail(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | No
             rgb = to_rgb(ImageOps.exif_transpose(image))
     except Exception:  # Pillow's decoders raise a dozen types for damaged files
         return None
-    colours = np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
+    colors = np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
     small = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small), size, int(np.ptp(colours, axis=2).max()) <= 4  # JPEG compression may colour grey slightly
+    return np.asarray(small), size, int(np.ptp(colors, axis=2).max()) <= 4  # JPEG compression may color grey slightly

@@ -23,7 +23,7 @@ class ErrorReporter:
     A bug keeps its traceback, and so does every error with HYDRA_FULL_ERROR=1 in the environment.
 
     Args:
-        command: name of the command, whose config keys are suggested for misspelt ones.
+        command: name of the command, whose config keys are suggested for misspelled ones.
 
     Attributes:
         exit_status: of the command.

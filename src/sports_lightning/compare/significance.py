@@ -40,9 +40,9 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDi
     discordant, count = only_first + only_second, len(a)
     p_value = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     shares = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
-    centre = shares[0] - shares[1]
-    margin = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - centre**2) / (count + 2)) ** 0.5
-    low, high = max(-1.0, centre - margin), min(1.0, centre + margin)
+    center = shares[0] - shares[1]
+    margin = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - center**2) / (count + 2)) ** 0.5
+    low, high = max(-1.0, center - margin), min(1.0, center + margin)
     return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, p_value)
 
 

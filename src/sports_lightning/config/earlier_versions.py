@@ -75,7 +75,7 @@ def _moved_target(target: Any) -> Any:
 
 
 def _separate_batch_sizes(config: dict[str, Any]) -> None:
-    """Give inference a batch size of its own where version 0.1 took the one that `data.batch_size=auto` would find."""
+    """Set `inference.batch_size` where version 0.1 used the training batch size that "auto" resolves to."""
     data, inference = config.get("data"), config.get("inference")
     if not isinstance(data, dict) or not isinstance(inference, dict):
         return

@@ -34,7 +34,7 @@ def monitor_problems(cfg: DictConfig) -> list[Problem]:
             message = f"{key}.monitor={monitor} must be one of {', '.join(known)}"
             problems.append(Problem(f"{key}.monitor", message))
         elif mode in ("min", "max") and mode != monitor_mode(monitor):
-            message = f"{key}.mode={mode} would keep the worst {monitor}: leave mode out, or set {key}.mode=null"
+            message = f"{key}.mode={mode} would select the worst {monitor}: leave mode out, or set {key}.mode=null"
             problems.append(Problem(f"{key}.mode", message))
     return problems
 

@@ -58,7 +58,7 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Replace the keys of version 0.1 by their new names, and `logger=null` by the choice `none`.
 
     Args:
-        arguments: the command line; keys may follow `+`, `++`, `~` or `changes.`, or stand in `${…}`.
+        arguments: the command line; keys may follow `+`, `++`, `~` or `changes.`, or be in `${…}`.
 
     Returns:
         The command line with new keys only, and a notice for each key that was replaced.

@@ -1,4 +1,4 @@
-"""Paths on the command line, taken literally: a user need not know the grammar of Hydra's overrides."""
+"""Quoting of paths on the command line, so that a user need not know the grammar of Hydra's overrides."""
 
 import os
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ def _quoted_path(argument: str) -> str:
     try:
         override = OverridesParser.create().parse_override(f"{key}={path}")
         is_literal = not override.is_sweep_override() and str(override.value()) == path
-        is_meant = os.path.exists(path)  # as one path, though Hydra reads something else
+        is_meant = os.path.exists(path)  # one path, which Hydra would parse as something else
     except HydraException:
         is_literal, is_meant = False, True
     return f"{key}={quote_value(path)}" if is_meant and not is_literal else f"{key}={path}"

@@ -1,4 +1,4 @@
-"""Rules over several config keys, or that no type expresses. Each has one message with culprit and remedy."""
+"""Rules on several config keys, and rules that no type expresses. Each has one message with culprit and remedy."""
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Rule:
     """A combination of values that cannot work.
 
     Attributes:
-        keys: whose values are looked at; a key that the config does not have counts as null.
+        keys: whose values are checked; a key that the config does not have counts as null.
         is_broken: called with their values.
         message: for the user; `{0}`, `{1}`, … stand for the values.
     """
@@ -55,7 +55,7 @@ def required(key: str, example: str) -> Rule:
 CACHE = (required("data.cache_dir", "FOLDER, on a disk with space for cached files"),)
 DATA = (*CACHE, required("data.root", "FOLDER, which holds train/ valid/ test/"))
 
-# Arguments of Lightning's Trainer that break a promise of train, and what to use in place of them.
+# Arguments of Lightning's Trainer that train does not support, and what to use instead.
 _TRAINER = (
     Rule(("trainer.fast_dev_run",), bool, "trainer.fast_dev_run={0} writes no checkpoint: use debug=fast"),
     Rule(
@@ -101,8 +101,8 @@ _TRAINER = (
     Rule(
         ("trainer.max_epochs", "trainer.check_val_every_n_epoch"),
         lambda epochs, every: every and epochs % every,
-        "trainer.max_epochs={0} is no multiple of trainer.check_val_every_n_epoch={1}, so the last epoch would not be "
-        "validated: set trainer.check_val_every_n_epoch=1",
+        "trainer.max_epochs={0} is not a multiple of trainer.check_val_every_n_epoch={1}, so the last epoch would not "
+        "be validated: set trainer.check_val_every_n_epoch=1",
     ),
 )
 

@@ -1,6 +1,6 @@
 """The type of every config key, declared once. The YAML files in `conf/` hold the defaults and explain the keys.
 
-A key without a place here (of a callback, a transform or a logger of the user's own) is passed on as it is.
+A key that is not declared here (of a user's own callback, transform or logger) is passed on unchanged.
 """
 
 from dataclasses import dataclass
@@ -212,7 +212,7 @@ class Sweep:
 
 @dataclass
 class SweepSettings:
-    """The part of `conf/train.yaml` that a sweep itself reads."""
+    """The part of `conf/train.yaml` that a sweep reads."""
 
     sweep: Sweep
 

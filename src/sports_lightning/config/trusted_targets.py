@@ -40,7 +40,7 @@ def distrust_working_folder() -> None:
 
 
 def check_targets(config: Any, source: str) -> None:
-    """Refuse a config that names other objects than the allowed ones as a `_target_`.
+    """Refuse a config that names any other object as a `_target_`.
 
     Args:
         config: plain dicts and lists.

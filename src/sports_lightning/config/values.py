@@ -57,7 +57,7 @@ def apply_schema(cfg: DictConfig, schema: type, prefix: str = "") -> list[Proble
     """Convert the values of a config to the types of a schema, in place.
 
     Args:
-        cfg: the config; keys that are not in the schema, and keys of the schema that are not in it, are left alone.
+        cfg: the config; keys that are in only one of schema and config are ignored.
         schema: a dataclass.
         prefix: of the keys in messages, such as `data.`.
 
@@ -173,7 +173,7 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(parameters)}" if len(parameters) > 1 else str(parameters[0])
     if origin is list:
-        return f"a list, each of it {describe(parameters[0])}"
+        return f"a list of values, each {describe(parameters[0])}"
     if origin is dict:
         return f"{{NAME: VALUE}} with {describe(parameters[1])}"
     return _NAMES[hint]

@@ -1,4 +1,4 @@
-"""Augmentation: transforms built from `conf/augment/`, and the few that torchvision lacks.
+"""Augmentation: transforms built from `conf/augment/`, and those that torchvision does not provide.
 
 An augmentation is a list of `torchvision.transforms.v2` transforms in `conf/augment/`; a new one needs no code. Each
 transform takes a uint8 tensor (3, h, w) and draws from torch's global generator, which the dataset seeds per image.
@@ -16,16 +16,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F_v2
 
 
-def build_transform(augment: DictConfig, side: int | None = None) -> v2.Compose:
+def build_transform(augment: DictConfig, size: int | None = None) -> v2.Compose:
     """Build the training transform of `conf/augment/*.yaml`.
 
     Args:
         augment: the config; `augment.preprocessing` holds the model's `Preprocessing`.
-        side: height and width in pixels that replace the model's input size.
+        size: height and width in pixels, instead of the model's input size.
     """
-    if side:  # a new root config: in a copied node, interpolations would still resolve against the original root
+    if size:  # a new root config: in a copied node, interpolations would still resolve against the original root
         augment = OmegaConf.create({"augment": OmegaConf.to_container(augment)}).augment
-        augment.preprocessing.size = [side, side]
+        augment.preprocessing.size = [size, size]
     return v2.Compose(
         [instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform]
     )
@@ -39,8 +39,8 @@ class EpochTransform:
     """
 
     def __init__(self, augment: DictConfig) -> None:
-        sides = {0: None, **dict(augment.progressive_sizes)}
-        self.transforms = {epoch: build_transform(augment, side) for epoch, side in sorted(sides.items())}
+        sizes = {0: None, **dict(augment.progressive_sizes)}
+        self.transforms = {epoch: build_transform(augment, size) for epoch, size in sorted(sizes.items())}
 
     def __call__(self, epoch: int) -> Callable[[Tensor], Tensor]:
         """The transform of `epoch`, from uint8 (3, h, w) to uint8 (3, height, width)."""
@@ -78,7 +78,7 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     """torchvision's `RandomResizedCrop`, bit-identical, in two thirds of the time.
 
     Decoded images are channels-last. torch resizes that layout fastest if the crop is contiguous, and a crop is a
-    view. Skipping torchvision's search for images among the arguments saves as much again.
+    view. Skipping torchvision's search for images among the arguments saves the same time once more.
     """
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class KerasAffine:
     """Random rotation, shift, shear and zoom as in `keras.preprocessing.image.ImageDataGenerator`, in one resampling.
 
     Bilinear; pixels outside the image repeat the edge (`fill_mode="nearest"`). The zooms of x and y are independent.
-    The matrix is rotation · shift · shear · zoom about the centre, in (row, column) coordinates, from output to input
+    The matrix is rotation · shift · shear · zoom about the center, in (row, column) coordinates, from output to input
     (keras-preprocessing, `apply_affine_transform`).
 
     Args:
@@ -126,7 +126,7 @@ class KerasAffine:
         linear = rotation @ shear @ zoom
         offset = rotation @ torch.tensor([shift_y * self.shift * height, shift_x * self.shift * width])
 
-        # grid_sample takes (x, y) in -1..1 about the centre: swap the axes and divide pixels by half the size.
+        # grid_sample takes (x, y) in -1..1 about the center: swap the axes and divide pixels by half the size.
         half = torch.tensor([width / 2, height / 2])
         matrix = linear.flip(0, 1) * half[None, :] / half[:, None]
         theta = torch.cat([matrix, (offset.flip(0) / half)[:, None]], dim=1)[None]

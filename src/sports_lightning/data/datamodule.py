@@ -66,7 +66,7 @@ class SportsDataModule(pl.LightningDataModule):
         if self.data.balanced_sampling:
             weights = 1 / np.array(self.index.class_counts("train"), dtype=np.float64)[split.labels]
             weights /= weights.sum()
-        batch_size = self.data.batch_size // world_size  # the number of devices changes the speed and not the result
+        batch_size = self.data.batch_size // world_size  # the number of devices changes the speed, not the result
         epoch, batches_done = _position(self.trainer)
         sampler = EpochSampler(
             len(split), self.seed, weights, self.data.reshuffle, rank, world_size, epoch, batches_done * batch_size
@@ -96,7 +96,7 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
     """The current or next epoch, and how many of its batches have been trained on."""
     epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current
     is_running = epochs.started > epochs.processed  # type: ignore[attr-defined]
-    # Not trainer.current_epoch, which still is the old epoch at its end.
+    # trainer.current_epoch is still the old epoch when an epoch ends.
     return epochs.processed, batches.processed if is_running else 0  # type: ignore[attr-defined]
 
 

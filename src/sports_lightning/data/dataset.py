@@ -68,7 +68,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         seed: the run's seed.
         mix: mixup or CutMix of two images (see `augment.PairMix`), or None. The partner is drawn per image from the
             whole dataset, not from the batch, so that the result does not depend on how batches are split over devices.
-        views: number of fixed augmentations per image, used in turn; None draws new ones every epoch.
+        fixed_augmentations: number of fixed augmentations per image, used in turn; None draws new ones every epoch.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         transform: Callable[[int], Transform],
         seed: int,
         mix: Mix | None = None,
-        views: int | None = None,
+        fixed_augmentations: int | None = None,
     ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
-        self.seed, self.mix, self.views = seed, mix, views
+        self.seed, self.mix, self.fixed_augmentations = seed, mix, fixed_augmentations
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +91,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> list[tuple[Tensor, int | Tensor]]:
         """A batch, as torch's DataLoader requests it. The state of the global generators is restored afterwards."""
-        # Not in a loading process: it draws nothing else, and restoring the state takes as long as a transform.
+        # Not in a worker process: it draws nothing else, and restoring the state takes as long as a transform.
         with nullcontext() if get_worker_info() else isolate_rng(include_cuda=False):
             images = self.images.many([index for _, index, _ in keys])
             if self.mix is None:
@@ -103,8 +103,8 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
 
     def _augment(self, image: Tensor, epoch: int, index: int, repeat: int) -> Tensor:
         """Seed the global generators for this sample and augment its image."""
-        if self.views:
-            epoch, repeat = fixed_augmentation(epoch, repeat, self.views), 0
+        if self.fixed_augmentations:
+            epoch, repeat = fixed_augmentation(epoch, repeat, self.fixed_augmentations), 0
         seed_draws(self.seed, epoch, index, repeat)
         return self.transform(epoch)(image)
 
@@ -123,7 +123,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
             torch.set_rng_state(state[0])
             np.random.set_state(state[1])
             random.setstate(state[2])
-            epoch = fixed_augmentation(key[0], key[2], self.views) if self.views else key[0]
+            epoch = fixed_augmentation(key[0], key[2], self.fixed_augmentations) if self.fixed_augmentations else key[0]
             labels = torch.tensor([int(self.labels[key[1]]), int(self.labels[partner])])
             items.append(mix(torch.stack([image, self.transform(epoch)(other)]), labels))
         return items

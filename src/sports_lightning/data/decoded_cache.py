@@ -46,7 +46,7 @@ class ImageFiles:
         return decode(os.path.join(self.root, self.split.paths[index]), self.least)
 
     def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
-        """The images at `indices`, in order, decoded by torch's number of threads (one in a loading process)."""
+        """The images at `indices`, in order, decoded by torch's number of threads (one in a worker process)."""
         return map_ahead(self, indices, torch.get_num_threads())
 
 
@@ -85,7 +85,7 @@ DecodedImages = ImageFiles | MappedImages
 
 
 def open_images(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> DecodedImages:
-    """Open the images of a split, cached as `data.cache` asks.
+    """Open the images of a split, cached as `data.cache` says.
 
     Args:
         root: the folder that the split's paths are relative to.

@@ -1,8 +1,8 @@
 """File-hash index: the digest of every image file, or the reason why it can't be read.
 
-Reading every image once finds damaged files before training does, and gives the digests under which everything
-computed from images is cached. Entries of readable files are stored and stay valid while the file's size and times do
-not change. Files are read by Pillow, without importing torch, so that errors in the data are reported at once.
+Reading every image once finds damaged files before training does, and computes the digests under which everything
+derived from images is cached. Entries of readable files are stored and stay valid while the file's size and times do
+not change. Pillow reads the files, without importing torch, so that errors in the data are reported at once.
 """
 
 import hashlib

@@ -27,7 +27,7 @@ _LEFTOVERS |= {"system volume information"}
 
 
 class Split:
-    """The images of one split in a compact form: a million of them take 100 MB.
+    """The images of one split in a compact form: a million images take 100 MB.
 
     Attributes:
         paths: relative to the data root.
@@ -87,10 +87,10 @@ def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
 
 
 def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
-    """Image files below `folder`, recognised by extension, as sorted paths relative to it.
+    """Image files below `folder`, recognized by extension, as sorted paths relative to it.
 
     Args:
-        folder: searched recursively; hidden entries and known leftovers of operating systems are passed over.
+        folder: searched recursively; hidden entries and known leftovers of operating systems are skipped.
         ignored: receives the number of other files by extension ("leftover" for the leftovers).
     """
     ignored = Counter() if ignored is None else ignored
@@ -111,7 +111,7 @@ def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
 
 
 def describe_ignored(ignored: Counter[str]) -> str:
-    """Counts of `list_images` in words, such as "3 .txt, 1 leftover"; "" if there are none."""
+    """The counts of `list_images` as text, such as "3 .txt, 1 leftover"; "" if there are none."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count)
 
 
@@ -152,17 +152,17 @@ def list_classes(folder: Path, ignored: Counter[str] | None = None) -> dict[str,
 def class_folders(folder: Path) -> dict[str, list[str]]:
     """{class: its folders} of a split's folder, in alphabetical order.
 
-    Names that differ only in their Unicode normalisation (NFC, NFD) are one class, under the first of the names.
+    Names that differ only in their Unicode normalization (NFC, NFD) are one class, under the first of the names.
     """
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_leftover(entry.name))
     found: dict[str, list[str]] = {}
     first: dict[str, str] = {}
     for name in names:
-        found.setdefault(first.setdefault(normalise(name), name), []).append(name)
+        found.setdefault(first.setdefault(normalize(name), name), []).append(name)
     return found
 
 
-def normalise(name: str) -> str:
+def normalize(name: str) -> str:
     """A class name in Unicode normal form C, by which class names are compared."""
     return unicodedata.normalize("NFC", name)
 
@@ -184,7 +184,7 @@ def _split_folder(root: Path, split: str) -> Path:
         remedy = "; test=false trains without a test split" if split == "test" else ""
         raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
     if not class_folders(folder):
-        remedy = "put the images into one sub-folder a class"
+        remedy = "put the images into one sub-folder per class"
         if split == "test" and list_images(folder):
             remedy += f", or train with test=false and label them with predict input={folder}"
         raise UserError(f"{folder} holds no class folders: {remedy}")
@@ -193,14 +193,14 @@ def _split_folder(root: Path, split: str) -> Path:
 
 def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str]) -> Split:
     folder = _split_folder(root, split)
-    files = {normalise(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
-    known = {normalise(name) for name in classes}
+    files = {normalize(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
+    known = {normalize(name) for name in classes}
     if unknown := [name for key, (name, _) in files.items() if key not in known]:
         raise UserError(f"{folder} has the unknown class {_listed(unknown)}: every split needs the classes of train/")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = files.get(normalise(name), (name, []))[1]
+        found = files.get(normalize(name), (name, []))[1]
         if not found and split == "train":
             raise UserError(f"class {name!r} has no images in {folder / name}: add some or remove the folder")
         paths += [os.path.join(SPLIT_FOLDERS[split], file) for file in found]

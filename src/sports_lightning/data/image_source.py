@@ -1,4 +1,4 @@
-"""Labelled images, in a folder or from a user's own dataset."""
+"""Labeled images, in a folder or from a user's own dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from sports_lightning.errors import UserError
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Labelled images by position.
+    """Labeled images by position.
 
     Attributes:
         classes: class names.

@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image
 
-LEAST_DEEP_MAXIMUM = 2**14  # a dataset whose 16-bit images stay below holds 14 bits or fewer
+LEAST_DEEP_MAXIMUM = 2**14  # a dataset whose 16-bit images stay below this has 14 bits or fewer
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB: transparency is laid over white, and of an animation only the first frame is used.
+    """Convert to 8-bit RGB: transparency becomes white, and only the first frame of an animation is used.
 
     16-bit values are taken to span 0..65535 in every image, so that brightness is comparable between images.
 

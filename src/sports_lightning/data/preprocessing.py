@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-_MAX_ASPECT_RATIO = 20  # of the part of an image that is resized before a centre crop
+_MAX_ASPECT_RATIO = 20  # of the part of an image that is resized before a center crop
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Preprocessing:
 
     Attributes:
         size: (height, width) of the input in pixels.
-        mean, std: normalisation of the three channels, for values in 0..1.
+        mean, std: normalization of the three channels, for values in 0..1.
         interpolation: "bilinear", "bicubic", … (see `torchvision.transforms.InterpolationMode`).
         crop_pct: share of the resized image that the crop keeps.
         crop_mode: "center", "squash" or "border".
@@ -76,8 +76,8 @@ class ResizeAndCrop:
     """Resize and crop to the model's input size as timm's evaluation transform does ("center", "squash", "border").
 
     The arguments are the fields of a `Preprocessing`, so that an augmentation can start with this transform (see
-    conf/augment/none.yaml). Memory and time are bounded for any aspect ratio: of a side more than 20 times as long as
-    the other one, "center" uses only the middle; "border" resizes no side to less than one pixel.
+    conf/augment/none.yaml). Memory and time are bounded for any aspect ratio: where one side is more than 20 times as
+    long as the other, "center" uses only its middle; "border" resizes no side to less than one pixel.
     """
 
     def __init__(self, size: list[int], interpolation: str, crop_pct: float, crop_mode: str, **_: Any) -> None:
@@ -103,7 +103,7 @@ class ResizeAndCrop:
         return F.center_crop(image, self.size)
 
     def _limit_aspect_ratio(self, image: Tensor) -> Tensor:
-        """The middle of a very long image, still several times longer than the centre crop that follows."""
+        """The middle of a very long image, still several times longer than the center crop that follows."""
         height, width = image.shape[-2:]
         tall, wide = self.scaled
         limit = _MAX_ASPECT_RATIO * max(1, -(-tall // wide), -(-wide // tall))

@@ -1,4 +1,4 @@
-"""Where a dataset comes from: an existing folder, a download, or the synthetic sample."""
+"""Sources of datasets: an existing folder, a download, or the synthetic sample."""
 
 import logging
 import shutil
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def provide_data(data: DictConfig) -> Path:
-    """The root of `conf/data/*.yaml`, after drawing the sample or downloading a missing dataset.
+    """Generate the sample or download the dataset of `conf/data/*.yaml` if it is missing, and return its root.
 
     Raises:
         UserError: the data is missing and is not to be downloaded, or the download fails.
@@ -38,12 +38,12 @@ def provide_data(data: DictConfig) -> Path:
 
 
 def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> DatasetIndex:
-    """The index of the dataset that `conf/data/*.yaml` names, with every image known to be readable.
+    """Open the dataset that `conf/data/*.yaml` names, and check that every image is readable.
 
-    Classes without images in "val" or "test", and training images in more than one class, are named in a warning.
+    A warning names classes without images in "val" or "test", and training images in more than one class.
 
     Args:
-        data: the config; the dataset is drawn or downloaded first if it asks for that.
+        data: the config; it decides whether the dataset is generated or downloaded first.
         splits: which of "train", "val", "test" to open.
         classes: the expected classes; by default the folders of `train`.
 
@@ -116,7 +116,7 @@ def _check_classes(index: DatasetIndex) -> None:
 
 
 def _download(handle: str, root: Path) -> None:
-    """Download a Kaggle dataset and copy its train/ valid/ test/ to `root`; its other files are left out."""
+    """Download a Kaggle dataset and copy its train/ valid/ test/ to `root`, without its other files."""
     try:
         import kagglehub
     except ImportError as error:

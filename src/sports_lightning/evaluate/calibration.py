@@ -52,7 +52,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature between 0.05 and 20 that minimises the cross-entropy of logits (n, classes) / temperature.
+    """The temperature between 0.05 and 20 that minimizes the cross-entropy of logits (n, classes) / temperature.
 
     1.0 where the minimum is not within these bounds, as it is when all predictions are correct.
     """
@@ -63,6 +63,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     bounds = (np.log(0.05), np.log(20))
     found = minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x
     if min(found - bounds[0], bounds[1] - found) < 0.01:
-        log.warning("calibrate: no temperature between 0.05 and 20 minimises the loss on these images; it stays 1")
+        log.warning("calibrate: no temperature between 0.05 and 20 minimizes the loss on these images; it stays 1")
         return 1.0
     return float(np.exp(found))

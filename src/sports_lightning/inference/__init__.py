@@ -1,1 +1,1 @@
-"""Run a trained network over images."""
+"""Run a trained network on images."""

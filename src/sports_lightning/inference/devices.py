@@ -1,4 +1,4 @@
-"""The devices of this machine: Lightning's names for them and their abilities."""
+"""The devices of this machine: Lightning's names for them and what they support."""
 
 import os
 import shutil

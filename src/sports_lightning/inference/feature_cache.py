@@ -2,7 +2,7 @@
 
 The outputs are the features of a backbone or the maps of its first stages (see `frozen_part`). They are stored under a
 fingerprint of everything that they depend on: weights and architecture of the frozen part, preprocessing, augmentation
-and its seed, content of the images, kind of device, precision and batch size. Another learning rate, loss or number of
+and its seed, content of the images, type of device, precision and batch size. Another learning rate, loss or number of
 epochs uses the same features again.
 """
 
@@ -33,39 +33,40 @@ log = logging.getLogger(__name__)
 
 
 class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
-    """The training images with one of their fixed augmentations."""
+    """The training images with one of their fixed augmentations, by its number."""
 
-    def __init__(self, images: TrainingImages, view: int) -> None:
-        self.images, self.view = images, view
+    def __init__(self, images: TrainingImages, number: int) -> None:
+        self.images, self.number = images, number
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
-        return self.images.__getitems__([SampleKey(self.view, index, 0) for index in indices])
+        return self.images.__getitems__([SampleKey(self.number, index, 0) for index in indices])
 
 
 class TrainingFeatures(Dataset[tuple[Tensor, int]]):
     """Features that replace `TrainingImages`, with the same keys (epoch, index, repeat).
 
     Args:
-        views: (n, …) float32 for each fixed augmentation, which take turns over the epochs.
+        features: (n, …) float32 for each fixed augmentation; the epochs use them in turn.
         labels: (n,) int64.
     """
 
-    def __init__(self, views: list[Tensor], labels: np.ndarray) -> None:
-        self.views, self.labels = views, labels
+    def __init__(self, features: list[Tensor], labels: np.ndarray) -> None:
+        self.features, self.labels = features, labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
-        return self.views[fixed_augmentation(epoch, repeat, len(self.views))][index], int(self.labels[index])
+        number = fixed_augmentation(epoch, repeat, len(self.features))
+        return self.features[number][index], int(self.labels[index])
 
 
 def count_fixed_augmentations(augment: DictConfig) -> int | None:
-    """The number of different versions of an image in training; None if every epoch draws new ones."""
+    """Number of fixed augmentations per image, 1 without augmentation; None if every epoch draws new ones."""
     if augment.mixup or augment.cutmix or augment.progressive_sizes:
         return None
     kinds = {transform._target_ for transform in augment.transforms.values() if transform}
@@ -75,8 +76,9 @@ def count_fixed_augmentations(augment: DictConfig) -> int | None:
 def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
     """Replace the images of `data` by the outputs of the frozen part of the classifier, if the settings allow it.
 
-    They do if the first part of the model is frozen for the whole run, if the number of augmentations per image is
-    fixed, and, for stages, if all outputs fit into `finetune.cache_limit_gb`. The logits are those of the whole model.
+    The settings allow it if the first part of the model is frozen for the whole run, if the number of augmentations per
+    image is fixed, and, for stages, if all outputs fit into `finetune.cache_limit_gb`. The logits are those of the
+    whole model.
 
     Args:
         classifier: with `requires_grad` set as in training.
@@ -86,9 +88,9 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     Returns:
         The part whose outputs are cached; None if the whole model has to run.
     """
-    views = count_fixed_augmentations(cfg.augment)
+    count = count_fixed_augmentations(cfg.augment)
     may_cache = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
-    if views is None or not may_cache:
+    if count is None or not may_cache:
         return None
     part = find_frozen_part(classifier)
     if part is None:
@@ -97,8 +99,8 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     train, val = data.index.splits["train"], data.index.splits["val"]
     if isinstance(part, FrozenStages):
         # An upper bound: the final evaluation shares the outputs for val, unless its precision differs.
-        images = (views - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
-        size = part.size(classifier) * images / 1e9
+        cached_images = (count - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
+        size = part.size(classifier) * cached_images / 1e9
         if size > cfg.finetune.cache_limit_gb:
             limit = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
             log.info("the outputs of the frozen stages take %.1f GB (%s): the stages run in every epoch", size, limit)
@@ -107,12 +109,13 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
-    per_view = []
-    for view in range(views):
-        draws = None if views == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, view]
-        provenance = [plain, draws]
-        per_view.append(store.features(_FixedAugmentation(data.train_set, view), train.digests, provenance))
-    data.train_set = TrainingFeatures(per_view, train.labels)
+    features = []
+    for number in range(count):
+        draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
+        augmentation_key = [plain, draws]
+        images = _FixedAugmentation(data.train_set, number)
+        features.append(store.features(images, train.digests, augmentation_key))
+    data.train_set = TrainingFeatures(features, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
     return part
 
@@ -136,14 +139,16 @@ class FeatureCache:
     """The outputs of the frozen part of a classifier, stored on disk.
 
     Args:
-        part: the part.
-        classifier: the classifier that it is a part of.
+        part: the frozen part.
+        classifier: the classifier that `part` belongs to.
         inference: `conf/inference/*.yaml`.
         cache_dir: `data.cache_dir`.
     """
 
     def __init__(self, part: FrozenPart, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
-        if isinstance(part, FrozenStages):  # torch.compile does not support how they are left
+        if isinstance(
+            part, FrozenStages
+        ):  # torch.compile does not support the exception that ends their forward pass early
             inference = OmegaConf.merge(inference, {"compile": False})  # type: ignore[assignment]
         self.part, self.classifier, self.inference, self.cache_dir = part, classifier, inference, cache_dir
         weights = hashlib.blake2b(digest_size=16)
@@ -152,20 +157,20 @@ class FeatureCache:
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         spec = classifier.spec
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
-        self.provenance = ["features of full batches", library_versions(), *frozen]
+        self.key_parts = ["features of full batches", library_versions(), *frozen]
 
-    def features(self, dataset: Dataset[Any], digests: Sequence[str], augment: Any = None) -> Tensor:
+    def features(self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any = None) -> Tensor:
         """Return the outputs (n, …) float32 for a dataset, memory-mapped.
 
         Args:
             dataset: preprocessed images.
             digests: of the content of the images, in order.
-            augment: the augmentation of `dataset`, as plain data.
+            augmentation_key: the augmentation of `dataset`, as plain data.
         """
-        assert len(digests) == len(dataset), "the images have not been examined"  # type: ignore[arg-type]
+        assert len(digests) == len(dataset), "the images have no digests"  # type: ignore[arg-type]
         settings = [self.inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
-        device = device_type(self.inference.accelerator)  # other kinds round differently
-        key = fingerprint([*self.provenance, *settings, device, augment, list(digests)])
+        device = device_type(self.inference.accelerator)  # other types of device round differently
+        key = fingerprint([*self.key_parts, *settings, device, augmentation_key, list(digests)])
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """Everything before the last layer, of a model whose `forward_head` (timm) can stop there."""
+    """Everything before the last layer of a model whose `forward_head` (timm) can stop there."""
 
     name = "backbone"
 
@@ -55,7 +55,7 @@ class FrozenStages:
     name = "stages"
 
     def run(self, classifier: Classifier, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to the output of the last module, mostly (n, channels, h, w)."""
+        """uint8 (n, 3, height, width) to the output of the last module, usually (n, channels, h, w)."""
 
         def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             raise _Reached(output)
@@ -70,7 +70,7 @@ class FrozenStages:
         raise AssertionError(f"{self.modules[-1]} was not run")
 
     def rest(self, classifier: Classifier, maps: Tensor) -> Tensor:
-        """The output of `run` to logits (n, classes)."""
+        """From the output of `run` to logits (n, classes)."""
         if maps.ndim == 4:
             maps = maps.contiguous(memory_format=torch.channels_last)
         with self._bypassed(classifier.net):
@@ -115,7 +115,7 @@ def find_frozen_part(classifier: Classifier) -> FrozenPart | None:
     """Find the frozen part of a classifier that can run separately; None if there is none.
 
     Two probe images check that both parts together equal the model. They run through a copy whose trainable parameters
-    are randomly perturbed, since a head or branch that is initialised to zero would hide a difference.
+    are randomly perturbed, since a head or branch that is initialized to zero would hide a difference.
     """
     probe = copy.deepcopy(classifier).eval()
     draws = torch.Generator().manual_seed(0)

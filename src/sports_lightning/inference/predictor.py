@@ -1,9 +1,9 @@
-"""Run a trained classifier over images; the end of `train`, `evaluate`, `predict` and the Python API all use this.
+"""Run a trained classifier on images: in `train` (after training), `evaluate`, `predict` and the Python API.
 
 Every forward pass is on a full batch. Matrix and convolution kernels choose their blocking by the shape of their input,
-and on some CPUs (AVX-512, AMX) an image in a small batch gets other logits in the last digit than in a large one. The
-last batch is therefore padded, so that for the same device, precision, threads and `inference.batch_size` the logits of
-an image are bit-identical whatever other images are evaluated with it.
+and on some CPUs (AVX-512, AMX) the last digit of the logits of an image depends on the batch size. The last batch is
+therefore padded, so that for the same device, precision, threads and `inference.batch_size` the logits of an image are
+bit-identical whatever other images are evaluated with it.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""A backbone with a new head, by its name: in timm's registry, on the Hugging Face Hub or in a local folder."""
+"""Backbones with a new head, found by name in timm's registry, on the Hugging Face Hub or in a local folder."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +77,7 @@ def create_backbone(name: str, arguments: dict[str, Any], num_classes: int, pret
         pretrained: whether to load the weights that belong to the name.
 
     Raises:
-        UserError: arguments that do not fit the model, or weights that cannot be had.
+        UserError: arguments that do not fit the model, or weights that cannot be loaded.
     """
     if pretrained:
         check_hub(name)

@@ -1,4 +1,4 @@
-"""An image classifier: a backbone with its classes, preprocessing and normalisation; built, saved and loaded.
+"""An image classifier: a backbone with its classes, preprocessing and normalization; built, saved and loaded.
 
 A checkpoint describes its classifier by plain data under the key "sports_lightning": the name and the arguments of an
 architecture in timm's registry. Loading a checkpoint never imports or runs code that the checkpoint names.
@@ -50,10 +50,10 @@ class ClassifierSpec:
 
 
 class Classifier(nn.Module):
-    """Takes uint8 images and returns logits: normalises on the device, then runs the backbone.
+    """Takes uint8 images and returns logits: normalizes on the device, then runs the backbone.
 
     Args:
-        net: backbone with its head, from normalised float images (n, 3, height, width) to logits (n, classes).
+        net: backbone with its head, from normalized float images (n, 3, height, width) to logits (n, classes).
         spec: its description.
     """
 
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to logits (n, classes)."""
-        return self.calibrate(self.net(self._normalise(images)))
+        return self.calibrate(self.net(self._normalize(images)))
 
     def calibrate(self, logits: Tensor) -> Tensor:
         """Divide logits by the temperature, in float32 or better, so that reduced precision rounds them only once."""
@@ -80,14 +80,14 @@ class Classifier(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32)) / self.spec.temperature
 
     def maps(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to the output of timm's `forward_features`, mostly maps (n, channels, h, w).
+        """uint8 (n, 3, height, width) to the output of timm's `forward_features`, usually maps (n, channels, h, w).
 
         Raises:
             UserError: a model without `forward_features`.
         """
         if not hasattr(self.net, "forward_features"):
             raise UserError(f"{self.spec.architecture} has no forward_features, which returns its feature maps")
-        return self.net.forward_features(self._normalise(images))  # type: ignore[operator]
+        return self.net.forward_features(self._normalize(images))  # type: ignore[operator]
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, height, width) to the input of the last layer, (n, features), by timm's `forward_head`.
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         drop_rate = getattr(self.net, "drop_rate", 0.0)
         return self.calibrate(self.net.get_classifier()(F.dropout(features, drop_rate, self.training)))  # type: ignore[operator]
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         width = images.shape[-1]
         rows = images.permute(0, 2, 3, 1).flatten(2)  # an inner dimension of 3 would be slow, one of 3 · width is fast
         rows = (rows.to(self.mean.dtype) - self.mean.repeat(width)) / self.std.repeat(width)

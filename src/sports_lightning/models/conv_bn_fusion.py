@@ -1,6 +1,6 @@
-"""Conv-BN fusion for inference: batch normalisation is merged into the convolution before it.
+"""Conv-BN fusion for inference: batch normalization is merged into the convolution before it.
 
-The function is the same up to rounding. It saves a pass over every map, which pays most with cheap convolutions.
+The outputs are the same up to rounding. Fusion saves a pass over every map, which matters most for cheap convolutions.
 """
 
 import copy
@@ -47,7 +47,7 @@ def _pairs(net: nn.Module) -> list[tuple[str, str]]:
         if not isinstance(before, fx.Node) or before not in nodes or len(before.users) > 1:
             continue
         conv, norm = net.get_submodule(str(before.target)), net.get_submodule(str(node.target))
-        # Exactly these types: subclasses may transform their weights, such as weight-standardised convolutions.
+        # Exactly these types: subclasses may transform their weights, such as weight-standardized convolutions.
         known = type(conv) in (nn.Conv2d, Conv2dSame) and type(norm) in (nn.BatchNorm2d, BatchNormAct2d)
         if known and norm.running_mean is not None and used.count(node.target) == used.count(before.target) == 1:
             pairs.append((str(before.target), str(node.target)))

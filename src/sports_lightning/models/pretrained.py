@@ -39,7 +39,7 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
     net.reset_classifier(0)  # type: ignore[operator]  # so that timm drops the head in the file
     try:
         load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, filter_fn=filter_fn)  # type: ignore[dict-item]
-    except Exception as error:  # torch, safetensors and pickle raise errors of their own for other files
+    except Exception as error:  # torch, safetensors and pickle each raise their own errors for other files
         raise UserError(f"model.weights={path} does not match {name}: {short_message(error)}") from error
     finally:
         hook.remove()

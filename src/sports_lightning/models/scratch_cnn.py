@@ -1,7 +1,7 @@
 """`scratch_cnn`: a small residual CNN for training from scratch on a few thousand images of about 128 pixels.
 
-It is built for a short time to a given accuracy on a CPU. It therefore has no depthwise convolutions, attention or
-squeeze-excite, which take more time on a CPU than their smaller FLOP count suggests.
+It is designed to reach a given accuracy in a short time on a CPU. It therefore has no depthwise convolutions, attention
+or squeeze-excite, which take more time on a CPU than their smaller FLOP count suggests.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ def _conv(in_chans: int, out_chans: int, kernel: int, stride: int = 1) -> nn.Seq
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut (He et al. 2016), with average pooling in the shortcut of strided blocks.
 
-    The last BatchNorm weight is initialised to zero, so that every block starts as its shortcut (Goyal et al. 2017).
+    The last BatchNorm weight is initialized to zero, so that every block starts as its shortcut (Goyal et al. 2017).
     """
 
     def __init__(self, in_chans: int, out_chans: int, stride: int) -> None:

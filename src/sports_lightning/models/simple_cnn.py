@@ -27,7 +27,7 @@ default_cfgs = generate_default_cfgs(
 class SimpleCNN(nn.Module):
     """3×3 convolutions 32-64-128-256 without padding, 2×2 max-pool after each, dense 512, dense classes.
 
-    19,314,596 parameters at 224×224 and 100 classes. As in Keras, weights are Glorot-uniform and biases zero at first.
+    19,314,596 parameters at 224×224 and 100 classes. As in Keras, initial weights are Glorot-uniform and biases zero.
 
     Args:
         num_classes: outputs.

@@ -1,4 +1,4 @@
-"""Predictions for unlabelled images."""
+"""Predictions for unlabeled images."""
 
 import glob
 import logging

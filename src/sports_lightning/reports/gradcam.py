@@ -31,8 +31,8 @@ def draw_heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> 
     shares = (maps.float() / maps.float().amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).numpy()
     drawn = []
     for image, share in zip(images.permute(0, 2, 3, 1).numpy(), shares, strict=True):
-        colours = colormaps["inferno"](share)[..., :3] * 255
-        drawn.append(Image.fromarray((0.5 * image + 0.5 * colours).astype(np.uint8)))
+        colors = colormaps["inferno"](share)[..., :3] * 255
+        drawn.append(Image.fromarray((0.5 * image + 0.5 * colors).astype(np.uint8)))
     return drawn
 
 

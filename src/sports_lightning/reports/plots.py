@@ -44,7 +44,7 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
 
 
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
-    """Plot the confusion matrix, normalised per label; up to 200 classes are named, with the counts in the cells.
+    """Plot the confusion matrix, normalized per label; up to 200 classes are named, with the counts in the cells.
 
     With more classes the plot has a fixed size and no names.
 

@@ -21,7 +21,7 @@ def usable_cores() -> int:
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Like `map`, in order, but computed by `threads` threads that run a bounded number of items ahead.
 
-    If the iterator is closed early, pending items are cancelled; running ones are not waited for.
+    If the iterator is closed early, pending items are canceled; running ones are not waited for.
     """
     if threads == 1:
         yield from map(function, items)

@@ -32,7 +32,7 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
         ):
             try:
                 plot(study, target=target, target_name=name, **options)
-            except (RuntimeError, ValueError) as error:  # all trials are alike: there is nothing to draw
+            except (RuntimeError, ValueError) as error:  # all trials have the same value: there is nothing to draw
                 log.info("no %s.png: %s", kind, error)
                 continue
             _save_current_figure(folder / f"{kind}{suffix}.png")

@@ -1,4 +1,4 @@
-"""What a search varies (the search space) and optimises (the objectives), from overrides and settings."""
+"""What a search varies (the search space) and optimizes (the objectives), from overrides and settings."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -104,7 +104,7 @@ class FiniteLoss(Callback):
 
     Args:
         folder: where that file is written.
-        skip: skip the optimiser step instead, with all of its batches where gradients are accumulated.
+        skip: skip the optimizer step instead, with all of its batches where gradients are accumulated.
     """
 
     def __init__(self, folder: str, skip: bool = False) -> None:
@@ -147,7 +147,7 @@ class FiniteLoss(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Skip the step: without gradients an optimiser changes neither weights nor its own state."""
+        """Skip the step: without gradients an optimizer changes neither weights nor its own state."""
         if self._step_is_bad:
             optimizer.zero_grad(set_to_none=True)
         self._step_is_bad = False

@@ -162,7 +162,7 @@ def build(cfg: DictConfig, index: DatasetIndex) -> tuple[ClassifierModule, Sport
 
 
 def build_module(cfg: DictConfig, index: DatasetIndex) -> ClassifierModule:
-    """Build the model of `conf/train.yaml`, with its loss, optimiser and schedule, for the classes of `index`.
+    """Build the model of `conf/train.yaml`, with its loss, optimizer and schedule, for the classes of `index`.
 
     Raises:
         UserError: a model or settings that cannot work.

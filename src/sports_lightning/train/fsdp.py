@@ -1,4 +1,4 @@
-"""`trainer.strategy=fsdp`: weights, gradients and optimiser state are sharded over the devices.
+"""`trainer.strategy=fsdp`: weights, gradients and optimizer state are sharded over the devices.
 
 Fully sharded data parallel training (ZeRO stage 3; Rajbhandari et al. 2020) by torch's `fully_shard` (FSDP2), in
 Lightning's `ModelParallelStrategy`. Unlike Lightning's `FSDPStrategy`, it also runs on machines without GPUs.
@@ -21,7 +21,7 @@ class ShardedModule(ClassifierModule):
     """A `ClassifierModule` whose network is sharded over all devices. All parameters must be trainable."""
 
     def configure_model(self) -> None:
-        """Shard the network, once the process group is initialised."""
+        """Shard the network, once the process group is initialized."""
         net = self.classifier.net
         if any(isinstance(parameter, DTensor) for parameter in net.parameters()):
             return

@@ -31,7 +31,7 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: the file.
         every_n_minutes: longest time between two checkpoints within an epoch; None: no limit.
-        every_n_steps: optimiser steps between two checkpoints within an epoch; None: no limit.
+        every_n_steps: optimizer steps between two checkpoints within an epoch; None: no limit.
 
     Attributes:
         provenance: everything that the result depends on (see runs.provenance), saved in the checkpoint.

@@ -52,7 +52,7 @@ def tracked_run_id(folder: Path) -> str | None:
 def log_settings(loggers: list[Logger], cfg: DictConfig, provenance: dict[str, Any]) -> None:
     """Log the resolved config and the commit of the code to each dashboard.
 
-    Weights & Biases then summarises each metric by its best epoch.
+    Weights & Biases then summarizes each metric by its best epoch.
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if provenance:

@@ -1,4 +1,4 @@
-"""The LightningModule: training step, validation step, optimiser and schedule of a classifier."""
+"""The LightningModule: training step, validation step, optimizer and schedule of a classifier."""
 
 import math
 from dataclasses import asdict
@@ -122,9 +122,9 @@ class ClassifierModule(pl.LightningModule):
         self.val_metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        """Create timm's optimiser and schedule by name; the schedule is updated after every optimiser step."""
+        """Create timm's optimizer and schedule by name; the schedule is updated after every optimizer step."""
         config, net = self.optimizer_config, self.classifier.net
-        if self.finetune_config.mode == "gradual":  # the optimiser needs all parameters that will be trained
+        if self.finetune_config.mode == "gradual":  # the optimizer needs all parameters that will be trained
             net.requires_grad_(True)
         try:
             optimizer = timm.optim.create_optimizer_v2(
@@ -184,7 +184,7 @@ class ClassifierModule(pl.LightningModule):
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:
-    """Optimiser steps per epoch. Lightning's `estimated_stepping_batches` would start loading before the resume."""
+    """Optimizer steps per epoch. Lightning's `estimated_stepping_batches` would start loading before the resume."""
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

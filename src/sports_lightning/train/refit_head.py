@@ -83,7 +83,7 @@ def refit_head(
 def fit_linear(features: Tensor, labels: Tensor, weights: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression: the weight (classes, features) and bias (classes,) of a linear layer.
 
-    Minimises the mean cross-entropy plus `penalty` times the squared norm of the weight, for features scaled to a mean
+    Minimizes the mean cross-entropy plus `penalty` times the squared norm of the weight, for features scaled to a mean
     square of one, by at most 100 iterations of torch's L-BFGS with line search, from zero.
 
     Args:

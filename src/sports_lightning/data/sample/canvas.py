@@ -1,16 +1,16 @@
-"""The canvas of the sample dataset: shapes, backgrounds and people in random colours."""
+"""The canvas of the sample dataset: shapes, backgrounds and people in random colors."""
 
 import math
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SIZE = 128  # pixels a side
+SIZE = 128  # height and width in pixels
 _SCALE = 2  # drawn larger and shrunk, for smooth edges
 GREENS = [(70, 130, 60), (95, 150, 70), (60, 110, 75), (120, 140, 70)]
 SKINS = [(235, 200, 170), (200, 150, 115), (150, 100, 70), (95, 65, 50)]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 class Scene:
@@ -26,46 +26,46 @@ class Scene:
         """A random number between `low` and `high`."""
         return float(self.draws.uniform(low, high))
 
-    def colour(self) -> Colour:
-        """A random colour."""
+    def color(self) -> Color:
+        """A random color."""
         red, green, blue = self.draws.integers(20, 245, 3).tolist()
         return red, green, blue
 
-    def near(self, colour: Colour, spread: int = 25) -> Colour:
-        """A random colour within `spread` of `colour` in each channel."""
-        red, green, blue = (np.array(colour) + self.draws.integers(-spread, spread + 1, 3)).clip(0, 255).tolist()
+    def near(self, color: Color, spread: int = 25) -> Color:
+        """A random color within `spread` of `color` in each channel."""
+        red, green, blue = (np.array(color) + self.draws.integers(-spread, spread + 1, 3)).clip(0, 255).tolist()
         return red, green, blue
 
-    def pick(self, options: list[Colour]) -> Colour:
-        """A random colour near one of `options`."""
+    def pick(self, options: list[Color]) -> Color:
+        """A random color near one of `options`."""
         return self.near(options[int(self.draws.integers(len(options)))])
 
     def _px(self, *points: float) -> list[float]:
         return [value * SIZE * _SCALE / 100 for value in points]
 
-    def polygon(self, points: list[tuple[float, float]], fill: Colour, outline: Colour | None = None) -> None:
+    def polygon(self, points: list[tuple[float, float]], fill: Color, outline: Color | None = None) -> None:
         """Draw a filled polygon."""
         self.pen.polygon(self._px(*(v for point in points for v in point)), fill, outline)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Color) -> None:
         """Draw a filled rectangle."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill)
 
-    def line(self, points: list[tuple[float, float]], fill: Colour, width: float = 1) -> None:
+    def line(self, points: list[tuple[float, float]], fill: Color, width: float = 1) -> None:
         """Draw a line through `points`."""
         self.pen.line(
             self._px(*(v for point in points for v in point)), fill, max(1, round(self._px(width)[0])), "curve"
         )
 
     def disc(
-        self, x: float, y: float, radius: float, fill: Colour | None, outline: Colour | None = None, width: float = 0
+        self, x: float, y: float, radius: float, fill: Color | None, outline: Color | None = None, width: float = 0
     ) -> None:
         """Draw a circle."""
         self.pen.ellipse(
             self._px(x - radius, y - radius, x + radius, y + radius), fill, outline, round(self._px(width)[0])
         )
 
-    def outdoors(self, ground: Colour) -> None:
+    def outdoors(self, ground: Color) -> None:
         """Draw sky, hills and a ground."""
         sky = self.pick([(150, 195, 235), (200, 210, 220), (240, 190, 150), (110, 140, 190)])
         self.box(0, 0, 100, 100, sky)
@@ -75,9 +75,9 @@ class Scene:
             self.polygon([*hills, (100, self.horizon)], shade)
         self.box(0, self.horizon, 100, 100, ground)
 
-    def indoors(self, floor: Colour) -> None:
+    def indoors(self, floor: Color) -> None:
         """Draw a wall, spectators and a floor."""
-        self.box(0, 0, 100, 100, self.near(self.colour(), 10))
+        self.box(0, 0, 100, 100, self.near(self.color(), 10))
         for _ in range(int(self.draws.integers(0, 40))):
             self.disc(self.uniform(0, 100), self.uniform(3, self.horizon), self.uniform(0.8, 2.2), self.pick(SKINS))
         self.box(0, self.horizon, 100, 100, floor)
@@ -86,7 +86,7 @@ class Scene:
         self, x: float, feet: float, height: float, arms: float | None = None, lean: float = 0
     ) -> tuple[float, float]:
         """Draw a person standing at (x, feet) and return the position of the right hand."""
-        shirt, legs, skin = self.colour(), self.colour(), self.pick(SKINS)
+        shirt, legs, skin = self.color(), self.color(), self.pick(SKINS)
         hip, neck = (x + lean * 0.4, feet - height * 0.45), (x + lean, feet - height * 0.8)
         stride = height * self.uniform(0.05, 0.22)
         for foot in (x - stride, x + stride):
@@ -114,7 +114,7 @@ class Scene:
         image = self.image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
         if self.uniform(0, 1) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = image.rotate(self.uniform(-7, 7), Image.Resampling.BILINEAR, fillcolor=self.colour())
+        image = image.rotate(self.uniform(-7, 7), Image.Resampling.BILINEAR, fillcolor=self.color())
         if self.uniform(0, 1) < 0.3:
             image = image.filter(ImageFilter.GaussianBlur(self.uniform(0.3, 1.0)))
         pixels = np.asarray(image, dtype=np.float32) * self.uniform(0.65, 1.2) + self.uniform(-15, 15)

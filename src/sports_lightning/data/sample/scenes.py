@@ -1,7 +1,7 @@
 """Synthetic scenes of ten sports for the sample dataset.
 
-A scene shows the field and equipment of its sport. Colours, light, positions, sizes, people and clutter are random, and
-sports share fields, people and balls, so that no single pixel or colour determines the class.
+A scene shows the field and equipment of its sport. Colors, light, positions, sizes, people and clutter are random, and
+sports share fields, people and balls, so that no single pixel or color determines the class.
 """
 
 import math
@@ -25,8 +25,8 @@ def _archery(s: Scene) -> None:
     x, y, radius = s.uniform(55, 85), s.uniform(40, 65), s.uniform(8, 16)
     s.line([(x - radius, 92), (x, y)], s.pick([(120, 85, 50)]), 2)
     s.line([(x + radius, 92), (x, y)], s.pick([(120, 85, 50)]), 2)
-    for ring, colour in enumerate([(240, 240, 235), (40, 40, 45), (70, 150, 210), (215, 60, 55), (245, 215, 70)]):
-        s.disc(x, y, radius * (1 - ring * 0.2), s.near(colour, 15))
+    for ring, color in enumerate([(240, 240, 235), (40, 40, 45), (70, 150, 210), (215, 60, 55), (245, 215, 70)]):
+        s.disc(x, y, radius * (1 - ring * 0.2), s.near(color, 15))
     hand = s.person(s.uniform(12, 35), s.uniform(85, 95), s.uniform(40, 60), arms=s.uniform(-0.15, 0.2))
     bow = s.uniform(8, 14)
     s.line(
@@ -37,7 +37,7 @@ def _archery(s: Scene) -> None:
             (hand[0] + 2, hand[1] + bow / 2),
             (hand[0] - 3, hand[1] + bow),
         ],
-        s.colour(),
+        s.color(),
         1.5,
     )
     s.line([(hand[0] - 9, hand[1]), (hand[0] + 5, hand[1])], (60, 50, 40), 0.8)
@@ -46,7 +46,7 @@ def _archery(s: Scene) -> None:
 def _basketball(s: Scene) -> None:
     s.indoors(s.pick([(205, 150, 95), (180, 120, 75), (190, 165, 130)]))
     x, y = s.uniform(55, 85), s.uniform(12, 28)
-    s.line([(x + 10, 90), (x + 10, y)], s.colour(), 2)
+    s.line([(x + 10, 90), (x + 10, y)], s.color(), 2)
     s.box(x - 13, y - 9, x + 13, y + 8, s.pick([(240, 240, 240), (210, 225, 235)]))
     rim = s.pick([(225, 95, 40)])
     s.line([(x - 6, y + 5), (x + 6, y + 5)], rim, 1.6)
@@ -58,7 +58,7 @@ def _basketball(s: Scene) -> None:
 
 
 def _bowling(s: Scene) -> None:
-    s.indoors(s.near(s.colour(), 10))
+    s.indoors(s.near(s.color(), 10))
     middle, top = s.uniform(35, 65), s.horizon
     s.polygon(
         [(middle - 8, top), (middle + 8, top), (middle + 34, 100), (middle - 34, 100)],
@@ -73,7 +73,7 @@ def _bowling(s: Scene) -> None:
                 s.disc(x, y, 1.9, (245, 245, 240))
                 s.disc(x, y - 3.4, 1.1, (245, 245, 240))
                 s.line([(x - 1, y - 2.2), (x + 1, y - 2.2)], (205, 50, 50), 0.7)
-    s.disc(middle + s.uniform(-12, 12), s.uniform(65, 90), s.uniform(4, 8), s.colour())
+    s.disc(middle + s.uniform(-12, 12), s.uniform(65, 90), s.uniform(4, 8), s.color())
     if s.uniform(0, 1) < 0.6:
         s.person(s.uniform(10, 90), 97, s.uniform(38, 55))
 
@@ -83,17 +83,17 @@ def _cycling(s: Scene) -> None:
     s.box(0, s.uniform(62, 72), 100, 100, s.pick([(120, 120, 125), (90, 90, 95), (175, 150, 115)]))
     for _ in range(int(s.draws.integers(1, 3))):
         x, y, r = s.uniform(25, 70), s.uniform(72, 88), s.uniform(7, 11)
-        frame = s.colour()
+        frame = s.color()
         for wheel in (x - 1.3 * r, x + 1.3 * r):
             s.disc(wheel, y, r, None, (30, 30, 30), 1.3)
         seat, bar, crank = (x - 0.6 * r, y - 1.4 * r), (x + 0.9 * r, y - 1.5 * r), (x, y)
         for a, b in ((seat, crank), (seat, bar), (crank, bar), (crank, (x - 1.3 * r, y)), (bar, (x + 1.3 * r, y))):
             s.line([a, b], frame, 1.3)
         shoulder = (x + 0.5 * r, y - 3 * r)
-        s.line([seat, (x + 0.6 * r, y - 1.0 * r), crank], s.colour(), r * 0.3)
-        s.line([seat, shoulder], s.colour(), r * 0.6)
+        s.line([seat, (x + 0.6 * r, y - 1.0 * r), crank], s.color(), r * 0.3)
+        s.line([seat, shoulder], s.color(), r * 0.6)
         s.line([shoulder, bar], s.pick(SKINS), r * 0.25)
-        s.disc(shoulder[0] + 0.4 * r, shoulder[1] - 0.4 * r, r * 0.42, s.colour())
+        s.disc(shoulder[0] + 0.4 * r, shoulder[1] - 0.4 * r, r * 0.42, s.color())
 
 
 def _sailing(s: Scene) -> None:
@@ -105,11 +105,11 @@ def _sailing(s: Scene) -> None:
         top = (x + tilt * k, y - 42 * k)
         s.polygon(
             [(x - 12 * k, y - 3 * k), (x + 13 * k, y - 3 * k), (x + 8 * k, y + 3 * k), (x - 9 * k, y + 3 * k)],
-            s.colour(),
+            s.color(),
         )
         s.line([(x, y - 3 * k), top], (110, 90, 70), 1)
-        s.polygon([(x - 1, y - 6 * k), top, (x - 15 * k, y - 6 * k)], s.pick([(245, 245, 240), s.colour()]))
-        s.polygon([(x + 1, y - 6 * k), top, (x + 10 * k, y - 6 * k)], s.pick([(240, 235, 225), s.colour()]))
+        s.polygon([(x - 1, y - 6 * k), top, (x - 15 * k, y - 6 * k)], s.pick([(245, 245, 240), s.color()]))
+        s.polygon([(x + 1, y - 6 * k), top, (x + 10 * k, y - 6 * k)], s.pick([(240, 235, 225), s.color()]))
 
 
 def _skiing(s: Scene) -> None:
@@ -126,7 +126,7 @@ def _skiing(s: Scene) -> None:
     slope = (right - left) / 100
     hand = s.person(x, feet, height, arms=s.uniform(-0.9, 0.1), lean=s.uniform(-5, 5))
     for shift in (-3, 3):
-        s.line([(x - 15, feet + shift / 2 - 15 * slope), (x + 17, feet + shift / 2 + 17 * slope)], s.colour(), 1.5)
+        s.line([(x - 15, feet + shift / 2 - 15 * slope), (x + 17, feet + shift / 2 + 17 * slope)], s.color(), 1.5)
     s.line([hand, (hand[0] + s.uniform(-10, 4), feet + 3)], (50, 50, 55), 0.9)
 
 
@@ -169,7 +169,7 @@ def _swimming(s: Scene) -> None:
         skin = s.pick(SKINS)
         s.line([(x, y), (x + 3.5 * r, y + 0.4 * r)], skin, r * 1.2)
         s.line([(x + r, y), (x - r, y - 2.5 * r), (x - 3 * r, y - r)], skin, r * 0.5)
-        s.disc(x, y, r, s.colour())
+        s.disc(x, y, r, s.color())
         for _ in range(6):
             s.disc(x + s.uniform(-4, 5) * r, y + s.uniform(-0.5, 1.5) * r, r * 0.3, (240, 248, 250))
 
@@ -190,8 +190,8 @@ def _tennis(s: Scene) -> None:
     hand = s.person(x, s.uniform(85, 96), s.uniform(36, 52), arms=s.uniform(-0.3, 1.2))
     angle, reach = s.uniform(0, 1.3), s.uniform(7, 10)
     head = (hand[0] + math.cos(angle) * reach, hand[1] - math.sin(angle) * reach)
-    s.line([hand, head], s.colour(), 1.2)
-    s.disc(*head, s.uniform(3.5, 5), None, s.colour(), 1.1)
+    s.line([hand, head], s.color(), 1.2)
+    s.disc(*head, s.uniform(3.5, 5), None, s.color(), 1.1)
     s.disc(s.uniform(10, 90), s.uniform(10, 80), s.uniform(1.3, 2.2), s.pick([(215, 235, 70)]))
 
 
@@ -205,12 +205,12 @@ def _weightlifting(s: Scene) -> None:
     bar = feet - height * (s.uniform(1.05, 1.2) if overhead else s.uniform(0.35, 0.8))
     half, tilt = s.uniform(24, 34), s.uniform(-4, 4)
     s.line([(x - half, bar - tilt), (x + half, bar + tilt)], (190, 195, 200), 1.4)
-    plates = [s.colour() for _ in range(int(s.draws.integers(1, 4)))]
+    plates = [s.color() for _ in range(int(s.draws.integers(1, 4)))]
     for i, plate in enumerate(plates):
         radius = s.uniform(6, 10) - 1.5 * i
         for side in (-1, 1):
-            centre = x + side * (half - 8 + 3.2 * i)
-            s.box(centre - 1.3, bar + side * tilt - radius, centre + 1.3, bar + side * tilt + radius, plate)
+            center = x + side * (half - 8 + 3.2 * i)
+            s.box(center - 1.3, bar + side * tilt - radius, center + 1.3, bar + side * tilt + radius, plate)
 
 
 def _waves(s: Scene) -> None:
