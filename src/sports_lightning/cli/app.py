@@ -78,6 +78,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 
 
 def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
+    SweepStart.folder, SweepStart.resumes = None, False  # of an earlier sweep in this process
     match launch:
         case StoredJob(folder):
             return execute(command, load_job(folder), folder)
