@@ -73,7 +73,8 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
             _release_ranks(command, arguments)
     if sweep.folder != Path():  # a sweep has started
         with reporter:
-            reporter.exit_status = reporter.exit_status or int(sweep.print_summary())
+            is_unfinished = sweep.print_summary()  # also after an error or a signal
+            reporter.exit_status = reporter.exit_status or int(is_unfinished)
     return reporter.exit_status
 
 
