@@ -73,7 +73,7 @@ def test_such_a_step_is_left_out_on_demand(few: Path, tmp_path: Path, accumulate
     arguments.append(f"trainer.limit_train_batches={batches}")
     run_command("train", *settings, *arguments, "hydra.run.dir=skipped")
     assert (
-        "left out: the loss is infinite or not a number in epoch 0, batch 2"
+        "skipped: the loss is infinite or not a number in epoch 0, batch 2"
         in (tmp_path / "skipped/train.log").read_text()
     )
     shorter = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "scheduler.warmup_epochs=0"]

@@ -112,7 +112,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
     optuna.create_study(storage=search[1].removeprefix("hydra.sweeper.storage="), study_name="search").ask()
     result = try_command("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")
-    assert_error_line(result, "the study search", "searches something else", "hydra.sweeper.study=NAME")
+    assert_error_line(result, "the study search", "belongs to another search", "hydra.sweeper.study=NAME")
 
 
 @pytest.mark.slow

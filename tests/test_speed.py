@@ -1,4 +1,4 @@
-"""The choice of numerics, and the benchmark command. Nothing here asserts a time."""
+"""The choice of the precision, and the benchmark command. Nothing here asserts a time."""
 
 import csv
 import shutil
@@ -16,7 +16,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import build_classifier
-from sports_lightning.train import precision as numerics
+from sports_lightning.train import precision as precision_module
 from sports_lightning.train.fit import build
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import choose_precision, step_rate, training_step
@@ -28,28 +28,30 @@ def module(few: Path, tmp_path: Path) -> ClassifierModule:
     return build(cfg, open_dataset(cfg.data, ["train", "val"]))[0]
 
 
-def test_what_is_asked_for_is_taken(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_precision_is_used(
+    module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for precision in ("64-true", 32):  # as Hydra reads trainer.precision=32
         assert choose_precision(precision, "cpu", module, tmp_path).precision == precision
-    for has_bfloat16, why in ((True, "asked for"), (False, "only imitates bfloat16, many times slower")):
-        monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
+    for has_bfloat16, why in ((True, "requested"), (False, "only emulates bfloat16, many times slower")):
+        monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
         chosen = choose_precision("bf16-mixed", "cpu", module, tmp_path)
         assert chosen.precision == "bf16-mixed"
         assert chosen.why.endswith(why)
-    assert not list(tmp_path.glob("numerics/*"))
+    assert not list(tmp_path.glob("precision/*"))
 
 
 def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: False)
     assert choose_precision("auto", "cpu", module, tmp_path).precision == "32-true"
     assert choose_precision("auto", "mps", module, tmp_path).precision == "32-true"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert choose_precision("auto", "cuda", module, tmp_path).precision == "bf16-mixed"
-    assert not list(tmp_path.glob("numerics/*"))
+    assert not list(tmp_path.glob("precision/*"))
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", "high"), ("32-true", "highest")])
-def test_beside_bfloat16_a_gpu_multiplies_in_tf32_in_a_run_that_goes_on_too(
+def test_with_bfloat16_a_gpu_multiplies_in_tf32_also_in_a_resumed_run(
     module: ClassifierModule, tmp_path: Path, precision: str, expected: str
 ) -> None:
     try:
@@ -63,7 +65,7 @@ def test_beside_bfloat16_a_gpu_multiplies_in_tf32_in_a_run_that_goes_on_too(
 def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: float, expected: str
 ) -> None:
-    monkeypatch.setattr(numerics, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: True)
     tried = []
 
     def rate(tried_module: ClassifierModule, precision: str, images: torch.Tensor, *rest: object) -> float:
@@ -72,7 +74,7 @@ def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
         assert step_rate(tried_module, precision, images, *rest) > 0  # type: ignore[arg-type]
         return half if precision == "bf16-mixed" else 1.0
 
-    monkeypatch.setattr(numerics, "step_rate", rate)
+    monkeypatch.setattr(precision_module, "step_rate", rate)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     draws = torch.get_rng_state()
     chosen = choose_precision("auto", "cpu", module, tmp_path)
@@ -165,7 +167,7 @@ def test_benchmark_times_the_steps_that_the_training_would_make(
         real(module, optimizer, precision, images, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(speed, "training_step", step)
-    monkeypatch.setattr(numerics, "training_step", step)
+    monkeypatch.setattr(precision_module, "training_step", step)
     with open_dict(cfg):
         cfg.steps = 2
     (row,) = speed.measure(

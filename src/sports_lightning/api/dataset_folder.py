@@ -1,4 +1,4 @@
-"""The data of `finetune` as a folder with train/, valid/ and test/, which is what a run is trained on."""
+"""The data of `finetune` as a folder with train/, valid/ and test/, as training requires it."""
 
 import os
 from pathlib import Path

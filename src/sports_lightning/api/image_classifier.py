@@ -58,7 +58,7 @@ class ImageTransform:
         self._resize_and_crop = preprocessing.transform()
 
     def __call__(self, image: ImageLike) -> Tensor:
-        """Decode, turn upright, resize and crop an image.
+        """Decode an image, apply its EXIF orientation, resize and crop it.
 
         Args:
             image: path of an image file, PIL image, uint8 array (h, w, 3) or uint8 tensor (3, h, w), RGB.

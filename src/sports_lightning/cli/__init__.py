@@ -1,1 +1,1 @@
-"""How a process comes to its job: arguments, configs, ranks, signals, and errors as one line."""
+"""The command line: how a process gets its job, and how its errors and exit status are reported."""

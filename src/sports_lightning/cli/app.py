@@ -1,4 +1,4 @@
-"""The way of every command from its command line to its exit status."""
+"""The entry point of every command: from its command line to its exit status."""
 
 import signal
 import sys
@@ -64,7 +64,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
                 print(*(f"note: {notice}\n" for notice in notices), sep="", end="", file=sys.stderr)
             launch = parse_launch(command, arguments, Process.from_environment())
             reporter.exit_status = _start(launch, command, sweep)
-        except Interrupted as interrupted:  # outside a run; a run reports it itself, with how to resume
+        except Interrupted as interrupted:  # outside a run; a run itself reports how to resume it
             print(interrupted, file=sys.stderr)
             reporter.exit_status = interrupted.exit_status
             sweep.interrupt(interrupted)
@@ -89,7 +89,7 @@ def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
             return execute_resumed(command, check_resumable(value, is_trusted))
         case ResumedSweep(value, is_trusted):
             stored = open_sweep(value, is_trusted)
-            sweep.folder, sweep.kept, SweepStart.resumes = stored.folder, stored.kept, True
+            sweep.folder, sweep.overwritten_files, SweepStart.resumes = stored.folder, stored.overwritten_files, True
             arguments, _ = rename_keys(stored.arguments)
             return _compose(arguments, ComposedTask(command, sweep, is_trusted), sweep)
         case Composed(arguments):
@@ -98,13 +98,13 @@ def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
 
 
 def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
-    """Let Hydra compose the config, or the configs of a sweep, and call `task` with each."""
+    """Call `task` with the config that Hydra composes, or with each config of a sweep."""
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=task.command.name)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra reads its command line
     try:
         with environment(HYDRA_FULL_ERROR="1"):  # Hydra raises its errors instead of printing them
             hydra_main(task.run)()
-    except OSError as error:  # those of the task come as ThroughHydra
+    except OSError as error:  # errors of the task arrive as ThroughHydra
         if isinstance(error, BrokenPipeError | HydraException):
             raise
         where = error.filename or "the run folder"

@@ -1,4 +1,4 @@
-"""What a command is: its name, its task, and how it may be started."""
+"""The description of a command: its name, its task, and how it may be started."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Command:
     """A command of the package, run by `python -m sports_lightning.<name>`.
 
     Attributes:
-        name: name of the command, of its config `conf/<name>.yaml` and of its room.
+        name: name of the command, of its config `conf/<name>.yaml` and of its subpackage.
         task: function of the composed config and the run folder.
-        positional: key whose list the bare arguments of the command line make up.
+        positional: key that receives the positional arguments of the command line, as a list.
         resumable: whether runs and sweeps of the command can be resumed with `resume=FOLDER`.
         distributed: whether torchrun and srun may start several processes of it.
     """

@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 _JOB_KEY = "sports_lightning/job"
 _ARGUMENTS_KEY = "sports_lightning/arguments"
 _TIMEOUT = timedelta(minutes=5)
-_stores: list[Any] = []  # kept as long as the process lives: the first rank's store serves the others
+_stores: list[Any] = []  # referenced until the process ends: the first rank's store serves the others
 
 
 def adopt_slurm_environment() -> None:
     """Set the environment variables of torchrun for the tasks of `srun`, by which they find each other.
 
-    A command that is the only task, or stands in a batch script without srun, starts its further processes itself.
+    A command that is the only task, or that a batch script starts without srun, starts its other processes itself.
     """
     if is_externally_launched():
         return
@@ -72,12 +72,14 @@ def broadcast_job(folder: Path) -> None:
         if arguments != _command_line():
             store.set(_JOB_KEY, json.dumps(["", "", "", ""]))
             different = " ".join(sorted(set(arguments) ^ set(_command_line())))
-            raise UserError(f"the tasks of this step have different command lines ({different}): start a step per run")
+            raise UserError(
+                f"the tasks of this step have different command lines ({different}): start one step per run"
+            )
     store.set(_JOB_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_stored_configs(folder)]))
 
 
 def broadcast_no_job() -> None:
-    """Let the other ranks end, if this one has failed before it sent a job."""
+    """Stop the other ranks, if this one has failed before it sent a job."""
     if not _stores:
         _store().set(_JOB_KEY, json.dumps(["", "", "", ""]))
 
@@ -86,7 +88,7 @@ def receive_job() -> tuple[DictConfig, Path]:
     """The config and the run folder that the first rank sends. This process writes nothing into that folder.
 
     Raises:
-        SystemExit: the first rank has none, and has said why.
+        SystemExit: the first rank has no job, and has reported the reason.
     """
     store = _store()
     store.set(f"{_ARGUMENTS_KEY}/{Process.from_environment().rank}", json.dumps(_command_line()))
@@ -99,7 +101,7 @@ def receive_job() -> tuple[DictConfig, Path]:
 
 
 def _command_line() -> list[str]:
-    return sys.orig_argv[1:]  # as it was typed; sys.argv is what Hydra is given
+    return sys.orig_argv[1:]  # as the user typed it; sys.argv holds the arguments for Hydra
 
 
 def _stored_configs(folder: Path) -> tuple[str, str]:
@@ -111,7 +113,7 @@ def _store() -> Any:
     """The key-value store by which the ranks find each other.
 
     Raises:
-        UserError: they don't.
+        UserError: the ranks do not find each other.
     """
     from torch.distributed import DistError, rendezvous
 
@@ -133,7 +135,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     stored: Any = OmegaConf.create(hydra_text)
     stored.hydra.runtime.output_dir = str(folder)  # to which a run folder may have been moved
     resumes = bool(os.environ.get(RESUMES))
-    if resumes:  # the stored logging config could run anything
+    if resumes:  # the stored logging config could run any code
         stored.hydra.job_logging = default_job_logging()
     typed = OmegaConf.structured(HydraConf)
     OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own

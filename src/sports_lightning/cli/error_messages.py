@@ -40,12 +40,12 @@ class ErrorReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Report the error, if there is one. Return whether it is dealt with."""
+        """Report the error, if there is one. Return whether the error has been handled."""
         if isinstance(error, ThroughHydra):
             error = error.error
         if error is None:
             return False
-        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has read enough
+        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return True
         if isinstance(error, SystemExit):  # Hydra's, after it has printed help
@@ -75,7 +75,7 @@ def one_line(error: Exception, command: str) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
         suggestion = _suggestion(text, command)
-        if suggestion.startswith(" Did you mean"):  # more likely than a new key
+        if suggestion.startswith(" Did you mean"):  # a misspelled key is more likely than a new one
             text = text.partition(" To append to your config")[0]
         return text + suggestion
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's
@@ -112,7 +112,7 @@ def _suggestion(message: str, command: str) -> str:
     if found[1] in known:  # Hydra refuses new keys inside a group of keys
         return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
     close = difflib.get_close_matches(found[1], known, n=1)
-    return f" Did you mean {close[0]}?" if close else " See --help for the keys there are."
+    return f" Did you mean {close[0]}?" if close else " See --help for all keys."
 
 
 def _keys(tree: object, prefix: str = "") -> Iterator[str]:

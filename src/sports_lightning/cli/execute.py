@@ -38,7 +38,7 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
     Raises:
         Exception: what the task raises; a run folder without results is removed first.
     """
-    os.environ[RUN_FOLDER] = str(folder)  # for the further processes of a distributed run
+    os.environ[RUN_FOLDER] = str(folder)  # for the other processes of a distributed run
     try:
         if is_rank_zero():
             sync_to_disk(folder / ".hydra")  # no checkpoint could be resumed without it
@@ -93,7 +93,7 @@ class ComposedTask:
     def __init__(self, command: Command, sweep: Sweep, is_trusted: bool = True) -> None:
         self.command, self.sweep, self.is_trusted = command, sweep, is_trusted
         self.exit_status = 0
-        self.full_error = os.environ.get("HYDRA_FULL_ERROR", "0")  # what the user wants, for the processes of the task
+        self.full_error = os.environ.get("HYDRA_FULL_ERROR", "0")  # the user's setting, for the processes of the task
 
     def run(self, cfg: DictConfig) -> SweepJob | None:
         """Run one config. Errors pass through Hydra, which would print further lines about them.
@@ -111,12 +111,12 @@ class ComposedTask:
                 self._run_alone(cfg, Path(hydra_cfg.runtime.output_dir).absolute())
         except Exception as error:
             if is_job and hydra_cfg.launcher._target_ != BASIC_LAUNCHER:
-                raise  # such a launcher returns it from where the job has run
+                raise  # such a launcher returns the error from the machine where the job ran
             raise ThroughHydra(error) from error
         return None
 
     def _normalize(self, cfg: DictConfig, folder: Path) -> None:
-        """Let the run folder hold the config as it is used: later readers need not convert its values."""
+        """Store the normalized config in the run folder, so that later readers need not convert its values."""
         if normalize_composed(cfg, self.command.name):
             write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
 
@@ -132,13 +132,13 @@ class ComposedTask:
 
     def _start_job(self, cfg: DictConfig, hydra_cfg: Any) -> SweepJob:
         if is_externally_launched():
-            raise UserError("torchrun and srun can't start a sweep: run its jobs one by one, or leave them out")
+            raise UserError("torchrun and srun can't start a sweep: run its jobs one by one, or start it without them")
         if not self.is_trusted:
             check_targets(OmegaConf.to_container(cfg), f"resume={self.sweep.folder}")
         settings = cfg.get("sweep", {})
         if settings:
             check_sweep(cfg)
-        if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # it decides itself how many jobs run at once
+        if hydra_cfg.launcher._target_ != BASIC_LAUNCHER:  # such a launcher decides how many jobs run at once
             settings = {**settings, "parallel": 1}
         folder = Path(hydra_cfg.runtime.output_dir).absolute()
         self._normalize(cfg, folder)

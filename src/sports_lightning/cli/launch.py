@@ -1,4 +1,4 @@
-"""Decide from the command line and the environment what a process is to do. Nothing is started or written here."""
+"""Decide from the command line and the environment what a process does. Nothing is started or written here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sports_lightning.sweeps.resume import is_sweep_folder
 
 JOB_OPTION = "--job"  # of the processes that a sweep or `reproduce` starts
 
-# Options of Hydra that print something and run nothing.
+# Options of Hydra that only print something.
 _PRINTING_OPTIONS = (
     *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"),
     *("--shell-completion", "-sc"),
@@ -23,7 +23,7 @@ _MULTIRUN_OPTIONS = ("-m", "--multirun")
 
 @dataclass(frozen=True)
 class Nothing:
-    """A further rank of a command that only prints: the first rank does so."""
+    """Another rank of a command that only prints, which the first rank does."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ Launch = Nothing | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Compose
 def parse_launch(
     command: Command, argv: Sequence[str], process: Process, is_sweep: Callable[[Path], bool] = is_sweep_folder
 ) -> Launch:
-    """Return what this process is to do.
+    """Return what this process does.
 
     Args:
         command: the command.

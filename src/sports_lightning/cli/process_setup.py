@@ -19,7 +19,7 @@ _IGNORED_WARNINGS = (
     ".*does not have many workers",
     ".*Checkpoint directory .* exists",
     ".*log_every_n_steps",
-    ".*dataloader is not resumable",  # it resumes by its sampler's position, which Lightning does not know about
+    ".*dataloader is not resumable",  # it resumes by its sampler's position, which Lightning does not know
     ".*sync_dist=True",  # about metrics that are the same on every device
     ".*all_gather is deprecated",
     ".*`srun` command is available",  # processes are started without it as well
@@ -86,7 +86,7 @@ def quick_imports() -> Iterator[None]:
     """Disable the garbage collector within the block, and exempt all objects that exist at its end.
 
     Imports create half a million permanent objects. Collecting among them takes a fifth of the time of importing torch,
-    Lightning and timm, and a quarter of a second on every later full collection.
+    Lightning and timm, and a quarter of a second in every later full collection.
     """
     gc.disable()
     atexit.register(gc.unfreeze)  # some libraries (nanobind, for triton) report objects that are frozen at exit

@@ -27,7 +27,7 @@ class RunStart(Callback):
         """
         try:
             if config.hydra.output_subdir != ".hydra":
-                raise UserError("hydra.output_subdir must stay .hydra: sweeps and further ranks read the config there")
+                raise UserError("hydra.output_subdir must stay .hydra: sweeps and other ranks read the config there")
             folder = Path(config.hydra.run.dir).absolute()
             RunStart.overwritten = check_run_folder(folder, resumes_auto=config.get("resume") == "auto")
         except UserError as error:

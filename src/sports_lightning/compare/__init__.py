@@ -40,7 +40,7 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> "Comparison":
 
 
 class _CallablePackage(ModuleType):
-    """The name of the command's package is that of the API's function."""
+    """Makes the package callable, because the command and the function of the API have the same name."""
 
     def __call__(self, runs: Sequence[str | os.PathLike[str]]) -> "Comparison":
         return compare(runs)

@@ -31,7 +31,7 @@ class Pairing(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The result in words."""
+        """The result as text."""
         if self.p_holm >= ALPHA:
             return "not distinguishable"
         return f"{self.first if self.result.difference > 0 else self.second} is better"

@@ -79,7 +79,7 @@ def _metrics_cell(accuracy: str, loss: str) -> str:
 
 def _pairs_table(comparison: Comparison) -> Table:
     table = Table(
-        "pair", "accuracy difference", "only one right", "p", "p (Holm)", Column("in words", overflow="fold"),
+        "pair", "accuracy difference", "only one correct", "p", "p (Holm)", Column("in words", overflow="fold"),
         caption="McNemar's exact test on paired images; 95 % confidence intervals",
     )  # fmt: skip
     for pair in comparison.pairings[:_PRINTED_PAIRS]:

@@ -15,7 +15,7 @@ from sports_lightning.config.checks import check_evaluate
 def evaluate(cfg: DictConfig, folder: Path) -> None:
     """Evaluate a checkpoint, which holds its classes, preprocessing and architecture, and write the files of the run.
 
-    The metrics are written first; drawings that fail cost a warning.
+    The tables and metrics are written before the drawings; a drawing that fails only causes a warning.
     """
     check_evaluate(cfg)
     with quick_imports():

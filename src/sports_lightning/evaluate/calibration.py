@@ -54,7 +54,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature between 0.05 and 20 that minimizes the cross-entropy of logits (n, classes) / temperature.
 
-    1.0 where the minimum is not within these bounds, as it is when all predictions are correct.
+    Returns 1.0 if the minimum is not within these bounds, for example because all predictions are correct.
     """
 
     def cross_entropy(log_temperature: float) -> float:

@@ -41,7 +41,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The logits of a classifier for the images of a split, and what follows from them.
+    """The logits of a classifier for the images of a split, and the metrics computed from them.
 
     Attributes:
         root: the folder that the split's paths are relative to.
@@ -177,13 +177,13 @@ def metrics_with_and_without_leaks(evaluation: Evaluation, leaks: Collection[str
 
     Args:
         evaluation: of a split.
-        leaks: paths of its images that an earlier split has too; None where that is not known.
+        leaks: paths of its images that an earlier split has too; None if that is not known.
     """
     metrics = evaluation.metrics()
     if leaks is not None:
         rest = evaluation.without(leaks)
         leaking = len(evaluation.split) - len(rest.split)
-        # Where every image leaks there are no metrics without leaks.
+        # If every image leaks, there are no metrics without leaks.
         without = (rest.metrics() if rest.split.paths else None) if leaking else dict(metrics)
         metrics |= {"leaks": leaking, "without_leaks": without}
     return metrics

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval
 
-# Apple's GPUs have no 64-bit floats.
+# Apple's GPUs do not support 64-bit floats.
 _SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 

@@ -1,4 +1,4 @@
-"""Smaller inference batches where memory does not hold the configured ones."""
+"""Smaller inference batches if the configured ones do not fit into memory."""
 
 import logging
 from collections.abc import Callable
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 def halve_batch_on_out_of_memory(
     compute: Callable[[DictConfig], Result], inference: DictConfig
 ) -> tuple[Result, DictConfig]:
-    """Call `compute(inference)`, with half the batch size after each out-of-memory error of torch, and say so.
+    """Call `compute(inference)`, with half the batch size after each out-of-memory error of torch, and log that.
 
     Args:
         compute: may be called several times.
-        inference: `conf/inference/*.yaml`; left as it is.
+        inference: `conf/inference/*.yaml`; it is not modified.
 
     Returns:
         The result, and the settings with which it was computed.

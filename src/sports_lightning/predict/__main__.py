@@ -1,4 +1,4 @@
-"""Label images: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt input=PICTURES`."""
+"""Predict the classes of images: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt IMAGES`."""
 
 import sys
 from pathlib import Path

@@ -31,7 +31,7 @@ _PRINTED = 50  # images printed, and as many unreadable files
 
 
 def find_inputs(patterns: Sequence[str]) -> list[str]:
-    """The files that `input` names, each once. Files in folders that are not read are counted in one line of the log.
+    """The files that `input` names, each once. One line of the log counts the files in folders that are not read.
 
     Args:
         patterns: files, folders (the images below them), or globs (`**` too).

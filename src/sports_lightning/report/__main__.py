@@ -1,4 +1,4 @@
-"""Draw what a finished run lacks: `python -m sports_lightning.report run=RUN_FOLDER`."""
+"""Draw the missing plots and pages of a finished run: `python -m sports_lightning.report run=RUN_FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 
 def draw_missing(drawings: Mapping[str, Callable[[Path], None]], folder: Path) -> list[str]:
-    """Draw the files that `folder` lacks. One that cannot be drawn costs one warning line.
+    """Draw the files that `folder` lacks. If a file cannot be drawn, one line of the log warns of it.
 
     Args:
         drawings: {file name relative to `folder`: function that writes it}.
@@ -19,7 +19,7 @@ def draw_missing(drawings: Mapping[str, Callable[[Path], None]], folder: Path) -
     """
     drawn = []
     for name, draw in drawings.items():
-        if (folder / name).exists():  # files are written atomically: one that is there is whole
+        if (folder / name).exists():  # files are written atomically: an existing file is complete
             continue
         try:
             draw(folder / name)

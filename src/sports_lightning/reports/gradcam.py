@@ -1,4 +1,4 @@
-"""Heat maps of the image regions that speak for a prediction: Grad-CAM (Selvaraju et al. 2017), by captum."""
+"""Heat maps of the image regions that contribute to a prediction: Grad-CAM (Selvaraju et al. 2017), by captum."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from sports_lightning.models.classifier import Classifier
 
 
 def draw_heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> list[Image.Image]:
-    """Overlay each image with a heat map; the warmer a region, the more it speaks for the predicted class.
+    """Overlay each image with a heat map; the warmer a region, the more it contributes to the predicted class.
 
     Args:
         classifier: in eval mode, on the CPU.
@@ -20,7 +20,7 @@ def draw_heatmaps(classifier: Classifier, images: Tensor, predicted: Tensor) -> 
         predicted: (n,) int64.
 
     Returns:
-        n RGB images of the same size; none where the model does not end with feature maps.
+        n RGB images of the same size; none if the model does not end with feature maps.
     """
     layer = _last_map(classifier, images[:1])
     if layer is None:

@@ -20,7 +20,7 @@ from sports_lightning.runs.provenance import differences, flatten, read_digests,
 from sports_lightning.runs.resume import load_config
 from sports_lightning.storage.files import read_csv
 
-# Provenance that differs between any two runs, or does not influence the result.
+# Provenance that differs between any two runs or does not influence the result.
 _IGNORED = (
     "command.",
     "seconds.",

@@ -37,7 +37,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint atomically.
 
     Raises:
-        WriteFailed: the disk is full or not writable; the old file stays.
+        WriteFailed: the disk is full or not writable; the old file is unchanged.
     """
     content = io.BytesIO()
     torch.save(checkpoint, content)
@@ -52,7 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint atomically.
 
         Raises:
-            WriteFailed: the disk is full or not writable; the old file stays.
+            WriteFailed: the disk is full or not writable; the old file is unchanged.
             UserError: a weight is infinite or not a number.
         """
         for name, tensor in checkpoint["state_dict"].items():

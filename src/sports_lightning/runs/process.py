@@ -1,4 +1,4 @@
-"""What this process is: its rank among the processes of a run, who started it, and how long it has run."""
+"""This process: its rank among the processes of a run, which launcher started it, and how long it has run."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the environment of the further processes of a distributed run, which Lightning starts: the folder of their run.
+# In the environment of the other processes of a distributed run, which Lightning starts: the folder of their run.
 RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 
@@ -22,7 +22,7 @@ class Process:
         rank: global rank; 0 outside distributed training.
         world_size: number of processes that torchrun or srun has started; 1 otherwise.
         is_externally_launched: whether torchrun or srun has started this process, and all others of the run with it.
-        run_folder: of the run whose further process Lightning has started; None in a process of any other kind.
+        run_folder: the folder of the run, in a process that Lightning has started; None in any other process.
     """
 
     rank: int = 0
@@ -54,7 +54,7 @@ def is_externally_launched() -> bool:
 
 
 def remove_stray_ranks() -> None:
-    """Remove rank variables that no launcher has set for this process, which Lightning would believe."""
+    """Remove rank variables that no launcher has set for this process: Lightning would use them."""
     if TORCHRUN not in os.environ and RUN_FOLDER not in os.environ:
         for name in _RANK_VARIABLES:
             os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""The provenance of a run, which its config does not say: code, libraries, machine and images.
+"""The provenance of a run: its code, libraries, machine and images, in addition to its config.
 
 It is stored as `run.json`, `images.csv.gz` and `git.diff` in the run folder; `reproduce` and `compare` read it there.
 """
@@ -74,7 +74,7 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """The content of a run folder's `run.json`, with today's keys."""
+    """The content of a run folder's `run.json`, with the keys of this version."""
     found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return {_RENAMED.get(name, name): value for name, value in found.items()}
 

@@ -50,7 +50,7 @@ def check_unfinished(folder: Path) -> None:
 
 
 def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
-    """Make sure that a new run overwrites nothing in `folder`.
+    """Check that a new run overwrites nothing in `folder`.
 
     Args:
         folder: the composed run folder.
@@ -60,7 +60,7 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
         With `resumes_auto`, Hydra's files of the interrupted run there, by path.
 
     Raises:
-        UserError: the folder holds a finished run, or an interrupted one that is not to be resumed.
+        UserError: the folder holds a finished run, or an interrupted one that the new run does not resume.
         RunFolderLocked: another process has locked it.
     """
     check_unfinished(folder)
@@ -82,7 +82,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that resumes an interrupted run; "" if there is no checkpoint or the run is over."""
+    """The command that resumes an interrupted run; "" if there is no checkpoint or the run has ended."""
     if not has_checkpoint(folder) or has_ended(folder):
         return ""
     return format_command("train", [f"resume={folder}"])
@@ -150,7 +150,7 @@ def enter_working_folder(cwd: Path) -> None:
 
 
 def load_config(folder: Path) -> Any:
-    """The config of a run folder, with today's keys, as dicts and lists.
+    """The config of a run folder, with the keys of this version, as dicts and lists.
 
     Raises:
         UserError: it can't be read.

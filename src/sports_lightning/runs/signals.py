@@ -49,7 +49,7 @@ def install_handlers() -> None:
 
 
 def ignore_signals(_: int) -> None:
-    """Leave the decision to the parent process; a `worker_init_fn`. A terminal sends Ctrl-C to both."""
+    """Ignore the signals, as a `worker_init_fn`: a terminal sends Ctrl-C to the parent process too, which decides."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -61,7 +61,7 @@ def received() -> int:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Record the first signal in `received`, so that the run can stop in good order.
+    """Record the first signal in `received`, so that the run can save its checkpoint before it stops.
 
     Raises:
         Interrupted: at the end, if there was a signal; at once, if there is a second one.

@@ -51,7 +51,7 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _building(folder):
-            if not _is_intact(folder):  # else another process has built it in the meantime
+            if not _is_intact(folder):  # otherwise another process has built it in the meantime
                 _build(folder, build)
     except OSError as error:
         raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from sports_lightning.errors import UserError, WriteFailed
 
-# Cells that a spreadsheet would evaluate (OWASP, "CSV Injection"): those that start so and are not numbers.
+# The start of cells that a spreadsheet would evaluate (OWASP, "CSV Injection"), unless they are numbers.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"'+[=+\-@\t\r]")
@@ -110,7 +110,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    all_quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # else "\r" in a cell ends the row
+    all_quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # otherwise "\r" in a cell ends the row
     for row in rows:
         cells = [_harmless(value, column) for value, column in zip(row, header, strict=True)]
         has_return = any("\r" in cell for cell in cells if isinstance(cell, str))

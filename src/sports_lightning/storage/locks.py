@@ -1,4 +1,4 @@
-"""File locks, by which processes agree on who writes what."""
+"""File locks, with which processes coordinate who writes a file."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 class FileLock:
-    """An exclusive lock on a file, held until `release` or the end of the process, however it ends.
+    """An exclusive lock on a file, held until `release` or the end of the process, even if it is killed.
 
     On POSIX systems a record lock (`fcntl.lockf`): it works on network drives and forked data workers do not inherit
     it. A process that opens and closes the file a second time loses its lock. On Windows the first byte is locked

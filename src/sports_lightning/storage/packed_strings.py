@@ -10,7 +10,7 @@ import numpy as np
 class PackedStrings(Sequence[str]):
     """Strings in one block of bytes: half the memory of a list, and shared with forked data workers.
 
-    Reading a list of strings writes to their reference counts, so that a forked worker soon holds a copy of them all
+    Reading a list of strings writes to their reference counts, so that a forked worker soon holds a copy of all of them
     (PyTorch issue 13246).
 
     Args:

@@ -1,4 +1,4 @@
-"""Quick check whether a server is reachable, where its client library would retry for a minute."""
+"""A quick check whether a server is reachable; its client library would retry for a minute."""
 
 import urllib.error
 import urllib.request

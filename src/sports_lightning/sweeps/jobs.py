@@ -81,11 +81,11 @@ class Sweep:
         self.command = command
         self.jobs: list[SweepJob] = []
         self.folder = Path()
-        self.kept: dict[Path, bytes] = {}  # files of a resumed sweep that Hydra overwrites, with their old content
+        self.overwritten_files: dict[Path, bytes] = {}  # their old content, where Hydra overwrites it
         self.is_interrupted = False
 
     def run(self, folder: Path, sweep_folder: Path, overrides: list[str], settings: Mapping[str, Any]) -> SweepJob:
-        """Run one job unless it is over already. Waits for a free slot before, and for the job itself if there is one.
+        """Run one job unless it has already ended. Waits for a free slot; with a single slot, waits for the job too.
 
         Args:
             folder: the job's run folder, which holds the config that Hydra has written.
@@ -94,8 +94,10 @@ class Sweep:
             settings: `conf/sweep/default.yaml`.
         """
         self.folder = sweep_folder
-        for file in [file for file in self.kept if file.is_relative_to(folder) or file.parent == sweep_folder]:
-            write_bytes(file, self.kept.pop(file))
+        for file in [
+            file for file in self.overwritten_files if file.is_relative_to(folder) or file.parent == sweep_folder
+        ]:
+            write_bytes(file, self.overwritten_files.pop(file))
         sync_to_disk(sweep_folder / MULTIRUN)
         parallel = settings.get("parallel", 1)
         job = SweepJob(folder, overrides)

@@ -37,7 +37,7 @@ def search(config: DictConfig, arguments: list[str], loader: ConfigLoader, launc
         launcher: runs the jobs.
 
     Raises:
-        UserError: the settings can't work, the study searches something else, or only failed trials are left.
+        UserError: the settings can't work, the study belongs to another search, or only failed trials are left.
     """
     settings, folder = config.hydra.sweeper, Path(os.path.abspath(config.hydra.sweep.dir))
     check_search(config)

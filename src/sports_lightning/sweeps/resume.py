@@ -34,12 +34,12 @@ class StoredSweep:
     Attributes:
         folder: the sweep folder.
         arguments: the command line that resumes it.
-        kept: content of the files of the sweep and its jobs that Hydra is about to overwrite.
+        overwritten_files: content of the files of the sweep and its jobs that Hydra is about to overwrite.
     """
 
     folder: Path
     arguments: list[str]
-    kept: dict[Path, bytes]
+    overwritten_files: dict[Path, bytes]
 
 
 def current_sweep() -> Path | None:
@@ -91,20 +91,20 @@ def open_sweep(value: str, is_trusted: bool) -> StoredSweep:
     stored = _read_multirun(folder / MULTIRUN)
     if stored.command != "train":
         raise UserError(
-            f"{source} is a sweep of {stored.command}, which can't be resumed: run its remaining jobs alone"
+            f"{source} is a sweep of {stored.command}, which can't be resumed: run its remaining jobs one by one"
         )
     if not is_trusted:
         _check_trusted(stored, source)
         distrust_working_folder()
-    kept = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.rglob(".hydra/*.yaml")]}
+    overwritten_files = {file: file.read_bytes() for file in [folder / MULTIRUN, *folder.rglob(".hydra/*.yaml")]}
     enter_working_folder(stored.cwd)
     overrides = [*stored.hydra_overrides, *stored.task_overrides, f"hydra.sweep.dir={quote_value(str(folder))}"]
-    return StoredSweep(folder, [*stored.config_dirs, *overrides], kept)
+    return StoredSweep(folder, [*stored.config_dirs, *overrides], overwritten_files)
 
 
 @dataclass(frozen=True)
 class _Multirun:
-    """How a sweep was started, as `multirun.yaml` says."""
+    """The way a sweep was started, read from `multirun.yaml`."""
 
     command: str
     cwd: Path
@@ -135,7 +135,7 @@ def _check_trusted(stored: _Multirun, source: str) -> None:
     The jobs' own `_target_`s are checked after composition.
 
     Raises:
-        UserError: it does.
+        UserError: the sweep does one of these.
     """
     remedy = "add trust=true if you know where the folder comes from"
     if stored.config_dirs:

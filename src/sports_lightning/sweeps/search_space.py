@@ -1,4 +1,4 @@
-"""What a search varies (the search space) and optimizes (the objectives), from overrides and settings."""
+"""The search space and the objectives of a search, from overrides and settings."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -58,7 +58,7 @@ def _distribution(override: Override) -> BaseDistribution:
 def check_space_composes(
     space: dict[str, BaseDistribution], fixed: list[str], config: DictConfig, loader: ConfigLoader
 ) -> None:
-    """Compose a job with each value of each categorical key (the lower bound of others), so that typos show now."""
+    """Compose a job with each value of each categorical key (the lower bound of others), to report wrong keys early."""
     values = {key: list(getattr(d, "choices", None) or [d.low]) for key, d in space.items()}  # type: ignore[attr-defined]
     for key, choices in values.items():
         for value in choices:
@@ -70,7 +70,7 @@ def objectives(settings: DictConfig) -> dict[str, Direction]:
     """{metric: direction} of `conf/hydra/sweeper/optuna.yaml`.
 
     Raises:
-        UserError: there is none, it is unknown, or it is on the test split.
+        UserError: there is no objective, or it is unknown or on the test split.
     """
     directions: dict[str, Direction] = dict.fromkeys(settings.maximize, "maximize")
     directions |= dict.fromkeys(settings.minimize, "minimize")
@@ -79,7 +79,9 @@ def objectives(settings: DictConfig) -> dict[str, Direction]:
     known = [*COSTS, *(f"val/{name}" for name in (*METRICS, "ece", "brier"))]
     for name in directions:
         if name.startswith("test/"):
-            raise UserError(f"{name} can't be an objective: test is for the final estimate; choose one of val/…")
+            raise UserError(
+                f"{name} can't be an objective: the test split is for the final estimate; choose one of val/…"
+            )
         if name not in known:
             raise UserError(f"{name} can't be an objective: choose one of {', '.join(known)}")
     return directions

@@ -47,7 +47,9 @@ class SweepStart(Callback):
             if not SweepStart.resumes:
                 check_sweep_folder(folder, is_resumable=is_train)
             if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
-                raise UserError("hydra.launcher starts one task per job: for more, run the job alone, with srun")
+                raise UserError(
+                    "hydra.launcher starts one task per job: for more tasks, run the job on its own with srun"
+                )
             _check_job_folders(config)
         except UserError as error:
             raise ThroughHydra(error) from error
@@ -61,7 +63,7 @@ def _check_job_folders(config: DictConfig) -> None:
     """Check that `hydra.sweep.subdir` gives each job of a grid its own folder within the sweep folder.
 
     Raises:
-        UserError: it does not.
+        UserError: a job has no folder of its own, or one outside the sweep folder.
     """
     template = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
     if template == DEFAULT_SUBDIR or config.hydra.sweeper._target_ != _BASIC_SWEEPER:

@@ -14,7 +14,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.provenance import differences
 from sports_lightning.sweeps.search_space import Direction
 
-_SEARCH = "searches"  # the study's attribute that says what it searches
+_SEARCH = "searches"  # the study's attribute with its search space and objectives
 
 
 def open_study(
@@ -34,7 +34,7 @@ def open_study(
         folder: the sweep folder.
 
     Raises:
-        UserError: the study is another sweep's, searches something else, or its storage can't be opened.
+        UserError: the study belongs to another sweep or has another search space, or its storage can't be opened.
     """
     _silence_optuna()
     storage = _storage_url(settings, folder)
@@ -56,7 +56,7 @@ def open_study(
     elif stored != wanted:
         keys = ", ".join(differences(stored or {}, wanted))
         raise UserError(
-            f"the study {settings.study} in {storage} searches something else (different: {keys}): "
+            f"the study {settings.study} in {storage} belongs to another search (different: {keys}): "
             f"choose another hydra.sweeper.study=NAME"
         )
     return study

@@ -43,7 +43,7 @@ class Trials:
         self._orphans = 0  # trials whose process was killed and whose jobs are still running
 
     def next(self) -> tuple[int, dict[str, Any]] | None:
-        """(number, params) of a trial that a killed process left behind, or of a new one; None if there are enough.
+        """(number, params) of a trial of a killed process, or of a new one; None if there are enough trials.
 
         Raises:
             UserError: the study holds values that are outside the search space.
@@ -74,7 +74,9 @@ class Trials:
 
     def tell(self, number: int, job: SweepJob) -> None:
         """Record how a job ended. A trial that a signal interrupted stays open: another process can resume it."""
-        with self._exclusive():  # else another process could still see the trial as running, and lock and tell it too
+        with (
+            self._exclusive()
+        ):  # otherwise another process could still see the trial as running, and lock and tell it too
             self._tell(number, job)
 
     @contextmanager
@@ -93,7 +95,7 @@ class Trials:
         self._locks.pop(number).release()
 
     def _can_resume(self, number: int, is_sampled: bool) -> bool:
-        """Whether a trial that a killed process left behind has anything left to run; if not, record its outcome."""
+        """Whether a trial of a killed process still has to run; if not, record its outcome."""
         run_folder = self.folder / str(number)
         if not is_sampled:
             self.study.tell(number, state=TrialState.FAIL)

@@ -18,7 +18,7 @@ from sports_lightning.runs.resume import LAST_CHECKPOINT, lock_run_folder
 def train(cfg: DictConfig, folder: Path) -> None:
     """Fit, choose the checkpoint with the best validation metric, and write its metrics and decorations to `folder`.
 
-    A finished run that is resumed gets the decorations that it lacks.
+    If a finished run is resumed, its missing decorations are drawn.
     """
     check_train(cfg)
     if cfg.resume and is_finished(folder):

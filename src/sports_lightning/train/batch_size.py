@@ -1,4 +1,4 @@
-"""Limits of the machine: the largest batch that fits into memory, and room for checkpoints on the disk."""
+"""Limits of the machine: the largest batch that fits into memory, and disk space for checkpoints."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _LARGEST = 256  # images; larger batches need another recipe
 _SMALLEST = 8
 _WITHOUT_GPU = 32  # images; on a CPU larger batches are not faster
-_BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the further processes of a distributed run
+_BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the other processes of a distributed run
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        worker_killed = "killed by signal: Killed" in str(error)  # by the system, when there is no memory left
+        worker_killed = "killed by signal: Killed" in str(error)  # by the system, when the memory is full
         if not (isinstance(error, MemoryError) or is_oom_error(error) or worker_killed):
             raise
         smaller = f"try data.batch_size={max(1, batch_size // 2)}, or auto"
@@ -49,11 +49,11 @@ def choose_batch_size(
     """Return the global batch size, which is `requested` itself unless that is "auto".
 
     "auto" on an NVIDIA GPU is the largest power of two up to 256 for which a training step fits into memory, found by
-    trying; on other devices it is 32. Either is rounded down to a multiple of `processes`.
+    trial; on other devices it is 32. Either is rounded down to a multiple of `processes`.
 
     Args:
         requested: `data.batch_size`.
-        module: the model to train; its weights stay as they are.
+        module: the model to train; its weights do not change.
         precision: Lightning's name.
         accelerator: `trainer.accelerator`, Lightning's name.
         processes: training processes, among which the batch is divided.
@@ -93,10 +93,10 @@ def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> 
     Args:
         module: the model to train.
         folder: where the checkpoints are written; those of an interrupted run will be replaced.
-        averages: whether they hold an average of the weights too.
+        averages: whether the checkpoints hold an average of the weights too.
 
     Raises:
-        UserError: they will not fit.
+        UserError: the checkpoints will not fit.
     """
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
@@ -106,7 +106,7 @@ def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> 
     if disk.free < needed and disk.total:  # total is 0 on network drives that do not report their size
         raise UserError(
             f"not enough room in {folder.parent}: checkpoints take up to {needed / 1e6:,.0f} MB more and "
-            f"{disk.free / 1e6:,.0f} MB are free; free some, or choose another place with hydra.run.dir=FOLDER"
+            f"{disk.free / 1e6:,.0f} MB are free; free some space, or choose another place with hydra.run.dir=FOLDER"
         )
 
 

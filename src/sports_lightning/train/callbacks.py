@@ -29,7 +29,7 @@ class EpochTable(Checkpoint):
     It is a `Checkpoint` because Lightning calls those last, after the module has logged the epoch's metrics.
 
     Args:
-        folder: where to write them.
+        folder: where to write the tables.
     """
 
     def __init__(self, folder: str) -> None:
@@ -139,10 +139,10 @@ class FiniteLoss(Callback):
         write_text(self.path, "\n".join([where, *paths]) + "\n")
         if not self.skip:
             raise UserError(
-                f"{message} ({self.path}): try a smaller optimizer.lr or trainer.gradient_clip_val=1.0, or leave such "
-                f"batches out with callbacks.finite_loss.skip=true"
+                f"{message} ({self.path}): try a smaller optimizer.lr or trainer.gradient_clip_val=1.0, or skip "
+                f"such batches with callbacks.finite_loss.skip=true"
             )
-        log.warning("left out: %s", message)
+        log.warning("skipped: %s", message)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer

@@ -22,7 +22,7 @@ _IMAGES = 64  # rows of the predictions table
 
 
 def close_loggers(loggers: list[Logger], results: RunResults) -> None:
-    """Log the results to each dashboard and close it. One that fails costs a warning."""
+    """Log the results to each dashboard and close it. A dashboard that fails only causes a warning."""
     for logger in loggers:
         try:
             log_results(logger, results)
@@ -60,7 +60,7 @@ def _predictions_table(evaluation: Evaluation) -> "wandb.Table":
     """Predictions with their images: the most confident mistakes, then the least confident successes."""
     import wandb
 
-    table = wandb.Table(columns=["image", "path", "label", "prediction", "probability", "right"])
+    table = wandb.Table(columns=["image", "path", "label", "prediction", "probability", "correct"])
     mistakes = evaluation.most_confident_mistakes(_IMAGES)
     for i in [*mistakes, *evaluation.least_confident_successes(_IMAGES - len(mistakes))]:
         small = thumbnail(evaluation.root / evaluation.split.paths[i])

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def draw_decorations(results: RunResults) -> list[str]:
-    """Draw the decorations that the run folder lacks (see `draw_missing`); their names."""
+    """Draw the decorations that the run folder lacks (see `draw_missing`), and return their names."""
     drawings = {
         **evaluation_drawings(results.evaluation),
         "curves.png": lambda path: plots.curves(results.epochs, path),
@@ -78,7 +78,9 @@ def read_results(folder: Path) -> RunResults:
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
     index = open_dataset(cfg.data, splits, classifier.spec.classes)
     if index.fingerprint(split) != recorded[split]["fingerprint"]:
-        raise UserError(f"the {split} images in {index.root} are not those of the run {folder}: put them back")
+        raise UserError(
+            f"the {split} images in {index.root} are not those of the run {folder}: restore the images of the run"
+        )
     scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, index, split, inference), cfg.inference

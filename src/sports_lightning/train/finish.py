@@ -1,4 +1,4 @@
-"""The end of a training run: first its metrics, then whatever shows them."""
+"""The end of a training run: first its metrics, then the files and dashboards that show them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from sports_lightning.train.results import RunResults, compute_results, write_re
 def finish_run(run: FittedRun, scan: DatasetScan | None, provenance: dict[str, Any], folder: Path) -> RunResults:
     """Evaluate the best checkpoint, and write and log the results.
 
-    The run is finished once its metrics are written. A plot, report or dashboard that fails costs a warning.
+    The run is finished once its metrics are written. A plot, report or dashboard that fails only causes a warning.
 
     Args:
         run: the fitted run.
-        scan: the dataset scan, where there is one.
+        scan: the dataset scan, or None.
         provenance: see `collect_provenance`.
         folder: the run folder.
     """

@@ -62,12 +62,12 @@ class FittedRun:
         cfg: `conf/train.yaml` with every "auto" replaced by the value in use.
         index: the images.
         best_checkpoint: path of the checkpoint with the best monitored metric.
-        frozen: the frozen part whose outputs training read from the cache; None: it ran in every step.
+        frozen: the frozen part whose outputs training read from the cache; None: the whole model ran in every step.
         precision: the choice and its reason.
-        parameters: how many there are, under "parameters", and how many were trained, under "trainable".
+        parameters: the number of all parameters, under "parameters", and of those that were trained, under "trainable".
         loggers: Lightning's, not closed yet.
         interruptions: how often the run was interrupted and resumed.
-        seconds_before: seconds that the interrupted processes had run.
+        seconds_before: wall time of the interrupted processes, in seconds.
     """
 
     cfg: DictConfig
@@ -92,7 +92,7 @@ def fit(
     """Train on `index` and return where the best checkpoint is.
 
     Args:
-        cfg: `conf/train.yaml`; left as it is.
+        cfg: `conf/train.yaml`; it is not modified.
         index: the images, with the splits "train" and "val".
         folder: the run folder.
         provenance: see `collect_provenance`; may be empty.
@@ -102,7 +102,7 @@ def fit(
     Raises:
         UserError: a model or settings that cannot work, or a checkpoint of other settings.
         Pruned: the search has pruned this trial.
-        Interrupted: a signal came; the run is saved.
+        Interrupted: a signal was received; the run is saved.
     """
     point = read_resume_point(resume_from) if resume_from else None
     _seed(cfg.seed)
@@ -137,7 +137,7 @@ def fit(
     if pruning:
         pruning.raise_if_pruned(trainer)
     if not callbacks.best.best_model_path:
-        raise UserError("no checkpoint was written: train for an epoch with validation (for a quick look: debug=fast)")
+        raise UserError("no checkpoint was written: train for an epoch with validation (for a quick check: debug=fast)")
     return FittedRun(
         cfg=run_cfg,
         index=index,
@@ -215,15 +215,15 @@ def check_before_training(
 
 def _seed(seed: int) -> None:
     pl.seed_everything(seed, verbose=False)
-    # A debugging aid: in its deterministic mode torch would fill all new memory with NaN.
+    # In its deterministic mode torch would fill all new memory with NaN, as a debugging aid.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | None) -> PrecisionChoice:
-    """The precision of the run; a resumed run keeps its own, since a new trial may choose another."""
+    """The precision of the run; a resumed run uses its earlier one, since a new trial may choose another."""
     requested = point.precision if point else cfg.trainer.precision
     chosen = choose_precision(requested, cfg.trainer.accelerator, module, resolve_cache_dir(cfg.data))
-    return replace(chosen, why="as before the interruption") if point else chosen
+    return replace(chosen, why="the precision before the interruption") if point else chosen
 
 
 def _batch_size(

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from sports_lightning.train.module import ClassifierModule
 
-# Parameters from which a layer is sharded as a unit of its own; smaller layers belong to the unit around them.
+# A layer with at least this many parameters is sharded as its own unit; smaller layers belong to the unit around them.
 _LEAST_UNIT = 1_000_000
 
 

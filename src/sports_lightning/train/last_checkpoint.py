@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the run after every epoch, at intervals within an epoch, and when a signal asks it to end.
+    """Saves the run after every epoch, at intervals within an epoch, and when a signal requests its end.
 
     Args:
         path: the file.
@@ -72,7 +72,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if a checkpoint is due; end the run if a signal came."""
+        """Save if a checkpoint is due; end the run if a signal was received."""
         every = trainer.val_check_batch or trainer.num_training_batches
         validates_next = trainer.is_last_batch or (batch_idx + 1) % every == 0
         if validates_next or (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -92,11 +92,11 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End the run if a signal came since the last batch."""
+        """End the run if a signal was received since the last batch."""
         self._end_if_interrupted()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End the run if a signal came since the last batch."""
+        """End the run if a signal was received since the last batch."""
         self._end_if_interrupted()
 
     def _end_if_interrupted(self) -> None:
@@ -109,7 +109,7 @@ class LastCheckpoint(Checkpoint):
         self._saved = time.monotonic()
 
     def _agreed(self, due: bool) -> tuple[bool, int]:
-        """Whether a checkpoint is due in any process, and the signal that any has received, or 0."""
+        """Whether a checkpoint is due in any process, and the signal that any process has received, or 0."""
         if self._group is None:
             return due, received()
         both = torch.tensor([int(due), received()])
@@ -119,7 +119,7 @@ class LastCheckpoint(Checkpoint):
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What `last.ckpt` says of an interrupted run.
+    """The state of an interrupted run in `last.ckpt`.
 
     Attributes:
         path: the checkpoint.

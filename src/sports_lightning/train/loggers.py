@@ -1,4 +1,4 @@
-"""What dashboards show of a run; and Weights & Biases without a prompt, online where possible and offline otherwise."""
+"""The settings that dashboards show, and Weights & Biases without a prompt, online if possible and else offline."""
 
 import logging
 import os
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> WandbLogger:
     """A `WandbLogger` that never prompts and never waits for an unreachable server.
 
-    WANDB_MODE decides where it is set. A resumed run keeps its W&B run.
+    WANDB_MODE takes precedence if it is set. A resumed run keeps its W&B run.
 
     Args:
         save_dir: the run folder.
         log_model: log the best checkpoint as an artifact. It is not passed on: Lightning would log the checkpoint
             before the head refit and the temperature are saved in it.
-        arguments: those of `WandbLogger` and of `wandb.init`. Without a `group`, the jobs of a sweep form one, named
-            after the sweep folder.
+        arguments: arguments of `WandbLogger` and of `wandb.init`. Without a `group`, the jobs of a sweep form one that
+            is named after the sweep folder.
     """
     if not arguments.get("group") and (sweep := current_sweep()):
         arguments = {**arguments, "group": sweep.name}
@@ -66,7 +66,7 @@ def log_settings(loggers: list[Logger], cfg: DictConfig, provenance: dict[str, A
 
 
 def why_offline() -> str | None:
-    """Why W&B cannot be used online; None where it can."""
+    """The reason why W&B cannot be used online; None if it can."""
     import wandb
     from requests.utils import get_netrc_auth  # wandb's own dependency
 

@@ -47,7 +47,7 @@ def class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Te
         by_name = {str(name): weight for name, weight in weights.items()}
         if unknown := sorted(by_name.keys() - set(classes)):
             raise UserError(
-                f"loss.class_weights names {', '.join(unknown)}, which is no class of the data: "
+                f"loss.class_weights names {', '.join(unknown)}, which the data does not have: "
                 f"the classes are {', '.join(classes)}"
             )
         return torch.tensor([float(by_name.get(name, 1.0)) for name in classes])

@@ -76,7 +76,7 @@ class ClassifierModule(pl.LightningModule):
         self.train()  # Lightning does not set the mode itself
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout and the like by (seed, epoch, batch, rank), so that a resumed run repeats the draws."""
+        """Seed random layers such as dropout by (seed, epoch, batch, rank), so that a resumed run repeats the draws."""
         key = [
             self.seed,
             self.current_epoch,

@@ -2,8 +2,8 @@
 
 Rules decide where they can, otherwise a short trial, whose outcome is cached. Images are always channels_last, the
 fastest layout for most convolutions (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
-run in TF32. Never chosen are float16, whose range needs loss scaling, and torch.compile, which takes a minute or more
-(set model.compile=true).
+run in TF32. float16 is never chosen, because its range requires loss scaling, and neither is torch.compile
+(model.compile=true), which takes a minute or more.
 """
 
 import copy
@@ -49,7 +49,7 @@ def choose_precision(precision: str, accelerator: str, module: ClassifierModule,
     Args:
         precision: `trainer.precision`; Lightning takes 16, 32 and 64 too.
         accelerator: `trainer.accelerator`, Lightning's name.
-        module: the model to train; it is left as it is.
+        module: the model to train; it is not modified.
         cache_dir: `data.cache_dir`, where the outcome of a trial is cached per machine and model.
     """
     device = device_type(accelerator)
@@ -63,9 +63,9 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
     if precision != "auto":
         if device == "cpu" and "bf16" in str(precision) and not cpu_has_bfloat16():
             return PrecisionChoice(
-                precision, "asked for, though this CPU only imitates bfloat16, many times slower", {}
+                precision, "requested, although this CPU only emulates bfloat16, many times slower", {}
             )
-        return PrecisionChoice(precision, "asked for", {})
+        return PrecisionChoice(precision, "requested", {})
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
@@ -75,21 +75,21 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
     if not cpu_has_bfloat16():
         return PrecisionChoice("32-true", "this CPU has no bfloat16 instructions", {})
     spec = module.classifier.spec
-    learning = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
-    provenance = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
-    key = fingerprint([*provenance, spec.preprocessing["size"], learning])
+    trainable = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
+    key_parts = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
+    key = fingerprint([*key_parts, spec.preprocessing["size"], trainable])
 
     def build(folder: Path) -> None:
         (folder / "rates.json").write_text(json.dumps(_trial(module)), encoding="utf-8")
 
     try:
         rates = json.loads(
-            (cached_folder(cache_dir, "numerics", key, build) / "rates.json").read_text(encoding="utf-8")
+            (cached_folder(cache_dir, "precision", key, build) / "rates.json").read_text(encoding="utf-8")
         )
     except UserError:  # the cache cannot be written: the trial is repeated each time
         rates = _trial(module)
     full, half = rates["32-true"], rates["bf16-mixed"]
-    # Worth its rounding only where it is clearly faster: a trial as short as this is noisy.
+    # bfloat16 has to be clearly faster, because it rounds more and a trial as short as this is noisy.
     fastest = "bf16-mixed" if half > 1.2 * full else "32-true"
     return PrecisionChoice(
         fastest, f"bf16-mixed {half:.1f} img/s against {full:.1f} in 32-true, in a short trial", rates
@@ -118,7 +118,7 @@ def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: 
     """Images per second of `steps` training steps on one batch, after an untimed first step.
 
     Args:
-        module: its weights stay as they are; its BatchNorm statistics do not.
+        module: its weights do not change, but its BatchNorm statistics do.
         precision: "32-true", "bf16-mixed" or "16-mixed".
         images: uint8 (n, 3, height, width), on the module's device.
         labels: int64 (n,), or float32 (n, classes).

@@ -2,7 +2,7 @@
 
 Training sees crops, in which objects look larger than in the whole images of evaluation. A head fitted to features of
 whole images classifies those better (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). Moreover,
-the few epochs of fine-tuning leave a linear layer far from the optimum for its features.
+a few epochs of fine-tuning leave a linear layer far from the optimum for its features.
 """
 
 import copy
@@ -46,8 +46,8 @@ def refit_head(
 ) -> None:
     """Replace the head's weights by those fitted to the images of `train`, preprocessed as in evaluation.
 
-    The loss is plain cross-entropy, with the class weights of the run's sampling and loss. Where the features are not
-    finite the head stays as it was, with a warning. All features, (images, features) float32, are held in memory.
+    The loss is plain cross-entropy, with the class weights of the run's sampling and loss. If the features are not
+    finite, the head is not changed, with a warning. All features, (images, features) float32, are held in memory.
 
     Args:
         classifier: trained, see `check_head`.
@@ -58,7 +58,7 @@ def refit_head(
     """
     train = index.splits["train"]
     images = evaluation_images(classifier, index.root, train, cfg.data)
-    # The head is fitted to features of the images as they are, even where evaluation averages over flipped ones too.
+    # The head is fitted to features of the images as they are, even if evaluation also averages over flipped images.
     inference = OmegaConf.merge(inference, {"flip_tta": False})  # type: ignore[assignment]
     if isinstance(frozen, FrozenBackbone):
         cache = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
@@ -74,7 +74,7 @@ def refit_head(
         weights = weights * balanced_weights(counts)
     weight, bias = fit_linear(features, torch.tensor(train.labels), weights, cfg.refit)
     if not (weight.isfinite().all() and bias.isfinite().all()):
-        log.warning("refit: the features or their fit are not finite; the head stays as it was trained")
+        log.warning("refit: the features or their fit are not finite; the head is left as trained")
         return
     (head,) = heads(classifier.net)
     head.load_state_dict({"weight": weight, "bias": bias})

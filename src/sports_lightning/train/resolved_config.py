@@ -1,4 +1,4 @@
-"""The config of a run with its open values filled in: a copy, so that the config that was composed stays as it is."""
+"""The config of a run with its "auto" values resolved: a copy, so that the composed config is not modified."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ def resolve(cfg: DictConfig, values: Mapping[str, Any], folder: Path | None = No
     """Return a copy of `cfg` in which `values` replace "auto" and other open settings.
 
     Args:
-        cfg: `conf/train.yaml`; left as it is.
+        cfg: `conf/train.yaml`; it is not modified.
         values: by dotted key, such as {"data.batch_size": 64}.
         folder: the run folder, which replaces `${hydra:runtime.output_dir}`, so that the copy can be used without
             Hydra.

@@ -1,4 +1,4 @@
-"""The results of a training run: the metrics of its best checkpoint, and everything that its files show."""
+"""The results of a training run: the metrics of its best checkpoint and the content of its files."""
 
 import logging
 import statistics
@@ -38,7 +38,7 @@ class RunResults:
         cfg: `conf/train.yaml`, resolved (see `FittedRun`).
         index: the images.
         classifier: of the best checkpoint.
-        evaluation: on the split that `predictions.csv` is of: test, or val where the run has no test.
+        evaluation: on the split of `predictions.csv`: test, or val if the run has no test.
         metrics: the content of `metrics.json`, {split: {metric: value}}.
         provenance: the content of `run.json`, with the diff of the code.
         epochs: the rows of `metrics.csv`.
@@ -69,7 +69,7 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
 
     Args:
         run: the fitted run.
-        scan: the dataset scan, where there is one.
+        scan: the dataset scan, or None.
         provenance: see `collect_provenance`.
         folder: the run folder.
     """
@@ -110,8 +110,7 @@ def write_results(results: RunResults) -> None:
 def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
     """Evaluate on val, and on test if there is one; the head refit and the temperature are saved before the test.
 
-    A run that is interrupted from here on repeats both when it is resumed, from the same weights and with the same
-    outcome.
+    If the run is interrupted after this point, resuming it repeats both from the same weights, with the same outcome.
     """
     cfg, inference = run.cfg, run.cfg.inference
     classifier.spec = replace(classifier.spec, temperature=1.0)
@@ -138,7 +137,7 @@ def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
 
 
 def _cost(classifier: Classifier, inference: DictConfig) -> dict[str, float]:
-    """The cost of one image; nothing where it cannot be measured, which must not lose the metrics."""
+    """The cost of one image; empty if it cannot be measured, because the metrics must not be lost."""
     try:
         return measure_cost(classifier, inference)
     except Exception as error:  # whatever a model's code or a profiler raises

@@ -64,7 +64,7 @@ def write_report(results: RunResults, path: Path) -> None:
 
 
 def write_model_card(results: RunResults, path: Path) -> None:
-    """Write `MODEL_CARD.md`: what the best checkpoint is, how good it is, and how it was made."""
+    """Write `MODEL_CARD.md`: the architecture, the metrics and the training of the best checkpoint."""
     write_page(path, "MODEL_CARD.md", **_shared_values(results))
 
 
@@ -102,7 +102,7 @@ def _captioned_thumbnails(evaluation: Evaluation, positions: list[int]) -> list[
 
 
 def _heatmaps(results: RunResults) -> tuple[list[tuple[str, str, str, str]], str]:
-    """(data URI of an image, of its heat map, caption, path) of images across the split; or why there are none."""
+    """(data URI of an image, of its heat map, caption, path) of images across the split, or why there are none."""
     evaluation, index = results.evaluation, results.index
     inputs = evaluation_images(results.classifier, index.root, index.splits[results.split])
     count = min(_HEATMAPS, len(inputs))

@@ -54,7 +54,7 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
-    """Instantiate `conf/logger/*.yaml`. A logger that fails as it closes costs a warning, not the run."""
+    """Instantiate `conf/logger/*.yaml`. A logger that fails when it is closed only causes a warning."""
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     for logger in loggers:
         _guard_finalize(logger)
@@ -114,7 +114,7 @@ def choose_strategy(strategy: Any, processes: int, average_weights: bool) -> Any
     if not isinstance(strategy, str):
         return strategy
     if strategy == "auto" and processes > 2:
-        # Plain DDP sums gradients in an order that it settles in its first step, and a resumed run has another first
+        # Plain DDP chooses the order in which it sums gradients in its first step, and a resumed run has another first
         # step; with this strategy the order is fixed. A sum of two numbers does not depend on it.
         return "ddp_find_unused_parameters_true"
     # ddp_spawn, ddp_fork and ddp_notebook pickle the job into their processes; here each reads it from the run folder.
@@ -140,7 +140,7 @@ def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback],
 def stop_together(trainer: pl.Trainer) -> Iterator[None]:
     """On an exception, kill the processes that the training has started: further ranks and loader workers.
 
-    Other ranks would wait for this one for ever. Loader workers ignore other signals (see `ignore_signals`), and Python
+    Other ranks would wait for this one forever. Loader workers ignore other signals (see `ignore_signals`), and Python
     would wait for them at exit. Processes that existed before, such as those of a notebook, are left alone.
     """
     before = set(multiprocessing.active_children())
