@@ -147,6 +147,9 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
         ("data.num_workers=some", "a whole number, 0 or more, or auto"),
         ("inference.accelerator=tpu", "one of auto, cpu"),
         ("model.name=???", "model.name is not set"),
+        ("augment.transforms=null", "augment.transforms=null must be a group of keys"),
+        ("model.arguments=null", "model.arguments=null must be a group of keys"),
+        ("loss.function=none", "loss.function=none must be a group of keys"),
     ],
 )
 def test_what_cannot_work_is_one_line_with_a_remedy(override: str, remedy: str) -> None:
@@ -170,6 +173,7 @@ def test_all_mistakes_are_one_line(in_process: InProcess) -> None:
         ("logger=csv", "logger", {}),
         ("data.cache=none", "data.cache", None),
         ("refit=None", "refit", None),
+        ("model.weights=none", "model.weights", None),
         ("callbacks.last.every_n_minutes=none", "callbacks.last.every_n_minutes", None),
         ("callbacks.best.monitor=val/loss", "callbacks.best.mode", "min"),
         ("callbacks.early_stopping.monitor=val/loss", "callbacks.early_stopping.mode", "min"),
@@ -193,6 +197,26 @@ def test_usual_spellings_are_taken(override: str, key: str, value: object) -> No
 @pytest.mark.parametrize("none", ["callbacks=none", "callbacks=[none]", "callbacks=[default,none]"])
 def test_no_further_callbacks_means_the_default_ones(none: str) -> None:
     assert set(check("train", none).callbacks) == set(check("train", "callbacks=[default]").callbacks)
+
+
+@pytest.mark.parametrize(
+    ("callback", "mode"),
+    [
+        ("{_target_: mine.StopLate, monitor: val/acc}", None),
+        ("{_target_: mine.StopLate, monitor: val/acc, mode: null}", "max"),
+        ("{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/acc}", "max"),
+    ],
+)
+def test_only_a_callback_that_takes_a_mode_is_given_one(callback: str, mode: str | None) -> None:
+    assert check("train", f"+callbacks.mine={callback}").callbacks.mine.get("mode") == mode
+
+
+def test_a_sweep_leaves_the_monitor_to_the_check_of_each_job() -> None:
+    cfg = check("train")
+    cfg.callbacks.best.monitor = "val/accuracy"
+    checks.check_sweep(cfg)
+    with pytest.raises(UserError, match="monitor"):
+        checks.check_train(cfg)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import check_files, printable
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.storage.files import read_csv, write_csv
+from sports_lightning.train import losses
 
 
 class Trap:
@@ -137,6 +138,15 @@ def test_our_own_configs_are_among_the_building_blocks() -> None:
         check_targets(yaml.safe_load(file.read_text()), str(file))
     with pytest.raises(UserError, match=r"os\.system"):
         check_targets({"a": [{"b": {"_target_": "os.system"}}]}, "x")
+
+
+def test_a_loss_class_of_the_package_is_trusted_and_its_functions_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    focal = type("FocalLoss", (torch.nn.Module,), {"__module__": losses.__name__})
+    monkeypatch.setattr(losses, "FocalLoss", focal, raising=False)
+    check_targets({"loss": {"function": {"_target_": "sports_lightning.train.losses.FocalLoss"}}}, "x")
+    for other in ("loss_function", "instantiate"):
+        with pytest.raises(UserError, match="building blocks"):
+            check_targets({"_target_": f"sports_lightning.train.losses.{other}"}, "x")
 
 
 def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def check_benchmark(cfg: DictConfig) -> None:
 
 
 def check_sweep(cfg: DictConfig) -> None:
-    """Raise UserError for all impossible values of `conf/sweep/default.yaml`."""
-    _check(cfg, schema.SweepSettings, ())
+    """Raise UserError for all impossible values of `conf/sweep/default.yaml`; each job checks its other values."""
+    _raise_if_any(normalize(cfg, schema.SweepSettings))
 
 
 def check_search(cfg: DictConfig) -> None:
@@ -110,5 +110,9 @@ def _check(cfg: DictConfig, command: type, command_rules: Iterable[Rule]) -> Non
     problems = normalize(cfg, command)
     problems += monitor_problems(cfg)
     problems += broken_rules(cfg, command_rules, {problem.key for problem in problems})
+    _raise_if_any(problems)
+
+
+def _raise_if_any(problems: list[Problem]) -> None:
     if problems:
         raise UserError("; ".join(dict.fromkeys(problem.message for problem in problems)))

@@ -9,6 +9,7 @@ from sports_lightning.config.values import Problem
 
 METRICS = ("loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro")  # of each split
 
+_LIGHTNING_CALLBACKS = "pytorch_lightning.callbacks."  # all of those with a `monitor` take a `mode`
 _LOWER_IS_BETTER = ("loss", "ece", "brier")
 
 
@@ -18,9 +19,13 @@ def monitor_mode(metric: str) -> Literal["min", "max"]:
 
 
 def resolve_monitor_modes(cfg: DictConfig) -> None:
-    """Set the `mode` of each callback that has `mode: null` and a `monitor`, in place."""
+    """Set the `mode` of each callback that has a `monitor`, in place, unless it has another `mode` than null.
+
+    A callback of another library is given no `mode` where its config has none: its class may not take one.
+    """
     for _, callback in _monitoring_callbacks(cfg):
-        if callback.get("mode") in (None, "none"):
+        takes_mode = "mode" in callback or str(callback.get("_target_")).startswith(_LIGHTNING_CALLBACKS)
+        if takes_mode and callback.get("mode") in (None, "none"):
             callback["mode"] = monitor_mode(callback.monitor)
 
 

@@ -12,7 +12,6 @@ Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
 PositiveOrZero = Annotated[float, AtLeast(0)]
-Auto = Literal["auto"]
 
 
 @dataclass
@@ -22,8 +21,8 @@ class Data:
     root: str | None
     source: str | None
     download: bool
-    batch_size: Count | Auto
-    num_workers: CountOrZero | Auto
+    batch_size: Count | Literal["auto"]
+    num_workers: CountOrZero | Literal["auto"]
     balanced_sampling: bool
     reshuffle: bool
     skip_unreadable: bool
@@ -199,7 +198,7 @@ class Inference:
     compile: bool
     flip_tta: bool
     batch_size: Count
-    num_workers: CountOrZero | Auto
+    num_workers: CountOrZero | Literal["auto"]
 
 
 @dataclass
@@ -282,20 +281,18 @@ class Compare:
 
 
 @dataclass
-class Reproduce:
-    """`conf/reproduce.yaml`."""
-
-    run: str | None
-    trust: bool
-    changes: Any
-
-
-@dataclass
 class Report:
     """`conf/report.yaml`."""
 
     run: str | None
     trust: bool
+
+
+@dataclass
+class Reproduce(Report):
+    """`conf/reproduce.yaml`."""
+
+    changes: Any
 
 
 _SCHEMAS = (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce, Report)

@@ -22,6 +22,7 @@ _ALLOWED = (
     "sports_lightning.train.callbacks.",
     "sports_lightning.train.last_checkpoint.",
     "sports_lightning.train.loggers.",
+    "sports_lightning.train.losses.",
     "sports_lightning.data.preprocessing.",
     "timm.loss.",
     "torch.nn.modules.",

@@ -72,6 +72,11 @@ def apply_schema(cfg: DictConfig, schema: type, prefix: str = "") -> list[Proble
         if OmegaConf.is_missing(cfg, name):
             problems.append(Problem(key, f"{key} is not set: pass {key}=VALUE"))
         elif hint is Arguments:
+            if not isinstance(cfg[name], DictConfig):
+                problems.append(
+                    Problem(key, f"{key}={_spelled(cfg[name])} must be a group of keys: set them one by one")
+                )
+                continue
             problems.extend(_words_in(OmegaConf.to_container(cfg, resolve=False)[name], key))  # type: ignore[call-overload,index]
         elif is_dataclass(hint):
             if isinstance(cfg[name], DictConfig):
@@ -103,7 +108,8 @@ def convert(value: Any, hint: Any) -> Any:
         if all(converted in bound for bound in parameters[1:]):
             return converted
     elif origin in (Union, types.UnionType):
-        for alternative in parameters:
+        # None first: it is also text. The sort is stable.
+        for alternative in sorted(parameters, key=lambda kind: kind is not types.NoneType):
             try:
                 return convert(value, alternative)
             except ValueError:
@@ -177,6 +183,10 @@ def describe(hint: Any) -> str:
     if origin is dict:
         return f"{{NAME: VALUE}} with {describe(parameters[1])}"
     return _NAMES[hint]
+
+
+def _spelled(value: Any) -> Any:
+    return "null" if value is None else value
 
 
 def _words_in(value: Any, key: str) -> Iterator[Problem]:
