@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None, start: Start = start) -> int:
                 if "full before" not in full.stdout:
                     break  # the run has fewer writes
                 where = full.stdout.partition("full before ")[2].splitlines()[0]
-                # A run that has its metrics is finished: a decoration that finds no room costs a warning.
+                # A run that has its metrics is finished: a decoration that does not fit only causes a warning.
                 is_finished = (disk / "run/metrics.json").exists()
                 printed = full.stdout if is_finished else full.stderr
                 lines = [line for line in printed.splitlines() if "No space left on device" in line]

@@ -18,7 +18,7 @@ from commands import run_command, run_process
 from conftest import FAST
 from sports_lightning.predict.prediction import Predictions
 
-FIGURES = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
+METRICS = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -63,7 +63,7 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "MODEL_CARD.md"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"val", "test", "train"}
-    assert all(set(values) >= FIGURES for values in metrics.values())
+    assert all(set(values) >= METRICS for values in metrics.values())
     assert_figures_match(metrics["test"], read_csv(folder / "predictions.csv"))
 
 
@@ -71,7 +71,7 @@ def test_metrics_csv_has_one_row_per_epoch_and_the_best_one_is_the_checkpoint(tr
     folder, _ = trained
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    assert {f"{split}/{name}" for split in ("train", "val") for name in FIGURES} <= set(rows[0])
+    assert {f"{split}/{name}" for split in ("train", "val") for name in METRICS} <= set(rows[0])
     metrics = json.loads((folder / "metrics.json").read_text())
     best = max(rows, key=lambda row: float(row["val/acc"]))
     assert float(best["val/acc"]) == pytest.approx(metrics["val"]["acc"], abs=1e-6)

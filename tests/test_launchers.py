@@ -40,7 +40,7 @@ def test_a_job_that_a_scheduler_preempts_resumes_when_it_is_requeued(few: Path, 
     result = process.result()
     assert result.status == 0, result.stderr
     log = "".join(path.read_text() for path in tmp_path.glob("sweep/.submitit/*/*_log.*"))
-    assert "interrupted by SIGTERM; to go on" in log
+    assert "interrupted by SIGTERM; to resume" in log
     assert "Requeued job" in log
     assert outcome(tmp_path / "sweep/0") == outcome(tmp_path / "alone")
     assert result.last_line == str(tmp_path / "sweep"), "the same summary as of any sweep"

@@ -39,7 +39,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     arguments += ["trainer.max_epochs=2", "hydra.sweeper.n_trials=3"]
     process = Process("train", *arguments)
     process.wait_for(sweep / "2/checkpoints/last.ckpt")
-    process.kill()  # alone, as if memory had run out: its jobs go on
+    process.kill()  # alone, as if memory had run out: its jobs keep running
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/metrics.json")}
     configs = {file: file.stat().st_mtime_ns for path in before for file in (path.parent / ".hydra").iterdir()}

@@ -35,7 +35,7 @@ from sports_lightning.storage.parallel import usable_cores
 
 
 def write_slowly(folder: Path) -> None:
-    time.sleep(1)  # long enough for all to have begun
+    time.sleep(1)  # long enough for all to have started
     (folder / "who").write_text("anyone")
 
 

@@ -12,7 +12,7 @@ COMMANDS = {
     "audit": "find duplicates, leaks between splits, and damaged files in a dataset",
     "compare": "compare finished runs, with significance tests",
     "reproduce": "repeat a run and compare every result",
-    "report": "draw the plots and the report that a finished run lacks",
+    "report": "draw the missing plots and pages of a finished run",
     "benchmark": "measure how fast a training would be, and what limits it",
 }
 
