@@ -55,7 +55,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
         _ = sl.missing
 
 
-def test_predict_and_evaluate_give_the_numbers_of_the_commands(
+def test_predict_and_evaluate_equal_the_commands(
     data: Path, checkpoint: Path, tmp_path: Path, in_process: Callable[..., tuple[int, str]]
 ) -> None:
     classifier = sl.load(checkpoint, device="cpu")

@@ -69,7 +69,7 @@ def test_identical_files_are_pairs_and_unreadable_or_blank_ones_are_not() -> Non
     assert [(pair.first, pair.second, pair.similarity) for pair in pairs] == [(0, 1, 1.0)]
 
 
-def test_images_that_have_nothing_in_common_make_no_pairs() -> None:
+def test_unrelated_images_are_not_pairs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     assert find_duplicates(noise, ["a", "b", "c"]) == []
 
@@ -150,7 +150,7 @@ def test_two_images_have_no_feature_neighbours(network: list[str], tmp_path: Pat
     assert json.loads((tmp_path / "out/audit.json").read_text())["feature_neighbours"] == []
 
 
-def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
+def test_neighbours_equal_those_of_a_brute_force_search() -> None:
     draws = np.random.default_rng(0)
     vectors = draws.standard_normal((2000, 64)).astype(np.float32)
     vectors[1000:] = vectors[:1000] + 0.3 * vectors[1000:]
@@ -163,7 +163,7 @@ def test_neighbours_are_those_of_a_comparison_of_all_with_all() -> None:
     assert len(found) > 0.95 * len(everything) > 1500
 
 
-def test_what_was_found_is_kept_until_a_image_changes(flawed: Path, tmp_path: Path) -> None:
+def test_audit_results_are_cached_until_an_image_changes(flawed: Path, tmp_path: Path) -> None:
     first = scan_dataset(flawed, tmp_path / "cache")
     assert scan_dataset(flawed, tmp_path / "cache").pairs == first.pairs
     assert len(list((tmp_path / "cache/scan").iterdir())) == 1
@@ -171,7 +171,7 @@ def test_what_was_found_is_kept_until_a_image_changes(flawed: Path, tmp_path: Pa
     assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 
 
-def test_evaluate_gives_the_figures_without_leaks_too(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+def test_evaluate_also_reports_metrics_without_leaks(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(few, root)
     for name in sorted((root / "test").iterdir()):  # one test image of every class is in train too

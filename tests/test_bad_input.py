@@ -180,7 +180,7 @@ def test_no_network_names_all_three_ways(tree: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_no_test_split_is_fine_without_a_final_test(tree: Path, tmp_path: Path) -> None:
+def test_a_test_split_is_not_required_without_a_final_test(tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(tree / "test")
     assert_one_line(try_command("train", *TRAIN, f"data.root={tree}"), tmp_path, "test=false")
     run_command("train", *TRAIN, "debug=fast", f"data.root={tree}", "test=false")

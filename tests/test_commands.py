@@ -79,7 +79,7 @@ def test_metrics_csv_has_one_row_per_epoch_and_the_best_one_is_the_checkpoint(tr
     assert float(best["train/acc"]) == metrics["train"]["acc"]
 
 
-def test_per_class_figures_equal_scikit_learn(trained: tuple[Path, str]) -> None:
+def test_per_class_metrics_equal_scikit_learn(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     predictions, per_class = read_csv(folder / "predictions.csv"), read_csv(folder / "per_class.csv")
     names = [row["class"] for row in per_class]
@@ -90,13 +90,13 @@ def test_per_class_figures_equal_scikit_learn(trained: tuple[Path, str]) -> None
         assert [float(row[column]) for row in per_class] == pytest.approx(list(values))
 
 
-def test_wandb_run_is_kept_offline_in_the_run_folder(trained: tuple[Path, str]) -> None:
+def test_wandb_run_is_stored_offline_in_the_run_folder(trained: tuple[Path, str]) -> None:
     folder, printed = trained
     assert len(list((folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
     assert f"wandb sync {folder}/wandb/offline-run-*" in printed, "and it says how to upload it later"
 
 
-def test_evaluate_needs_the_checkpoint_alone(trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_evaluate_needs_only_the_checkpoint(trained: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = trained
     ckpt = tmp_path / "moved.ckpt"
     shutil.copy(folder / "checkpoints/best.ckpt", ckpt)
@@ -140,7 +140,7 @@ def test_predict_labels_any_image_and_lists_unreadable_ones(
     assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
 
 
-def test_predictions_of_many_images_do_not_flood_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_of_many_images_are_printed_in_part(capsys: pytest.CaptureFixture[str]) -> None:
     paths = [f"photos/{i:04}.jpg" for i in range(1234)]
     torn = [f"torn/{i:04}.png" for i in range(60)]
     Predictions(paths, torch.randn(1234, 3), ["a", "b", "c"], dict.fromkeys(torn, "truncated")).print()
@@ -173,7 +173,7 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_three_epochs_on_the_sample_beat_chance_in_a_process_that_ends_without_complaints(sample: Path) -> None:
+def test_three_epochs_on_the_sample_beat_chance_without_warnings(sample: Path) -> None:
     result = run_process("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3")
     assert "leaked" not in result.stderr, "a complaint of a library as Python ends"
     metrics = json.loads(Path(result.last_line, "metrics.json").read_text())
@@ -226,7 +226,7 @@ def test_last_is_the_last_epoch_and_best_the_best(trained: tuple[Path, str]) -> 
 
 
 @pytest.mark.slow
-def test_debug_overfit_shows_that_the_model_can_learn(few: Path, tmp_path: Path) -> None:
+def test_debug_overfit_reaches_a_high_train_accuracy(few: Path, tmp_path: Path) -> None:
     run_command("train", *FAST, "debug=overfit", f"data.root={few}", "hydra.run.dir=run")
     assert float(read_csv(tmp_path / "run/metrics.csv")[-1]["train/acc"]) > 0.95
 
@@ -239,7 +239,7 @@ def test_package_lists_its_commands(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
-def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Path) -> None:
+def test_help_does_not_import_torch(name: str, tmp_path: Path) -> None:
     program = (
         "import runpy, sys\n"
         "sys.argv = ['x', '--help']\n"
@@ -259,7 +259,7 @@ def test_help_explains_the_command_without_loading_torch(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("said", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
 )
-def test_idle_threads_sleep_unless_the_environment_says_otherwise(said: dict[str, str], spins: str) -> None:
+def test_idle_threads_sleep_unless_the_environment_overrides_it(said: dict[str, str], spins: str) -> None:
     program = (
         "import os, runpy, sys\n"
         "sys.argv = ['x', '--help']\n"

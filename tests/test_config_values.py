@@ -63,7 +63,7 @@ def boolean_keys(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_word_for_a_boolean_is_one_for_every_boolean_key(command: str) -> None:
+def test_every_word_for_a_boolean_works_for_every_boolean_key(command: str) -> None:
     keys = boolean_keys(command)
     assert bool(keys) == (command != "compare")
     exclusive = {"trainer.fast_dev_run", "trainer.barebones", "trainer.use_distributed_sampler"}
@@ -76,7 +76,7 @@ def test_every_word_for_a_boolean_is_one_for_every_boolean_key(command: str) -> 
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "compare"])
-def test_any_other_word_for_a_boolean_is_named_and_all_of_them_at_once(command: str) -> None:
+def test_all_other_words_for_a_boolean_are_reported_at_once(command: str) -> None:
     keys = boolean_keys(command)
     with pytest.raises(UserError) as error:
         check(command, *(f"++{key}=maybe" for key in keys))
@@ -152,7 +152,7 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
         ("loss.function=none", "loss.function=none must be a group of keys"),
     ],
 )
-def test_what_cannot_work_is_one_line_with_a_remedy(override: str, remedy: str) -> None:
+def test_impossible_settings_are_one_line_with_a_remedy(override: str, remedy: str) -> None:
     with pytest.raises(UserError) as error:
         check("train", override)
     assert override.partition("=")[0].strip("+") in str(error.value)
@@ -188,7 +188,7 @@ def test_all_mistakes_are_one_line(in_process: InProcess) -> None:
         ("+finetune.keep_gb=1", "finetune.cache_limit_gb", 1),
     ],
 )
-def test_usual_spellings_are_taken(override: str, key: str, value: object) -> None:
+def test_usual_spellings_are_accepted(override: str, key: str, value: object) -> None:
     found = OmegaConf.select(check("train", override), key)
     assert found == value
     assert type(found) is type(value) or isinstance(value, dict | list)

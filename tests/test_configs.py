@@ -72,14 +72,14 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("debug", sorted(path.stem for path in CONF_DIR.glob("debug/*.yaml")))
-def test_every_recipe_can_be_looked_at_quickly(debug: str, tmp_path: Path) -> None:
+def test_every_recipe_runs_with_debug_fast(debug: str, tmp_path: Path) -> None:
     for experiment in CONF_DIR.glob("experiment/*.yaml"):
         cfg = composed(tmp_path, f"experiment={experiment.stem}", f"debug={debug}")
         check_train(cfg)
         assert cfg.refit is None, "which goes through all images"
 
 
-def test_every_file_says_what_it_is() -> None:
+def test_every_file_starts_with_a_description() -> None:
     for path in CONF_DIR.rglob("*.yaml"):
         lines = path.read_text().splitlines()
         assert lines[lines[0] == "# @package _global_"].startswith("# "), path

@@ -20,7 +20,7 @@ from wandb_file import read_offline_run
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.num_workers=0", "data.audit=false"]
 
 
-def test_wandb_has_the_config_the_commit_the_figures_and_the_images(trained: tuple[Path, str]) -> None:
+def test_wandb_receives_config_commit_metrics_and_images(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     run = read_offline_run(next((folder / "wandb").glob("offline-run-*")))
     config = yaml.safe_load((folder / ".hydra/config.yaml").read_text())
@@ -47,7 +47,7 @@ def test_wandb_has_the_config_the_commit_the_figures_and_the_images(trained: tup
 
 
 @pytest.mark.slow
-def test_the_checkpoint_is_an_artifact_if_asked_for(few: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_is_an_artifact_on_request(few: Path, tmp_path: Path) -> None:
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger.wandb.log_model=true", "hydra.run.dir=run"]
     run_process("train", *arguments)
     run = read_offline_run(next((tmp_path / "run/wandb").glob("offline-run-*")))
@@ -64,7 +64,7 @@ def test_several_dashboards_at_once(few: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_has_the_config_and_the_figures(few: Path, tmp_path: Path) -> None:
+def test_mlflow_receives_config_and_metrics(few: Path, tmp_path: Path) -> None:
     client = pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=mlflow", "hydra.run.dir=run"]
     run_process("train", *arguments)
@@ -127,7 +127,7 @@ class SweepRequest(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_wandbs_agent_runs_what_its_server_draws_from_our_sweep_file(few: Path, tmp_path: Path) -> None:
+def test_wandb_agent_runs_the_settings_that_its_server_draws(few: Path, tmp_path: Path) -> None:
     sweep = yaml.safe_load((CONF_DIR.parent / "docs/examples/wandb_sweep.yaml").read_text())
     more = [*FAST, *QUICK, f"data.root={few}", "test=false"]
     sweep["parameters"] |= {name: {"value": value} for name, _, value in (line.partition("=") for line in more)}

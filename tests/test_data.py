@@ -84,7 +84,7 @@ def test_any_mode_becomes_rgb(
     assert pixels[:, 6, 10].tolist() == pytest.approx(expected, abs=3)
 
 
-def test_exif_orientation_is_applied_and_the_first_frame_taken(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied_and_the_first_frame_used(tmp_path: Path) -> None:
     image = Image.new("RGB", (30, 10))
     exif = image.getexif()
     exif[0x0112] = 6  # turn by 90°
@@ -95,7 +95,7 @@ def test_exif_orientation_is_applied_and_the_first_frame_taken(tmp_path: Path) -
     assert decode(tmp_path / "moving.webp")[:, 0, 0].tolist() == [255, 0, 0]
 
 
-def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Path) -> None:
+def test_jpegs_decode_bit_identically_to_pillow_with_any_header(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((151, 203), Image.Resampling.BICUBIC)
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
@@ -122,7 +122,7 @@ def test_jpegs_are_pillows_to_the_bit_whatever_is_in_their_headers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_keep_the_order_run_a_little_ahead_and_hand_on_errors(threads: int) -> None:
+def test_threads_keep_the_order_run_ahead_and_pass_errors_on(threads: int) -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -137,7 +137,7 @@ def test_threads_keep_the_order_run_a_little_ahead_and_hand_on_errors(threads: i
         list(results)
 
 
-def test_threads_are_started_anew_in_a_forked_process() -> None:
+def test_threads_are_restarted_in_a_forked_process() -> None:
     doubled = [2 * i for i in range(20)]
     assert list(map_ahead(lambda i: 2 * i, range(20), threads=2)) == doubled
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -193,7 +193,7 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     assert len(set(items)) == 1000, "an image that comes again is drawn anew"
 
 
-def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(few: Path) -> None:
+def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: Path) -> None:
     split = read_image_folder(few, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
     files = ImageFiles(few, split, None)
@@ -215,7 +215,7 @@ def test_draws_belong_to_seed_epoch_and_index_and_leave_the_rest_alone(few: Path
         assert (torch.rand(1).item(), np.random.rand(), random.random()) == first
 
 
-def test_mixup_blends_and_target_says_how_much() -> None:
+def test_mixup_blends_images_and_targets() -> None:
     images = torch.stack([torch.full((3, 8, 8), 200), torch.full((3, 8, 8), 100)]).to(torch.uint8)
     torch.manual_seed(0)
     for _ in range(5):
@@ -227,7 +227,7 @@ def test_mixup_blends_and_target_says_how_much() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_the_random_crop_and_the_flip_are_torchvisions(few: Path, interpolation: str) -> None:
+def test_the_random_crop_and_the_flip_equal_torchvision(few: Path, interpolation: str) -> None:
     settings = {"size": [48, 64], "scale": (0.1, 1.0), "interpolation": v2.InterpolationMode(interpolation)}
     image = decode(next((few / "train").glob("*/*.jpg")))
     for layout in (image, image.contiguous()):
@@ -264,7 +264,7 @@ def test_keras_affine_repeats_the_edge() -> None:
 
 
 @pytest.mark.slow
-def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_path: Path) -> None:
+def test_sample_is_deterministic_complete_and_drawn_once(sample: Path, tmp_path: Path) -> None:
     assert len(SPORTS) >= 8
     for split, count in COUNTS.items():
         for sport in SPORTS:
@@ -277,7 +277,7 @@ def test_sample_is_deterministic_whole_and_never_drawn_twice(sample: Path, tmp_p
 
 
 @pytest.mark.parametrize("augment", ["none", "standard"])
-def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
+def test_progressive_sizes_grow_over_the_epochs(augment: str, tmp_path: Path) -> None:
     cfg = composed(tmp_path, f"augment={augment}", "augment.progressive_sizes=[[0,32],[3,48],[5,64]]")
     cfg.augment.preprocessing = Preprocessing((96, 96), (0.5,), (0.5,), "bilinear", 1.0, "center").to_dict()
     transform = EpochTransform(cfg.augment)
@@ -288,14 +288,14 @@ def test_sides_grow_from_epoch_to_epoch(augment: str, tmp_path: Path) -> None:
     assert EpochTransform(cfg.augment)(9)(image).shape == (3, 96, 96)
 
 
-def test_loading_processes_are_for_devices_that_leave_cores_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_used_only_where_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datamodule, "usable_cores", lambda: 24)
     assert count_workers("auto", "cpu") == 0
     assert [count_workers("auto", "cuda", devices) for devices in (1, 4, 48)] == [8, 6, 1]
     assert count_workers(3, "cpu") == count_workers(3, "cuda", 4) == 3
 
 
-def test_packed_strings_are_those_that_were_packed() -> None:
+def test_packed_strings_equal_their_input() -> None:
     names = ["a/1.jpg", "", "é/😀.png", "not utf-8 \udcff.jpg", "line\nbreak"]
     packed = PackedStrings(names)
     assert list(packed) == names
@@ -307,7 +307,7 @@ def test_packed_strings_are_those_that_were_packed() -> None:
         packed[5]
 
 
-def test_the_fingerprint_of_a_split_is_that_of_its_pairs() -> None:
+def test_the_fingerprint_of_a_split_equals_that_of_its_pairs() -> None:
     labels, digests = ["a", 'quo"te', "é"], ["0", "1", "2"]
     assert split_fingerprint(labels, digests) == fingerprint([list(pair) for pair in zip(labels, digests, strict=True)])
     assert split_fingerprint([], []) == fingerprint([])

@@ -61,7 +61,7 @@ def train(*arguments: str, **environment: str) -> Result:
 
 
 @pytest.mark.slow
-def test_weights_come_from_the_hub(few: Path, tmp_path: Path) -> None:
+def test_weights_are_downloaded_from_the_hub(few: Path, tmp_path: Path) -> None:
     donor = timm.create_model("test_resnet", num_classes=1000)
     weights = safetensors.torch.save(donor.state_dict())
     headers = {"ETag": '"abc"', "X-Repo-Commit": "0" * 40}
@@ -83,7 +83,7 @@ def test_weights_come_from_the_hub(few: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_data_comes_from_kaggle(few: Path, tmp_path: Path) -> None:
+def test_data_is_downloaded_from_kaggle(few: Path, tmp_path: Path) -> None:
     pytest.importorskip("kagglehub")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", KAGGLE_TEST_PORT)) == 0:

@@ -61,7 +61,7 @@ def test_any_aspect_ratio_becomes_the_input_size(shape: tuple[int, int], crop_mo
     assert (crop(image) == 200).all()
 
 
-def test_the_middle_of_a_long_image_is_what_timm_crops() -> None:
+def test_a_long_image_is_cropped_as_by_timm() -> None:
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (3, 10, 1_000), dtype=np.uint8))
     config = {"input_size": (3, 64, 64), "crop_pct": 0.9, "interpolation": "bilinear", "crop_mode": "center"}
     ours = ResizeAndCrop([64, 64], "bilinear", 0.9, "center")(image)

@@ -54,7 +54,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(few: Pat
 
 
 @pytest.mark.slow
-def test_on_one_of_two_devices_it_stops_both_and_names_the_images_of_that_one(
+def test_a_bad_loss_on_one_of_two_devices_stops_both_and_names_its_images(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -67,7 +67,7 @@ def test_on_one_of_two_devices_it_stops_both_and_names_the_images_of_that_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("accumulated", "batches"), [(1, 3), (2, 4)])
-def test_such_a_step_is_left_out_on_demand(few: Path, tmp_path: Path, accumulated: int, batches: int) -> None:
+def test_such_a_step_is_skipped_on_request(few: Path, tmp_path: Path, accumulated: int, batches: int) -> None:
     arguments = [*BROKEN, "+loss.function.batch=3", "trainer.max_epochs=1", "callbacks.finite_loss.skip=true"]
     settings = [*QUICK, f"data.root={few}", "scheduler=constant", f"trainer.accumulate_grad_batches={accumulated}"]
     arguments.append(f"trainer.limit_train_batches={batches}")
@@ -86,7 +86,7 @@ def test_such_a_step_is_left_out_on_demand(few: Path, tmp_path: Path, accumulate
     assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the last step"
 
 
-def test_weights_that_are_no_numbers_do_not_replace_good_ones(few: Path, tmp_path: Path) -> None:
+def test_non_finite_weights_do_not_replace_a_good_checkpoint(few: Path, tmp_path: Path) -> None:
     arguments = ["optimizer=sgd", "optimizer.lr=1e38", "scheduler=constant", "trainer.max_epochs=3"]
     result = try_command("train", *QUICK, f"data.root={few}", *arguments, "hydra.run.dir=run")
     assert_error_line(result, "optimizer.lr")
@@ -105,7 +105,7 @@ def test_out_of_memory_suggests_a_batch_size() -> None:
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 
-def test_auto_without_a_gpu_is_a_batch_that_divides_over_the_processes() -> None:
+def test_auto_without_a_gpu_is_a_multiple_of_the_processes() -> None:
     module: Any = None  # not tried
     assert choose_batch_size("auto", module, "32-true", "cpu", 1) == 32
     assert choose_batch_size("auto", module, "32-true", "cpu", 3) == 30
@@ -127,7 +127,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_without_room_for_checkpoints_is_refused(few: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_too_little_disk_space_for_checkpoints_is_refused(few: Path, small_disk: Path, tmp_path: Path) -> None:
     arguments = [*QUICK, f"data.root={few}", f"hydra.run.dir={small_disk}/run"]
     result = try_command("train", *arguments)
     assert result.status == 1
@@ -137,7 +137,7 @@ def test_a_disk_without_room_for_checkpoints_is_refused(few: Path, small_disk: P
 
 
 @pytest.mark.slow
-def test_a_job_of_a_sweep_without_room_is_refused_and_the_others_are_kept(
+def test_a_job_without_disk_space_is_refused_and_the_others_are_unaffected(
     few: Path, small_disk: Path, tmp_path: Path
 ) -> None:
     jobs = ["model=timm", "model.name=mobilenetv3_small_050,resnet18", "model.pretrained=false", "trainer.max_epochs=1"]
@@ -169,7 +169,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, capsys: pytest.Cap
     assert "write 20, " in printed, "a late one"
 
 
-def test_a_disk_that_does_not_say_how_large_it_is_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_does_not_report_its_size_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
     check_disk_space(torch.nn.Linear(2, 2), tmp_path / "run", False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=9, used=9, free=0))

@@ -56,7 +56,7 @@ FURTHER = Process(1, run_folder=Path("run"))
         (TRAIN, ["test=no", "--cfg", "job", "seed=1"], ALONE, Composed(("--cfg", "job", "test=no", "seed=1"), True)),
     ],
 )
-def test_a_command_line_and_an_environment_decide_what_is_done(
+def test_command_line_and_environment_decide_what_a_process_does(
     command: Command, argv: list[str], process: Process, expected: Launch
 ) -> None:
     assert parse_launch(command, argv, process, lambda folder: folder.name == "sweep") == expected
@@ -87,7 +87,7 @@ def test_arguments_that_exclude_each_other_are_refused(
         ({"SPORTS_LIGHTNING_RUN_FOLDER": "run", "LOCAL_RANK": "1"}, FURTHER),
     ],
 )
-def test_only_a_launcher_gives_a_process_its_rank(environment: dict[str, str], expected: Process) -> None:
+def test_only_rank_variables_of_a_launcher_count(environment: dict[str, str], expected: Process) -> None:
     assert Process.from_environment(environment) == expected
 
 

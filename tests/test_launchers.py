@@ -46,13 +46,13 @@ def test_a_job_that_a_scheduler_preempts_resumes_when_it_is_requeued(few: Path, 
     assert result.last_line == str(tmp_path / "sweep"), "the same summary as of any sweep"
 
 
-def test_several_tasks_a_job_are_refused() -> None:
+def test_several_tasks_per_job_are_refused() -> None:
     pytest.importorskip("submitit")
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2"]
     assert_error_line(try_command("train", "-m", *QUICK, *launcher), "hydra.launcher starts one task per job", "srun")
 
 
-def test_processes_give_the_same_run_whatever_starts_them(
+def test_a_run_does_not_depend_on_the_launcher(
     two_processes: tuple[list[str], dict[str, bytes]], tmp_path: Path
 ) -> None:
     arguments, expected = two_processes
@@ -72,7 +72,7 @@ def start_tasks(name: str, arguments: list[str]) -> list[Process]:
     return [Process(name, *arguments, **job, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in "01"]
 
 
-def test_tasks_of_srun_are_one_run_and_so_are_the_processes_that_one_task_starts(
+def test_tasks_of_srun_and_processes_of_one_task_are_one_run(
     two_processes: tuple[list[str], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments, expected = two_processes
@@ -105,7 +105,7 @@ def test_no_task_waits_for_a_run_that_does_not_start(arguments: list[str], statu
         assert printed.startswith(beginning) if beginning else not printed
 
 
-def test_a_sharded_network_learns_what_two_replicas_learn(few: Path, tmp_path: Path) -> None:
+def test_a_sharded_network_trains_like_two_replicas(few: Path, tmp_path: Path) -> None:
     """ResNet-18 has batch normalisation, and layers that are gathered one by one."""
     model = ["model=timm", "model.name=resnet18", "model.pretrained=false", "optimizer=sgd"]
     arguments = [*QUICK, f"data.root={few}", *model, "test=false", "trainer.max_epochs=1"]

@@ -10,7 +10,7 @@ CLASSES, PER_CLASS, REPEATS = 4, 40, 200
 
 
 @pytest.mark.parametrize("accuracies", [(0.7, 0.7, 0.7, 0.7), (0.9, 0.8, 0.6, 0.4)])
-def test_intervals_of_macro_averages_cover_the_truth_about_as_often_as_stated(accuracies: tuple[float, ...]) -> None:
+def test_intervals_of_macro_averages_have_their_nominal_coverage(accuracies: tuple[float, ...]) -> None:
     rows = np.full((CLASSES, CLASSES), 0.0)
     for label, accuracy in enumerate(accuracies):
         rows[label] = (1 - accuracy) / (CLASSES - 1)

@@ -73,7 +73,7 @@ def test_thin_images_and_a_backbone_without_features_end_with_metrics_and_a_repo
     )
 
 
-def test_a_decoration_and_a_dashboard_that_fail_cost_a_warning_each(
+def test_a_failing_decoration_or_dashboard_only_warns(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sports_lightning.train.run_report as run_report
@@ -104,7 +104,7 @@ def test_a_decoration_and_a_dashboard_that_fail_cost_a_warning_each(
     assert "holds a finished run" in again.stderr
 
 
-def test_one_drawing_that_fails_does_not_keep_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_drawing_does_not_prevent_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail(path: Path) -> None:
         raise RuntimeError("no font\nmore")
 
@@ -136,7 +136,7 @@ def test_models_without_feature_maps_have_no_heat_maps(name: str) -> None:
     assert draw_heatmaps(classifier, images, torch.tensor([0])) == []
 
 
-def test_decorations_of_a_run_are_those_that_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_drawn_decorations_are_those_of_the_layout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
     from sports_lightning.train import decorations

@@ -66,7 +66,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
         build_classifier(model("hf-hub:nobody/nothing"), CLASSES, Path())
 
 
-def test_a_checkpoint_never_makes_timm_read_other_places(tmp_path: Path) -> None:
+def test_a_checkpoint_never_makes_timm_read_other_files(tmp_path: Path) -> None:
     classifier = build_classifier(model("test_resnet"), CLASSES, tmp_path)
     state = {f"classifier.net.{k}": v for k, v in classifier.net.state_dict().items()}
     spec = asdict(classifier.spec) | {"architecture": "hf-hub:nobody/nothing"}

@@ -44,14 +44,14 @@ def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
     assert 0.95 * bound < first.abs().max() <= bound
 
 
-def test_scratch_cnn_has_at_most_a_fifth_of_that(tmp_path: Path) -> None:
+def test_scratch_cnn_has_at_most_a_fifth_of_the_parameters(tmp_path: Path) -> None:
     assert count_parameters(build_classifier(model("scratch_cnn"), CLASSES, tmp_path))[0] <= 19_314_596 / 5
 
 
 @pytest.mark.parametrize(
     "name", ["resnet18", "tf_efficientnet_lite0", "scratch_cnn", "simple_cnn", "vit_tiny_patch16_224"]
 )
-def test_only_the_head_learns_and_the_rest_stands_still(name: str, tmp_path: Path) -> None:
+def test_only_the_head_is_trainable_and_the_rest_is_unchanged(name: str, tmp_path: Path) -> None:
     classifier = build_classifier(model(name), CLASSES, tmp_path)
     trainee = module(classifier, mode="head").train()
     head = set(classifier.net.get_classifier().parameters())  # type: ignore[operator]
@@ -66,7 +66,7 @@ def test_only_the_head_learns_and_the_rest_stands_still(name: str, tmp_path: Pat
     assert changed == names, "neither weights nor BatchNorm statistics of the frozen part moved"
 
 
-def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -> None:
+def test_dropout_among_frozen_layers_is_in_eval_mode(tmp_path: Path) -> None:
     arguments = {"pos_drop_rate": 0.5, "drop_rate": 0.5}
     classifier = build_classifier(model("test_vit", arguments=arguments), CLASSES, tmp_path)
     assert not module(classifier, mode="head").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_a_dropout_among_frozen_layers_is_as_still_as_they_are(tmp_path: Path) -
     assert module(classifier, mode="full").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
 
 
-def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
+def test_an_unknown_argument_is_not_reported_as_an_error_of_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sports_lightning.models.backbone.check_hub", lambda name: None)
@@ -83,7 +83,7 @@ def test_an_argument_that_a_model_has_not_got_is_no_matter_of_its_weights(
         build_classifier(of_model, CLASSES, tmp_path)
 
 
-def test_every_model_learns_whole_or_by_its_head(tmp_path: Path) -> None:
+def test_every_model_trains_as_a_whole_or_with_its_head_only(tmp_path: Path) -> None:
     net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # of whose stages timm says nothing
     set_trainable(net, OmegaConf.create({"mode": "head"}))
     assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
@@ -91,7 +91,7 @@ def test_every_model_learns_whole_or_by_its_head(tmp_path: Path) -> None:
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_last_stages_and_gradual_free_the_end_first(tmp_path: Path) -> None:
+def test_last_stages_and_gradual_unfreeze_the_last_layers_first(tmp_path: Path) -> None:
     net = build_classifier(model("resnet18"), CLASSES, tmp_path).net
 
     def learning() -> set[str]:
@@ -152,7 +152,7 @@ def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
         ("vit_tiny_patch16_224", 0),
     ],
 )
-def test_folded_batch_normalisation_gives_the_same_logits(name: str, left: int, tmp_path: Path) -> None:
+def test_conv_bn_fusion_gives_the_same_logits(name: str, left: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     classifier = build_classifier(model(name), CLASSES, tmp_path).double().eval()
     for part in classifier.modules():
@@ -168,7 +168,7 @@ def test_folded_batch_normalisation_gives_the_same_logits(name: str, left: int, 
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
 
 
-def test_convolutions_that_do_more_are_not_folded() -> None:
+def test_convolutions_with_other_operations_are_not_fused() -> None:
     net = nn.Sequential(StdConv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2)).eval()
     with torch.no_grad():
         net[1].running_var.fill_(3)  # type: ignore[union-attr,operator]

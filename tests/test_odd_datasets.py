@@ -42,7 +42,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_leftovers_are_passed_over_and_other_files_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     for folder in ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"):
         save(tree / "train" / folder / "1.png")
         save(tree / "train" / "a" / folder / "1.png")

@@ -36,7 +36,7 @@ def ten_sports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_linear_head_on_real_weights_tells_real_sports_apart(ten_sports: Path, tmp_path: Path) -> None:
+def test_a_linear_head_on_real_weights_classifies_real_sports(ten_sports: Path, tmp_path: Path) -> None:
     result = run_command(
         "train",
         "experiment=head",

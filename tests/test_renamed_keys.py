@@ -19,7 +19,7 @@ def test_an_old_key_on_the_command_line_becomes_the_new_one(old: str, new: str, 
 @pytest.mark.parametrize(
     "argument", ["augment.viewsize=1", "data.root=augment.views", "my.augment.views=1", "augment.fixed_augmentations=1"]
 )
-def test_other_arguments_stay_as_they_are(argument: str) -> None:
+def test_other_arguments_are_unchanged(argument: str) -> None:
     assert rename_keys([argument]) == ([argument], [])
 
 
@@ -50,6 +50,6 @@ def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
     assert "views" in stored["augment"], "the stored config itself is not changed"
 
 
-def test_a_stored_batch_size_is_kept() -> None:
+def test_a_stored_batch_size_is_unchanged() -> None:
     stored = {"data": {"batch_size": 6}, "inference": {"batch_size": "${data.batch_size}"}}
     assert upgrade_config(stored) == stored

@@ -16,7 +16,7 @@ from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, write_page
 
 
-def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path, str]) -> None:
+def test_the_report_equals_the_files_and_makes_no_requests(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     page = (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -31,7 +31,7 @@ def test_the_report_says_what_the_files_say_and_asks_nobody(trained: tuple[Path,
     assert len(set(classes)) == 10, "every class has its row"
 
 
-def test_the_model_card_holds_the_same_figures(trained: tuple[Path, str]) -> None:
+def test_the_model_card_contains_the_same_metrics(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     card = (folder / "checkpoints/MODEL_CARD.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())["test"]
@@ -44,7 +44,7 @@ def test_the_report_is_in_the_dashboard(trained: tuple[Path, str]) -> None:
     assert list((trained[0] / "wandb").glob("offline-run-*/files/media/html/report_*.html"))
 
 
-def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
+def test_names_that_contain_markup_are_escaped(tmp_path: Path) -> None:
     found = {
         "root": "<script>alert(1)</script>", "images": {"train": 1}, "leaking_images": {"train": 0}, "identical": 0,
         "near_duplicates": 0, "label_conflicts": [], "unreadable": {'"><img src=x onerror=alert(1)>.jpg': "<b>why</b>"},
@@ -59,14 +59,14 @@ def test_names_that_are_markup_stay_text(tmp_path: Path) -> None:
         assert markup not in page
 
 
-def test_a_chart_leaves_out_what_is_not_finite_and_can_be_empty() -> None:
+def test_a_chart_omits_non_finite_points_and_can_be_empty() -> None:
     assert chart({})["lines"] == []
     drawn = chart({"a": [(1, 2.0), (2, float("nan")), (3, 4.0)], "b": [(1, float("inf"))], "c": [(5, 5.0)]})
     assert [(line["name"], len(line["points"].split())) for line in drawn["lines"]] == [("a", 2), ("c", 1)]
 
 
 @pytest.mark.parametrize(("name", "has_maps"), [("test_resnet", True), ("test_vit", False)])
-def test_heat_maps_are_drawn_where_there_are_maps(name: str, has_maps: bool) -> None:
+def test_heat_maps_are_drawn_for_models_with_feature_maps(name: str, has_maps: bool) -> None:
     import timm
 
     size = timm.get_pretrained_cfg(name).input_size[1]
@@ -89,7 +89,7 @@ def test_a_confusion_matrix_of_a_thousand_classes_is_no_larger_than_one_of_two_h
 
 
 @pytest.mark.slow
-def test_data_audit_false_leaves_the_audit_out(few: Path, tmp_path: Path) -> None:
+def test_data_audit_false_omits_the_audit(few: Path, tmp_path: Path) -> None:
     run_command(
         "train", "data=sample", f"data.root={few}", "model.image_size=64", "debug=fast", "data.audit=false",
         "logger=csv", "hydra.run.dir=run",

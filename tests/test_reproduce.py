@@ -54,7 +54,7 @@ def test_a_run_of_two_processes_is_reproduced(few: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_run_json_holds_what_a_result_depends_on(run: Path) -> None:
+def test_run_json_contains_the_provenance(run: Path) -> None:
     provenance = json.loads((run / "run.json").read_text())
     assert provenance["seed"] == 0
     assert provenance["packages"]["torch"]

@@ -144,9 +144,7 @@ def test_all_devices_stop_together_and_resume(settings: list[str], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_nothing_is_left_running_where_the_first_of_two_processes_is_killed(
-    settings: list[str], tmp_path: Path
-) -> None:
+def test_no_process_survives_the_first_of_two_that_is_killed(settings: list[str], tmp_path: Path) -> None:
     process = Process("train", *settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run")
     process.wait_for(tmp_path / "run/checkpoints/last.ckpt")
     process.kill()

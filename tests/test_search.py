@@ -63,7 +63,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_pruned_trial_ends_early_and_is_no_failure(few: Path, tmp_path: Path, devices: int) -> None:
+def test_a_pruned_trial_ends_early_without_failing(few: Path, tmp_path: Path, devices: int) -> None:
     pruner = ["hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner", "+hydra.sweeper.pruner.lower=1.5"]
     pruner += ["~hydra.sweeper.pruner.n_startup_trials", "hydra.sweeper.pruner.n_warmup_steps=0"]
     pruner += ["hydra.sweeper.n_trials=1"]
@@ -108,7 +108,7 @@ def test_a_search_that_can_not_work_is_refused(
     assert_error_line(try_command("train", *QUICK, "sweep=optuna", *arguments), culprit)
 
 
-def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
     search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
     optuna.create_study(storage=search[1].removeprefix("hydra.sweeper.storage="), study_name="search").ask()
     result = try_command("train", *QUICK, *search, "+hydra.sweeper.params.seed='0,1'")

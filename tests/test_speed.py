@@ -87,7 +87,7 @@ def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     assert all(p.grad is None for p in module.parameters())
 
 
-def test_bfloat16_is_the_same_step_but_for_rounding(module: ClassifierModule) -> None:
+def test_bfloat16_changes_a_step_by_rounding_only(module: ClassifierModule) -> None:
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     gradients: list[list[torch.Tensor]] = []
 

@@ -43,7 +43,7 @@ def evaluations(draw: st.DrawFn) -> Evaluation:
 
 @settings(max_examples=40)
 @given(evaluations())
-def test_figures_equal_the_libraries(evaluation: Evaluation) -> None:
+def test_metrics_equal_torchmetrics_and_scikit_learn(evaluation: Evaluation) -> None:
     metrics = evaluation.metrics()
     labels, predicted = evaluation.split.labels, evaluation.predicted.tolist()
     every = range(len(evaluation.classes))
@@ -102,7 +102,7 @@ def test_paired_difference_equals_mcnemar(pairs: list[tuple[bool, bool]]) -> Non
     assert result.low <= result.difference <= result.high
 
 
-def test_the_interval_of_a_difference_covers_it_about_as_often_as_it_says() -> None:
+def test_the_interval_of_a_difference_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = 0
     for _ in range(400):  # only the first is right in 0.3 of the cases, only the second in 0.05
@@ -119,7 +119,7 @@ def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(expected)
 
 
-def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_bootstrap_intervals_have_their_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = sum(low <= 1.0 <= high for low, high in (bootstrap_mean(random.exponential(size=100)) for _ in range(60)))
     assert covered >= 50  # 57 expected; fewer than 50 one time in 10,000
@@ -133,7 +133,7 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
     assert right >= 50
 
 
-def test_the_error_of_a_mean() -> None:
+def test_the_standard_error_of_a_mean() -> None:
     assert mean_and_error([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / np.sqrt(3)))
     assert np.isnan(mean_and_error([1.0])[1])
 
@@ -149,7 +149,7 @@ def test_temperature_makes_overconfident_logits_calibrated() -> None:
     assert after["brier"] < before["brier"]
 
 
-def test_reliability_bins_hold_every_prediction() -> None:
+def test_reliability_bins_contain_every_prediction() -> None:
     confidence = np.array([0.0, 0.05, 0.5, 0.99, 1.0])
     bins = reliability(confidence, np.array([False, False, True, True, True]))
     assert sum(b.images for b in bins) == 5
@@ -196,7 +196,7 @@ def test_a_head_is_fitted_as_scikit_learn_does() -> None:
     torch.testing.assert_close(probabilities, expected, atol=1e-3, rtol=0)
 
 
-def test_mirror_averages_the_logits_of_both_images(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+def test_flip_tta_averages_the_logits_of_both_images(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     from PIL import Image, ImageOps
 
     checkpoint = f"ckpt_path={trained[0]}/checkpoints/best.ckpt"

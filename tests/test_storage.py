@@ -39,7 +39,7 @@ def write_slowly(folder: Path) -> None:
     (folder / "who").write_text("anyone")
 
 
-def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> None:
+def test_a_cached_folder_is_built_once_and_again_if_damaged(tmp_path: Path) -> None:
     calls = []
 
     def build(folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_is_stored_is_built_once_and_anew_where_damaged(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"]
 
 
-def test_processes_that_build_the_same_thing_at_once_all_end_with_it(tmp_path: Path) -> None:
+def test_processes_that_build_the_same_folder_share_it(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
         folders = pool.starmap(cached_folder, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
     assert set(folders) == {tmp_path / "things" / "key"}
@@ -118,7 +118,7 @@ def test_a_file_is_read_again_only_when_it_has_changed(opened: list[object], tmp
     assert check_files(images, ["a.png", "b.png"], cache) == changed, "an index that can't be opened costs only time"
 
 
-def test_files_of_many_folders_are_remembered_whatever_their_names_and_order(
+def test_file_hashes_of_many_folders_are_cached_whatever_their_names_and_order(
     opened: list[object], tmp_path: Path
 ) -> None:
     names = ["a", "b", "Z", "é", "日本", "x y", "a\nb", "10", "9", os.fsdecode(b"\xff\xfe"), *map(str, range(100, 700))]
@@ -138,7 +138,7 @@ def test_files_of_many_folders_are_remembered_whatever_their_names_and_order(
 
 
 @pytest.mark.parametrize("cache", ["disk", "ram"])
-def test_kept_images_are_the_decoded_ones(
+def test_cached_images_equal_decoded_ones(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_RAM", str(tmp_path / "ram"))
@@ -167,7 +167,7 @@ def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> N
     assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "what a killed run has left is gone, too"
 
 
-def test_loading_keeps_to_the_cores_that_this_process_may_use() -> None:
+def test_loading_uses_only_the_cores_of_this_process() -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -242,7 +242,7 @@ def test_features_give_the_logits_of_the_whole_model(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
 @pytest.mark.parametrize("way", ["inference.flip_tta=true", "inference.precision=bf16-mixed"])
-def test_logits_from_features_are_those_from_images(few: Path, tmp_path: Path, mode: str, way: str) -> None:
+def test_logits_from_features_equal_those_from_images(few: Path, tmp_path: Path, mode: str, way: str) -> None:
     settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
     cfg = compose_frozen(few, tmp_path, *settings)
     classifier, data = small(cfg)
@@ -254,13 +254,13 @@ def test_logits_from_features_are_those_from_images(few: Path, tmp_path: Path, m
     )
 
 
-def test_no_stage_ends_between_a_convolution_and_its_normalisation() -> None:
+def test_no_stage_ends_between_a_convolution_and_its_batchnorm() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
     net[:3].requires_grad_(False)
     assert first_modules(net, lambda: net(torch.zeros(1, 3, 2, 2))) == ["0", "1"]
 
 
-def test_no_cut_goes_between_a_convolution_and_a_normalisation_that_learns() -> None:
+def test_no_split_between_a_convolution_and_a_trainable_batchnorm() -> None:
     class Net(nn.Sequential):
         def get_classifier(self) -> nn.Module:
             return self[-1]
@@ -287,7 +287,7 @@ def test_a_distilled_model_has_features_too(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(few: Path, tmp_path: Path) -> None:
+def test_a_zero_head_does_not_hide_that_a_model_cannot_be_split(few: Path, tmp_path: Path) -> None:
     cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_vit", "finetune=last_stages")
     classifier, data = small(cfg)
     nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
@@ -296,7 +296,7 @@ def test_a_model_that_cannot_be_cut_is_known_by_more_than_a_head_of_zeros(few: P
 
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
-def test_a_model_that_does_more_than_its_stages_is_not_cut(
+def test_a_model_with_operations_outside_its_stages_is_not_split(
     few: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     forward = timm.models.EfficientNet.forward
@@ -308,7 +308,7 @@ def test_a_model_that_does_more_than_its_stages_is_not_cut(
     assert "no outputs of tf_efficientnet_lite0 can be cached" in caplog.text
 
 
-def test_the_last_stages_learn_the_same_from_what_the_first_gave(few: Path, tmp_path: Path) -> None:
+def test_the_last_stages_train_identically_on_cached_features(few: Path, tmp_path: Path) -> None:
     cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
     classifier, data = small(cfg)
     images = data.train_set
@@ -325,7 +325,7 @@ def test_the_last_stages_learn_the_same_from_what_the_first_gave(few: Path, tmp_
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
-def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
+def test_stages_with_outputs_above_the_cache_limit_run_in_every_epoch(
     few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = ["augment=none", "model.name=test_resnet", "finetune=last_stages", "finetune.cache_limit_gb=1e-6"]
@@ -338,7 +338,7 @@ def test_stages_that_give_too_much_to_keep_run_in_every_epoch(
 
 
 @pytest.mark.slow
-def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_else(
+def test_features_are_recomputed_only_if_something_changes_them(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def entries(*overrides: str, change: bool = False) -> int:
@@ -364,7 +364,7 @@ def test_features_are_stored_again_for_whatever_changes_them_and_for_nothing_els
     assert entries("augment=none") == 20, "another kind of device"
 
 
-def test_images_pass_through_the_backbone_where_features_would_not_do(few: Path, tmp_path: Path) -> None:
+def test_the_backbone_runs_where_features_cannot_be_cached(few: Path, tmp_path: Path) -> None:
     for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
         cfg = compose_frozen(few, tmp_path, *overrides)
         classifier, data = small(cfg)
@@ -372,7 +372,7 @@ def test_images_pass_through_the_backbone_where_features_would_not_do(few: Path,
 
 
 @pytest.mark.slow
-def test_a_second_run_starts_from_the_features_and_ends_with_the_same_figures(few: Path, tmp_path: Path) -> None:
+def test_a_second_run_uses_the_cached_features_and_has_the_same_metrics(few: Path, tmp_path: Path) -> None:
     overrides = [
         *FAST, f"data.root={few}", "logger=csv", "model=timm", "model.name=test_efficientnet",
         "model.pretrained=false", "finetune=head", "augment=none", "trainer.max_epochs=2", "optimizer.lr=0.01",

@@ -85,7 +85,7 @@ def test_the_printed_command_runs_with_custom_configs_too(few: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_ctrl_c_lets_the_job_end_starts_no_more_and_says_what_is_left(few: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_job_and_lists_the_remaining_ones(few: Path, tmp_path: Path) -> None:
     overrides = [*FAST, f"data.root={few}", "logger=csv", "trainer.max_epochs=500", "seed=0,1"]
     process = Process("train", "-m", *overrides, "hydra.sweep.dir=sweep")
     process.wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt")

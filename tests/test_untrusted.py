@@ -73,7 +73,7 @@ def test_weights_that_would_run_code(few: Path, tmp_path: Path, suffix: str) -> 
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_a_checkpoint_whose_spec_reaches_out(
+def test_a_checkpoint_whose_spec_names_other_files(
     trained: tuple[Path, str], few: Path, tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     checkpoint = torch.load(trained[0] / "checkpoints/best.ckpt", weights_only=True)
@@ -102,7 +102,7 @@ def test_a_checkpoint_whose_spec_reaches_out(
         "nothing.at.all",
     ],
 )
-def test_a_run_folder_that_targets_anything_else(trained: tuple[Path, str], tmp_path: Path, target: str) -> None:
+def test_a_run_folder_with_a_foreign_target(trained: tuple[Path, str], tmp_path: Path, target: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
     config = yaml.safe_load((run / ".hydra/config.yaml").read_text())
@@ -149,7 +149,7 @@ def test_a_loss_class_of_the_package_is_trusted_and_its_functions_are_not(monkey
             check_targets({"_target_": f"sports_lightning.train.losses.{other}"}, "x")
 
 
-def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_is_not_regular_is_named_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
@@ -170,7 +170,7 @@ def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_image_that_would_unpack_to_more_than_memory_holds(tmp_path: Path) -> None:
+def test_an_image_that_would_exceed_the_memory(tmp_path: Path) -> None:
     chunk = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(chunk, "PNG")  # 900 million pixels
     (tmp_path / "bomb.png").write_bytes(chunk.getvalue())
@@ -224,7 +224,7 @@ def test_names_that_are_markup_formulas_or_more_than_a_line(few: Path, tmp_path:
     assert "line\\nbreak0.jpg" in broken.stderr
 
 
-def test_what_a_table_quotes_comes_back(tmp_path: Path) -> None:
+def test_quoted_cells_are_read_back_unchanged(tmp_path: Path) -> None:
     texts = ["=1+1", "-x", "+y", "@z", "\ttab", "plain", "'single", "'=kept", "''-1", "a=b", "-1.5", "+2e-3", "'-1.5"]
     write_csv(tmp_path / "t.csv", ["text", "number"], [[text, -1.5] for text in texts])
     assert [row["text"] for row in read_csv(tmp_path / "t.csv")] == texts
@@ -294,7 +294,7 @@ def sweep_folder(tmp_path: Path, cwd: str, of_hydra: list[str], of_task: list[st
         ([], [], ["evil/conf"]),
     ],
 )
-def test_a_strangers_sweep_runs_nothing_of_his(
+def test_an_untrusted_sweep_runs_no_foreign_code(
     of_hydra: list[str], of_task: list[str], sources: list[str], tmp_path: Path, ) -> None:
     touched = tmp_path / "touched"
     of_task = [override.replace("TOUCHED", str(touched)) for override in of_task]
@@ -304,7 +304,7 @@ def test_a_strangers_sweep_runs_nothing_of_his(
 
 
 @pytest.mark.slow
-def test_a_strangers_working_folder_is_not_imported_from(few: Path, tmp_path: Path) -> None:
+def test_an_untrusted_working_folder_is_not_imported_from(few: Path, tmp_path: Path) -> None:
     quick = ["logger=csv", "data.audit=false", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "test=false"]
     folder = sweep_folder(tmp_path, "evil", [], [*FAST, *quick, f"data.root={few}", "seed=0"], [])
     (tmp_path / "evil/sports_lightning").mkdir()
