@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _LARGEST = 256  # images; larger batches need another recipe
 _SMALLEST = 8
 _WITHOUT_GPU = 32  # images; on a CPU larger batches are not faster
-_BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the other processes of a distributed run
+BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the other processes of a distributed run
 
 
 @contextmanager
@@ -66,8 +66,8 @@ def choose_batch_size(
             remedy = f"set data.batch_size={_divisible(requested, processes)}"
             raise UserError(f"data.batch_size={requested} does not divide over {processes} devices: {remedy}")
         return requested
-    if _BATCH_SIZE in os.environ:
-        return int(os.environ[_BATCH_SIZE])
+    if BATCH_SIZE in os.environ:
+        return int(os.environ[BATCH_SIZE])
     if is_externally_launched():
         raise UserError("data.batch_size=auto is not supported with torchrun or srun: set a number")
     device = torch.device(device_type(accelerator))
@@ -75,16 +75,6 @@ def choose_batch_size(
     size = _divisible(largest, processes)
     log.info("data.batch_size=auto: %d images", size)
     return size
-
-
-@contextmanager
-def share_batch_size(batch_size: int) -> Iterator[None]:
-    """Tell the processes that Lightning starts in this context the batch size that "auto" stands for."""
-    os.environ[_BATCH_SIZE] = str(batch_size)
-    try:
-        yield
-    finally:
-        os.environ.pop(_BATCH_SIZE, None)
 
 
 def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger
 
+from sports_lightning.cli.process_setup import environment
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
@@ -27,17 +28,17 @@ from sports_lightning.runs.signals import deferred
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.sweeps.pruning import ReportToSearch
 from sports_lightning.train.batch_size import (
+    BATCH_SIZE,
     check_disk_space,
     choose_batch_size,
     explain_out_of_memory,
-    share_batch_size,
 )
 from sports_lightning.train.fsdp import ShardedModule
 from sports_lightning.train.last_checkpoint import ResumePoint, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import log_settings
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import PrecisionChoice, choose_precision
+from sports_lightning.train.precision import PRECISION, PrecisionChoice, choose_precision
 from sports_lightning.train.refit_head import check_head
 from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.trainer import (
@@ -112,40 +113,66 @@ def fit(
     batch_size = _batch_size(cfg, module, precision.precision, processes, point)
     run_cfg = _resolve(cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size})
     data = build_data(run_cfg, index)
-
     callbacks = build_callbacks(run_cfg)
-    callbacks.last.provenance = {
-        **without_diff(provenance),
-        "settings": run_settings(folder, cfg),
-        "precision": precision.precision,
-        "batch_size": batch_size,
-        "processes": processes,
-    }
-    loggers = build_loggers(run_cfg)
-    # Settings are logged only once everything is set up, so that an early error leaves no trace in a dashboard.
-    settings = LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, run_cfg, provenance))
-    strategy = choose_strategy(run_cfg.trainer.strategy, processes, callbacks.average_weights)
-    in_order = [*callbacks.all, settings, *([pruning] if pruning else [])]
-    trainer = build_trainer(run_cfg.trainer, strategy, in_order, loggers)
+    callbacks.last.provenance = _recorded(run_cfg, provenance, run_settings(folder, cfg), processes)
+    trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
 
     parameters = count_parameters(module.classifier)
     _log_start(run_cfg, index, folder, parameters, precision)
     module.frozen = use_cached_features(module.classifier, data, run_cfg)
     _seed(cfg.seed)  # the number of draws so far depends on the state of the caches
-    _run(trainer, module, data, batch_size, resume_from)
+    _run(trainer, module, data, run_cfg, resume_from)
     if pruning:
         pruning.raise_if_pruned(trainer)
+    return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
+
+
+def _recorded(cfg: DictConfig, provenance: dict[str, Any], settings: str, processes: int) -> dict[str, Any]:
+    """The part of a run's provenance that its last checkpoint holds, which a resumed run must share."""
+    return {
+        **without_diff(provenance),
+        "settings": settings,
+        "precision": cfg.trainer.precision,
+        "batch_size": cfg.data.batch_size,
+        "processes": processes,
+    }
+
+
+def _trainer(
+    cfg: DictConfig,
+    callbacks: RunCallbacks,
+    provenance: dict[str, Any],
+    processes: int,
+    pruning: ReportToSearch | None,
+) -> pl.Trainer:
+    loggers = build_loggers(cfg)
+    # Settings are logged only once everything is set up, so that an early error leaves no trace in a dashboard.
+    settings = LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, cfg, provenance))
+    strategy = choose_strategy(cfg.trainer.strategy, processes, callbacks.average_weights)
+    in_order = [*callbacks.all, settings, *([pruning] if pruning else [])]
+    return build_trainer(cfg.trainer, strategy, in_order, loggers)
+
+
+def _fitted_run(
+    cfg: DictConfig,
+    index: DatasetIndex,
+    trainer: pl.Trainer,
+    module: ClassifierModule,
+    callbacks: RunCallbacks,
+    precision: PrecisionChoice,
+    parameters: tuple[int, int],
+) -> FittedRun:
     if not callbacks.best.best_model_path:
         raise UserError("no checkpoint was written: train for an epoch with validation (for a quick check: debug=fast)")
     return FittedRun(
-        cfg=run_cfg,
+        cfg=cfg,
         index=index,
         best_checkpoint=Path(callbacks.best.best_model_path),
         frozen=module.frozen,
         precision=precision,
         parameters=dict(zip(("parameters", "trainable"), parameters, strict=True)),
-        loggers=loggers,
+        loggers=trainer.loggers,
         interruptions=callbacks.last.interruptions,
         seconds_before=callbacks.last.seconds_before,
     )
@@ -251,10 +278,12 @@ def _log_start(
 
 
 def _run(
-    trainer: pl.Trainer, module: ClassifierModule, data: SportsDataModule, batch_size: int, resume_from: Path | None
+    trainer: pl.Trainer, module: ClassifierModule, data: SportsDataModule, cfg: DictConfig, resume_from: Path | None
 ) -> None:
+    batch_size = cfg.data.batch_size
     with (
-        share_batch_size(batch_size),
+        # The processes that Lightning starts take over what "auto" stands for.
+        environment(**{BATCH_SIZE: str(batch_size), PRECISION: str(cfg.trainer.precision)}),
         stop_together(trainer),
         deferred(),
         explain_out_of_memory(batch_size),

@@ -8,6 +8,7 @@ run in TF32. float16 is never chosen, because its range requires loss scaling, a
 
 import copy
 import json
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
+from sports_lightning.runs.process import Process
 from sports_lightning.runs.provenance import processor
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint
 from sports_lightning.train.module import ClassifierModule
 
+PRECISION = "SPORTS_LIGHTNING_PRECISION"  # in the environment of the other processes of a distributed run
 _TRIAL_BATCH = 8
 
 
@@ -66,6 +69,8 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
                 precision, "requested, although this CPU only emulates bfloat16, many times slower", {}
             )
         return PrecisionChoice(precision, "requested", {})
+    if PRECISION in os.environ:
+        return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {})
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
@@ -74,6 +79,14 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
         return PrecisionChoice("32-true", f"the safe choice on {device}", {})
     if not cpu_has_bfloat16():
         return PrecisionChoice("32-true", "this CPU has no bfloat16 instructions", {})
+    if Process.from_environment().world_size > 1:
+        return PrecisionChoice(
+            "32-true", "with torchrun or srun there is no trial, whose outcome may differ by rank", {}
+        )
+    return _by_trial(module, cache_dir)
+
+
+def _by_trial(module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
     spec = module.classifier.spec
     trainable = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
     key_parts = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]

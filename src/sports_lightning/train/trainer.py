@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import Logger
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
+from sports_lightning.runs.process import Process
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
 
@@ -81,7 +82,7 @@ def count_processes(trainer: DictConfig) -> int:
         trainer: `conf/trainer/*.yaml`.
 
     Raises:
-        UserError: devices that this machine does not have.
+        UserError: devices that this machine does not have, or torchrun or srun has started another number of processes.
     """
     devices = OmegaConf.to_container(trainer.devices) if isinstance(trainer.devices, ListConfig) else trainer.devices
     try:
@@ -93,7 +94,15 @@ def count_processes(trainer: DictConfig) -> int:
     except Exception as error:  # Lightning's, of several types
         settings = f"trainer.accelerator={trainer.accelerator} trainer.devices={devices}"
         raise UserError(f"{settings}: {str(error).splitlines()[0]}") from error
-    return per_node * trainer.num_nodes
+    processes = per_node * trainer.num_nodes
+    process = Process.from_environment()
+    if process.is_externally_launched and process.world_size != processes:
+        raise UserError(
+            f"torchrun or srun has started {process.world_size} processes, but trainer.devices={devices} on "
+            f"trainer.num_nodes={trainer.num_nodes} machines make {processes}: set trainer.devices to the number of "
+            "processes per machine"
+        )
+    return processes
 
 
 def choose_strategy(strategy: Any, processes: int, average_weights: bool) -> Any:
