@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenPart, find_frozen_part
-from sports_lightning.inference.predictor import dataset_logits, pad_batch, run_batches
+from sports_lightning.inference.predictor import pad_batch, run_batches
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
 
 CLASSES = ["a", "b", "c"]
@@ -42,9 +42,9 @@ def test_every_batch_has_the_same_size(flip_tta: bool) -> None:
     classifier = Classifier(BatchSizeDependent(), ClassifierSpec("none", {}, CLASSES, preprocessing.to_dict(), ""))
     settings = inference(flip_tta=flip_tta)
     pixels = images(20, size=4)
-    expected = dataset_logits(classifier, TensorDataset(pixels[:16]), settings)
+    expected = run_all(Classifier.forward, classifier, pixels[:16], settings)
     for count in (1, 3, 8, 9, 13, 20):
-        logits = dataset_logits(classifier, TensorDataset(pixels[:count]), settings)
+        logits = run_all(Classifier.forward, classifier, pixels[:count], settings)
         assert logits.shape == (count, 3)
         assert logits[:16].equal(expected[:count]), count
     assert not classifier(pixels[:1]).equal(expected[:1]), "this network does depend on the batch size"
@@ -75,10 +75,10 @@ def run_all(function: Any, classifier: Classifier, inputs: Tensor, settings: Dic
 
 def check_invariance(name: str, settings: DictConfig) -> None:
     classifier, pixels = network(name), images(45)
-    logits = dataset_logits(classifier, TensorDataset(pixels), settings)
+    logits = run_all(Classifier.forward, classifier, pixels, settings)
     order = torch.randperm(45, generator=torch.Generator().manual_seed(1))
     for chosen in (torch.tensor([44]), torch.arange(3, 20), order, order[:33]):
-        assert dataset_logits(classifier, TensorDataset(pixels[chosen]), settings).equal(logits[chosen]), name
+        assert run_all(Classifier.forward, classifier, pixels[chosen], settings).equal(logits[chosen]), name
     for parameter in classifier.net.parameters():
         parameter.requires_grad_(False)
     classifier.net.get_classifier().requires_grad_(True)  # type: ignore[operator]

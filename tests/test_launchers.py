@@ -8,14 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from commands import Process, run_command, run_process, try_command
 from conftest import FAST, assert_error_line
 from outcome import outcome
+from sports_lightning.errors import UserError
+from sports_lightning.train.trainer import count_processes
 
 pytestmark = pytest.mark.slow
 
-QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "trainer.limit_train_batches=4"]
+QUICK = [
+    *FAST,
+    "logger=csv",
+    "data.num_workers=0",
+    "data.audit=false",
+    "trainer.limit_train_batches=4",
+    "trainer.precision=32-true",
+]
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +141,17 @@ def test_a_network_of_nested_lists_is_sharded_too(few: Path, tmp_path: Path) -> 
     twins = ["model=timm", "model.name=twins_svt_small", "model.pretrained=false", "data.batch_size=8", "test=false"]
     arguments = [*QUICK, f"data.root={few}", *twins, "trainer.devices=2", "trainer.strategy=fsdp"]
     run_process("train", *arguments, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+
+
+@pytest.mark.parametrize(("world_size", "devices", "num_nodes"), [(2, 1, 1), (2, "auto", 1), (1, 2, 1), (4, 2, 1)])
+def test_the_launcher_starts_as_many_processes_as_the_trainer_has_devices(
+    world_size: int, devices: int | str, num_nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = OmegaConf.create({"accelerator": "cpu", "devices": devices, "num_nodes": num_nodes})
+    processes = count_processes(settings)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    with pytest.raises(UserError, match=f"has started {world_size} processes, but trainer.devices={devices}"):
+        count_processes(settings)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert count_processes(settings) == processes

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -137,8 +138,6 @@ def test_models_without_feature_maps_have_no_heat_maps(name: str) -> None:
 
 
 def test_the_drawn_decorations_are_those_of_the_layout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     from sports_lightning.train import decorations
 
     asked: list[str] = []
@@ -165,3 +164,35 @@ def test_out_of_memory_halves_the_inference_batch(caplog: pytest.LogCaptureFixtu
     assert len(caplog.messages) == 2
     with pytest.raises(RuntimeError, match="shapes"):
         halve_batch_on_out_of_memory(lambda _: torch.ones(2, 3) @ torch.ones(2, 3), settings)
+
+
+def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from omegaconf import OmegaConf
+
+    from sports_lightning.models import classifier as models
+    from sports_lightning.predict import prediction
+    from sports_lightning.predict.__main__ import predict
+
+    def logits(_: Classifier, root: Path, split: Any, inference: Any) -> Tensor:
+        return torch.empty(10**15) if inference.batch_size > 2 else torch.eye(2)[[0] * len(split)]
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no font")
+
+    classifier = SimpleNamespace(spec=SimpleNamespace(classes=["a", "b"]))
+    monkeypatch.setattr(models, "load_classifier", lambda _: classifier)
+    monkeypatch.setattr(prediction, "compute_logits", logits)
+    monkeypatch.setattr(prediction.plots, "image_grid", fail)
+    for file in ("best.ckpt", "predictions.png"):
+        (tmp_path / file).touch()
+    cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": {"batch_size": 4}}
+    with caplog.at_level(logging.WARNING):
+        predict(OmegaConf.create(cfg), tmp_path)
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 5
+    assert not (tmp_path / "predictions.png").exists(), "a plot of other images"
+    assert caplog.messages == [
+        "out of memory with inference.batch_size=4: continuing with 2",
+        "predictions.png was not drawn: RuntimeError: no font",
+    ]

@@ -14,6 +14,7 @@ from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports import plots
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, write_page
+from sports_lightning.train import decorations
 
 
 def test_the_report_equals_the_files_and_makes_no_requests(trained: tuple[Path, str]) -> None:
@@ -95,3 +96,13 @@ def test_data_audit_false_omits_the_audit(few: Path, tmp_path: Path) -> None:
         "logger=csv", "hydra.run.dir=run",
     )  # fmt: skip
     assert "Not audited" in (tmp_path / "run/report.html").read_text()
+
+
+def test_the_command_report_leaves_no_folder_of_its_own_and_prints_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decorations, "complete_decorations", lambda folder: None)
+    run = tmp_path / "run"
+    result = run_command("report", f"run={run}", "trust=true", "hydra.run.dir=own")
+    assert result.last_line == str(run)
+    assert not (tmp_path / "own").exists()

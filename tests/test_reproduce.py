@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from commands import Process, Result, run_command, run_process, try_command
 from conftest import FAST, assert_error_line
+from sports_lightning.errors import UserError
+from sports_lightning.reproduce.reproduction import run_again
 
 
 @pytest.fixture
@@ -73,3 +76,11 @@ def test_bad_input(arguments: list[str], culprit: str, trained: tuple[Path, str]
     given = arguments if not arguments or "run=" in arguments[0] else [f"run={trained[0]}", *arguments]
     failed = try_command("reproduce", *given)
     assert_error_line(failed, culprit)
+
+
+@pytest.mark.parametrize("content", ["hydra: [", "", "hydra: {job: {config_name: evaluate}}"])
+def test_a_damaged_or_foreign_hydra_yaml_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/hydra.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"can't be read|not of train"):
+        run_again(tmp_path, tmp_path / "new", OmegaConf.create({}), trust=True)

@@ -14,15 +14,19 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from commands import Process, Result, run_command, run_process, try_command
 from conftest import FAST, assert_error_line
 from interruption import signal_at_step
 from outcome import outcome
 from sports_lightning.data.sampler import EpochSampler
-from sports_lightning.errors import WriteFailed
-from sports_lightning.runs.resume import lock_run_folder
+from sports_lightning.errors import RunFolderLocked, UserError, WriteFailed
+from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
 from sports_lightning.storage.files import sync_to_disk, write_bytes
+from sports_lightning.train import __main__ as training
+from sports_lightning.train import decorations
+from sports_lightning.train.__main__ import checkpoint_to_resume
 
 # Everything that has a state or draws random numbers: dropout, augmentation, mixup, weight averaging, data workers.
 SETTINGS = [
@@ -294,3 +298,41 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "folder/inner").write_text("content")
     sync_to_disk(tmp_path)
     assert {name for _, name in done} == {"file", "folder", "inner", tmp_path.name, tmp_path.parent.name}
+
+
+def test_a_rank_that_does_not_see_the_checkpoint_does_not_start_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = OmegaConf.create({"resume": str(tmp_path)})
+    assert checkpoint_to_resume(cfg, tmp_path) is None, "the run was interrupted before its first checkpoint"
+    monkeypatch.setenv(RESUMES, str(LAST_CHECKPOINT))
+    with pytest.raises(UserError, match="shared disk"):
+        checkpoint_to_resume(cfg, tmp_path)
+    (tmp_path / LAST_CHECKPOINT).parent.mkdir()
+    (tmp_path / LAST_CHECKPOINT).touch()
+    assert checkpoint_to_resume(cfg, tmp_path) == tmp_path / LAST_CHECKPOINT
+
+
+def test_only_the_first_rank_draws_what_a_finished_run_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr(decorations, "complete_decorations", drawn.append)
+    monkeypatch.setattr(training, "check_train", lambda cfg: None)
+    (tmp_path / "metrics.json").touch()
+    cfg = OmegaConf.create({"resume": str(tmp_path)})
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        training.train(cfg, tmp_path)
+    assert drawn == [tmp_path]
+
+
+def test_two_processes_do_not_draw_into_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").touch()
+    script = "from pathlib import Path; from sports_lightning.storage.locks import FileLock"
+    script += f"; print(FileLock(Path({str(tmp_path / '.lock')!r})).acquire(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"True\n"
+        with pytest.raises(RunFolderLocked):
+            decorations.complete_decorations(tmp_path)
+        other.communicate(b"\n")

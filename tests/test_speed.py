@@ -175,3 +175,22 @@ def test_benchmark_times_the_steps_that_the_training_would_make(
     )  # type: ignore[arg-type]
     assert set(seen) == {(torch.Size([16, 3, 48, 48]), "32-true")}
     assert row.precision == "32-true"
+
+
+def test_all_ranks_train_in_the_same_precision(
+    module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(_: object) -> dict[str, float]:
+        raise AssertionError("no rank decides on its own")
+
+    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision_module, "_trial", trial)
+    with monkeypatch.context() as started_by_lightning:
+        started_by_lightning.setenv(precision_module.PRECISION, "bf16-mixed")
+        assert choose_precision("auto", "cpu", module, tmp_path).precision == "bf16-mixed"
+        assert choose_precision("32-true", "cpu", module, tmp_path).precision == "32-true"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    chosen = choose_precision("auto", "cpu", module, tmp_path)
+    assert chosen.precision == "32-true"
+    assert "torchrun or srun" in chosen.why

@@ -16,10 +16,9 @@ from sports_lightning import CONF_DIR
 from sports_lightning.api.dataset_folder import Images, provide_dataset_folder
 from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.api.run import Run
-from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.audit.scan import open_and_scan
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, rename_keys
-from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
 from sports_lightning.runs.provenance import collect_provenance
 from sports_lightning.runs.resume import (
@@ -32,10 +31,10 @@ from sports_lightning.runs.resume import (
     stored_settings,
 )
 from sports_lightning.runs.signals import Interrupted
-from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import write_text
 from sports_lightning.train.finish import finish_run
 from sports_lightning.train.fit import fit
+from sports_lightning.train.resolved_config import training_splits
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +97,7 @@ def finetune(
 
 
 def _train(cfg: DictConfig, folder: Path, overrides: list[str], resume_from: Path | None) -> None:
-    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
-    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
+    index, scan = open_and_scan(cfg.data, training_splits(cfg))
     provenance = collect_provenance(format_command("train", overrides), cfg.seed, index.provenance())
     run = fit(cfg, index, folder, provenance, resume_from)
     finish_run(run, scan, provenance, folder)

@@ -11,12 +11,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, check_root, list_classes, normalize, split_fingerprint
+from sports_lightning.data.image_folder import (
+    SPLIT_FOLDERS,
+    DatasetIndex,
+    check_root,
+    list_classes,
+    normalize,
+    split_fingerprint,
+)
+from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
+from sports_lightning.runs.process import is_rank_zero
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions, resolve_cache_dir
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,24 @@ class DatasetScan:
     def leaks(self, split: str) -> set[str]:
         """Paths of the images of `split` that an earlier split contains too."""
         return {self.paths[pair.second] for pair in self.leaking if self.splits[pair.second] == split}
+
+
+def open_and_scan(
+    data: DictConfig, splits: list[str], classes: list[str] | None = None
+) -> tuple[DatasetIndex, DatasetScan | None]:
+    """Open the dataset of a run, and scan it unless `data.audit` is false or this is not the first rank.
+
+    Args:
+        data: `conf/data/*.yaml`.
+        splits: see `open_dataset`.
+        classes: see `open_dataset`.
+
+    Raises:
+        UserError: see `open_dataset`.
+    """
+    index = open_dataset(data, splits, classes)
+    scan = scan_dataset(index.root, resolve_cache_dir(data)) if data.audit and is_rank_zero() else None
+    return index, scan
 
 
 def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:

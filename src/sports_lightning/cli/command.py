@@ -13,14 +13,15 @@ class Command:
 
     Attributes:
         name: name of the command, of its config `conf/<name>.yaml` and of its subpackage.
-        task: function of the composed config and the run folder.
+        task: function of the composed config and the run folder; it returns the folder that holds its results, or None
+            for the run folder.
         positional: key that receives the positional arguments of the command line, as a list.
         resumable: whether runs and sweeps of the command can be resumed with `resume=FOLDER`.
         distributed: whether torchrun and srun may start several processes of it.
     """
 
     name: str
-    task: Callable[[DictConfig, Path], None]
+    task: Callable[[DictConfig, Path], Path | None]
     positional: str | None = None
     resumable: bool = False
     distributed: bool = False

@@ -20,7 +20,15 @@ from sports_lightning.config.overrides import arguments_from
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
-from sports_lightning.runs.resume import LOCK, RESUMES, find_interrupted, release_run_folder, resume_command
+from sports_lightning.runs.resume import (
+    LAST_CHECKPOINT,
+    LOCK,
+    RESUMES,
+    find_interrupted,
+    has_checkpoint,
+    release_run_folder,
+    resume_command,
+)
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_text
 from sports_lightning.sweeps.jobs import Sweep, SweepJob
@@ -28,7 +36,7 @@ from sports_lightning.sweeps.start import BASIC_LAUNCHER
 
 
 def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
-    """Run the task and return the exit status. The run folder's path is the last line on stdout.
+    """Run the task and return the exit status. The path of the folder with its results is the last line on stdout.
 
     Args:
         command: the command.
@@ -44,7 +52,9 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
             sync_to_disk(folder / ".hydra")  # no checkpoint could be resumed without it
             if is_externally_launched():
                 broadcast_job(folder)
-        command.task(cfg, folder)
+        written = command.task(cfg, folder)
+        if written:
+            _remove_without_results(folder)
     except Pruned as pruned:
         if is_rank_zero():
             print(pruned, folder, sep="\n", flush=True)
@@ -62,7 +72,7 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
         raise
     else:
         if is_rank_zero():
-            print(folder, flush=True)
+            print(written or folder, flush=True)
     finally:
         release_run_folder(folder)
         del os.environ[RUN_FOLDER]
@@ -72,7 +82,7 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
 
 def execute_resumed(command: Command, folder: Path) -> int:
     """Resume the interrupted run in `folder` and return the exit status."""
-    os.environ[RESUMES] = "1"
+    os.environ[RESUMES] = str(LAST_CHECKPOINT) if has_checkpoint(folder) else "no checkpoint"
     cfg = load_job(folder)
     print(f"resuming {folder}", flush=True)
     return execute(command, cfg, folder)

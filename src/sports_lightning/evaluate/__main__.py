@@ -19,8 +19,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     check_evaluate(cfg)
     with quick_imports():
-        from sports_lightning.audit.scan import find_leaks, scan_dataset
-        from sports_lightning.data.source import open_dataset
+        from sports_lightning.audit.scan import find_leaks, open_and_scan
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
         from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
@@ -28,13 +27,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
-        from sports_lightning.storage.disk_cache import resolve_cache_dir
         from sports_lightning.storage.files import write_json
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
-    index = open_dataset(cfg.data, [cfg.split], classifier.spec.classes)
-    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
+    index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes)
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
         print("leaks: unknown, since data.root does not hold the images that this checkpoint was trained on")
@@ -42,7 +39,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
     metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
-    provenance = collect_provenance(composed_command(), cfg.get("seed"), index.provenance())
+    provenance = collect_provenance(composed_command(), None, index.provenance())
     write_tables(evaluation, folder)
     write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
     write_json(folder / "metrics.json", metrics)  # a run folder that has it is finished

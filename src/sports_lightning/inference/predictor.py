@@ -76,13 +76,8 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         split: the images.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
-    return dataset_logits(classifier, evaluation_images(classifier, root, split), inference)
-
-
-def dataset_logits(classifier: Classifier, dataset: Dataset[Any], inference: DictConfig) -> Tensor:
-    """Logits (n, classes) float32 of a dataset whose items are tuples that start with an image, see `run_batches`."""
     logits: list[Tensor] = []
-    run_batches(Classifier.forward, classifier, dataset, inference, logits.append)
+    run_batches(Classifier.forward, classifier, evaluation_images(classifier, root, split), inference, logits.append)
     return torch.cat(logits)
 
 

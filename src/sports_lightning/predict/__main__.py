@@ -17,12 +17,15 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     with quick_imports():
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.predict.prediction import find_inputs, predict_images
+        from sports_lightning.reports.decorations import draw_missing
 
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
     predictions = predict_images(classifier, paths, cfg.inference)
     predictions.write(folder)
     predictions.print()
+    (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder
+    draw_missing({"predictions.png": predictions.draw}, folder)
 
 
 COMMAND = Command("predict", predict, positional="input")

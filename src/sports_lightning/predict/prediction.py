@@ -18,6 +18,7 @@ from torch import Tensor
 from sports_lightning.data.file_hashes import check_files, printable
 from sports_lightning.data.image_folder import Split, describe_ignored, list_images
 from sports_lightning.errors import UserError
+from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier
@@ -69,16 +70,20 @@ class Predictions:
     unreadable: dict[str, str]
 
     def write(self, folder: Path) -> None:
-        """Write `predictions.csv` (unreadable files last, with their reason) and `predictions.png`."""
+        """Write `predictions.csv`, with the unreadable files and their reasons last."""
         header, columns = top5_columns(self.logits.double().softmax(dim=1), self.classes)
         rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
         rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
         write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
+
+    def draw(self, path: Path) -> None:
+        """Draw the first images with their predictions."""
         shown = min(len(self.paths), GRID_SIZE)
+        _, columns = top5_columns(self.logits[:shown].double().softmax(dim=1), self.classes)
         plots.image_grid(
             [Path(path) for path in self.paths[:shown]],
-            [f"{column[0]}\n{column[1]:.0%}" for column in columns[:shown]],
-            folder / "predictions.png",
+            [f"{column[0]}\n{column[1]:.0%}" for column in columns],
+            path,
             title=f"{shown} of {len(self.paths)} images",
         )
 
@@ -122,5 +127,8 @@ def predict_images(classifier: Classifier, paths: list[str], inference: DictConf
     if not readable:
         path, reason = next(iter(unreadable.items()))
         raise UserError(f"none of the {len(paths)} files can be read as an image; {printable(path)}: {reason}")
-    logits = compute_logits(classifier, Path(), Split(readable, [-1] * len(readable)), inference)
+    split = Split(readable, [-1] * len(readable))
+    logits, _ = halve_batch_on_out_of_memory(
+        lambda settings: compute_logits(classifier, Path(), split, settings), inference
+    )
     return Predictions(readable, logits, classifier.spec.classes, unreadable)

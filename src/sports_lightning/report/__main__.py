@@ -13,8 +13,8 @@ from sports_lightning.config.trusted_targets import check_targets, distrust_work
 from sports_lightning.runs.resume import load_config
 
 
-def report(cfg: DictConfig, folder: Path) -> None:
-    """Draw the decorations that the run folder `run` lacks, into that folder.
+def report(cfg: DictConfig, folder: Path) -> Path:
+    """Draw the decorations that the run folder `run` lacks, into that folder, and return it.
 
     Raises:
         UserError: no finished run of train, one whose images have changed, or, without `trust`, one whose config could
@@ -29,6 +29,7 @@ def report(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.train.decorations import complete_decorations
 
     complete_decorations(run)
+    return run
 
 
 COMMAND = Command("report", report, positional="run")

@@ -17,7 +17,7 @@ from sports_lightning.config.trusted_targets import check_targets, distrust_work
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.runs.provenance import differences, flatten, read_digests, read_provenance
-from sports_lightning.runs.resume import load_config
+from sports_lightning.runs.resume import load_config, load_hydra_config
 from sports_lightning.storage.files import read_csv
 
 # Provenance that differs between any two runs or does not influence the result.
@@ -81,9 +81,10 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
         UserError: `original` is not a run of train, its config could run foreign code, a changed key is unknown, or
             the training failed.
     """
-    hydra_config = OmegaConf.load(original / ".hydra" / "hydra.yaml")
-    if hydra_config.hydra.job.config_name != "train":
-        raise UserError(f"run={original} is a run of {hydra_config.hydra.job.config_name}, not of train")
+    hydra_config = OmegaConf.create(load_hydra_config(original))
+    command = OmegaConf.select(hydra_config, "hydra.job.config_name")
+    if command != "train":
+        raise UserError(f"run={original} is a run of {command or 'no command'}, not of train")
     config = load_config(original)
     if not trust:
         check_targets(config, f"run={original}")
@@ -105,8 +106,8 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
     cwd = Path(hydra_config.hydra.runtime.cwd)  # the config's relative paths start there
     if not cwd.is_dir():
         raise UserError(f"run={original} was started in {cwd}, which does not exist: its relative paths need it")
-    command = [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)]
-    status = subprocess.run(command, cwd=cwd).returncode
+    arguments = [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)]
+    status = subprocess.run(arguments, cwd=cwd).returncode
     if status:
         raise UserError(f"the run could not be repeated: the training ended with exit status {status}")
 

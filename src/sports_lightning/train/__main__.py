@@ -1,5 +1,6 @@
 """Train a classifier, then test the best checkpoint: `python -m sports_lightning.train data=sample`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from sports_lightning.cli.command import Command
 from sports_lightning.cli.composed_command import composed_command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_train
+from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_finished
-from sports_lightning.runs.process import is_rank_zero
-from sports_lightning.runs.resume import LAST_CHECKPOINT, lock_run_folder
+from sports_lightning.runs.process import Process, is_rank_zero
+from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
+from sports_lightning.train.resolved_config import training_splits
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -22,18 +25,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """
     check_train(cfg)
     if cfg.resume and is_finished(folder):
-        from sports_lightning.train.decorations import complete_decorations
+        if is_rank_zero():
+            from sports_lightning.train.decorations import complete_decorations
 
-        complete_decorations(folder)
+            complete_decorations(folder)
         return
+    resume_from = checkpoint_to_resume(cfg, folder)
     if is_rank_zero():
         lock_run_folder(folder)
-    from sports_lightning.audit.scan import scan_dataset
-    from sports_lightning.data.source import open_dataset
-    from sports_lightning.storage.disk_cache import resolve_cache_dir
+    from sports_lightning.audit.scan import open_and_scan
 
-    index = open_dataset(cfg.data, ["train", "val", "test"] if cfg.test else ["train", "val"])
-    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit and is_rank_zero() else None
+    index, scan = open_and_scan(cfg.data, training_splits(cfg))
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search
@@ -42,11 +44,26 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
     # Collected before the training, since the code may change meanwhile.
     provenance = collect_provenance(composed_command(), cfg.seed, index.provenance()) if is_rank_zero() else {}
-    last = folder / LAST_CHECKPOINT
-    resume_from = last if cfg.resume and last.exists() else None
     run = fit(cfg, index, folder, provenance, resume_from, reports_to_search())
     if is_rank_zero():
         finish_run(run, scan, provenance, folder)
+
+
+def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
+    """The last checkpoint in `folder`, if the run is resumed from one.
+
+    Raises:
+        UserError: the first rank resumes from a checkpoint that this rank cannot see.
+    """
+    last = folder / LAST_CHECKPOINT
+    if cfg.resume and last.exists():
+        return last
+    if os.environ.get(RESUMES) == str(LAST_CHECKPOINT):
+        rank = Process.from_environment().rank
+        raise UserError(
+            f"rank {rank} does not see {last}, from which rank 0 resumes: use a run folder on a shared disk"
+        )
+    return None
 
 
 COMMAND = Command("train", train, resumable=True, distributed=True)

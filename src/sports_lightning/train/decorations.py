@@ -2,13 +2,14 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from sports_lightning.audit.scan import scan_dataset
-from sports_lightning.data.source import open_dataset
-from sports_lightning.errors import UserError
+from sports_lightning.audit.scan import open_and_scan
+from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.evaluation import evaluate_split
 from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
@@ -17,9 +18,9 @@ from sports_lightning.reports import plots
 from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.runs.layout import is_finished, missing_decorations
 from sports_lightning.runs.provenance import read_provenance
-from sports_lightning.runs.resume import load_config
-from sports_lightning.storage.disk_cache import resolve_cache_dir
+from sports_lightning.runs.resume import LOCK, load_config
 from sports_lightning.storage.files import read_csv
+from sports_lightning.storage.locks import FileLock
 from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.results import RunResults
 from sports_lightning.train.run_report import write_model_card, write_report
@@ -43,13 +44,31 @@ def complete_decorations(folder: Path) -> None:
 
     Raises:
         UserError: no finished run of train, or one whose images have changed.
+        RunFolderLocked: another process has locked the folder.
     """
     if not missing_decorations(folder):
         log.info("%s is complete: nothing to draw", folder)
         return
-    drawn = draw_decorations(read_results(folder))
+    with _lock(folder):
+        drawn = draw_decorations(read_results(folder))
     if drawn:
         log.info("drawn: %s", ", ".join(drawn))
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the run folder within the block."""
+    lock = FileLock(folder / LOCK)
+    try:
+        is_acquired = lock.acquire()
+    except OSError as error:
+        raise UserError(f"can't write into {folder}: {error.strerror}") from error
+    if not is_acquired:
+        raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_results(folder: Path) -> RunResults:
@@ -76,12 +95,11 @@ def read_results(folder: Path) -> RunResults:
     found["augment.preprocessing"] = classifier.spec.preprocessing
     cfg = resolve(OmegaConf.create(load_config(folder)), found, folder)
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
-    index = open_dataset(cfg.data, splits, classifier.spec.classes)
+    index, scan = open_and_scan(cfg.data, splits, classifier.spec.classes)
     if index.fingerprint(split) != recorded[split]["fingerprint"]:
         raise UserError(
             f"the {split} images in {index.root} are not those of the run {folder}: restore the images of the run"
         )
-    scan = scan_dataset(index.root, resolve_cache_dir(cfg.data)) if cfg.data.audit else None
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, index, split, inference), cfg.inference
     )

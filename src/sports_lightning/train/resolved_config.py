@@ -9,6 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 _RUN_FOLDER = "${hydra:runtime.output_dir}"
 
 
+def training_splits(cfg: DictConfig) -> list[str]:
+    """The splits that a run of `conf/train.yaml` reads."""
+    return ["train", "val", "test"] if cfg.test else ["train", "val"]
+
+
 def resolve(cfg: DictConfig, values: Mapping[str, Any], folder: Path | None = None) -> DictConfig:
     """Return a copy of `cfg` in which `values` replace "auto" and other open settings.
 
