@@ -101,6 +101,7 @@ def test_wrong_images_are_refused(data: Path, checkpoint: Path, tmp_path: Path) 
     classifier = sl.load(checkpoint, device="cpu")
     assert classifier.predict([]) == []
     assert classifier.predict_proba([]).shape == (0, 3)
+    assert classifier.embed([]).shape == (0, 256)
     with pytest.raises(ValueError, match=r"uint8 \(h, w, 3\), not float64 \(8, 8, 3\)"):
         classifier.predict([np.zeros((8, 8, 3))])
     with pytest.raises(ValueError, match=r"uint8 \(3, h, w\)"):
@@ -142,6 +143,14 @@ def test_a_dataset_may_know_fewer_classes_in_another_order(checkpoint: Path) -> 
     assert evaluation.metrics["acc"] == sum(np.equal(predicted, [2, 2, 1])) / 3
 
 
+def test_class_names_are_compared_in_normal_form_c(checkpoint: Path) -> None:
+    classifier = sl.load(checkpoint, device="cpu")
+    classifier.classifier.spec.classes[1] = "ski\u0308"  # decomposed
+    source = InMemory()
+    source.classes = ("tennis", "sk\u00ef")
+    assert classifier.evaluate(source).labels.tolist() == [2, 2, 1]
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """The folder of a finished run, as far as it is read here."""
@@ -171,6 +180,27 @@ def test_a_run_folder_is_read(finished: Path) -> None:
         sl.open_run(finished)
     with pytest.raises(UserError, match="not a run folder"):
         sl.open_run(finished.parent)
+
+
+def test_a_run_of_evaluate_has_no_epochs(finished: Path) -> None:
+    (finished / "metrics.csv").unlink()
+    with pytest.raises(UserError, match="run of evaluate"):
+        _ = sl.open_run(finished).epochs
+    with pytest.raises(UserError, match="run of evaluate"):
+        _ = sl.open_run(finished).best
+
+
+def test_the_config_of_a_run_has_the_values_of_hydra(finished: Path) -> None:
+    (finished / ".hydra/config.yaml").write_text("a: ${hydra:runtime.output_dir}/x\nb: ['${hydra:job.config_name}']\n")
+    config = sl.open_run(finished).config
+    assert (config.a, config.b) == (f"{finished}/x", ["train"])
+
+
+def test_a_number_with_underscores_is_text() -> None:
+    from sports_lightning.api.table import parse_numbers
+
+    row = {"a": "1_000", "b": "7", "c": "0.5", "d": ""}
+    assert parse_numbers(row) == {"a": "1_000", "b": 7, "c": 0.5, "d": None}
 
 
 def test_tables_without_pandas_are_lists(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

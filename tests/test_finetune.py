@@ -3,14 +3,20 @@
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import rcParams
+from PIL import Image
 
 import sports_lightning as sl
+from sports_lightning.api.dataset_folder import check_splits, write_splits
+from sports_lightning.api.global_state import global_state_restored
+from sports_lightning.data.image_folder import read_image_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs import signals
 from sports_lightning.runs.resume import check_resumable
@@ -60,10 +66,13 @@ def test_finetune_trains_on_a_users_dataset(tmp_path: Path) -> None:
     assert torch.get_rng_state().equal(torch_state)
     assert random.getstate() == python_state
     assert not torch.are_deterministic_algorithms_enabled()
+    assert "PL_GLOBAL_SEED" not in os.environ
+    assert rcParams["text.parse_math"]
     assert run.folder == tmp_path / "run"
     assert set(run.metrics) == {"val", "test", "train"}
     assert run.config.data.root == str(tmp_path / "run/data")
     assert len(run.epochs) == 1
+    assert run.config.trainer.default_root_dir == str(run.folder)
     assert run.best["epoch"] == 0
     predictions = run.predictions
     classifier = run.load("cpu")
@@ -108,5 +117,130 @@ def test_wrong_data_is_refused(tmp_path: Path) -> None:
         sl.finetune("scratch_cnn", Noise(4), run_dir="run")
     with pytest.raises(UserError, match="no folder valid/"):
         sl.finetune("scratch_cnn", tmp_path, run_dir="run")
-    with pytest.raises(UserError, match="run_dir instead"):
+    with pytest.raises(UserError, match="pass run_dir"):
         sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=["hydra.run.dir=x"], run_dir="run")
+
+
+class Files(Noise):
+    """Images in files whose names have no suffix of an image."""
+
+    def __init__(self, count: int, folder: Path) -> None:
+        super().__init__(count)
+        self.folder = folder
+        folder.mkdir()
+        for index in range(count):
+            Image.fromarray(super().image(index)).save(folder / f"{index}.data", format="png")
+
+    def image(self, index: int) -> Any:
+        return self.folder / f"{index}.data"
+
+
+class Broken(Noise):
+    """The last image cannot be written."""
+
+    def image(self, index: int) -> np.ndarray:
+        return super().image(index)[:, :, 0] if index == len(self) - 1 else super().image(index)
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Config and clock of each call of fit, which fails instead of training."""
+    from sports_lightning.api import finetuning
+
+    calls: list[Any] = []
+
+    def fit(cfg: Any, index: Any, *_: Any, started: float) -> None:
+        calls.append((cfg, index, started))
+        raise InterruptedError
+
+    monkeypatch.setattr(finetuning, "fit", fit)
+    return calls
+
+
+def attempt(*images: Any, overrides: tuple[str, ...] = ()) -> None:
+    with pytest.raises(InterruptedError):
+        sl.finetune("scratch_cnn", *images, overrides=[*FAST, *overrides], run_dir="run")
+
+
+def test_a_failed_call_leaves_no_data_to_the_next(tmp_path: Path, fitted: list[Any]) -> None:
+    with pytest.raises(UserError, match="uint8 RGB"):
+        sl.finetune("scratch_cnn", Broken(4), Noise(4), run_dir="run")
+    assert [path.name for path in (tmp_path / "run/data").iterdir()] == [".written_by_finetune"]
+    attempt(Noise(6), Noise(4), Noise(2))
+    attempt(Noise(8), Noise(4))
+    assert [len(index.splits["train"]) for _, index, _ in fitted] == [6, 8]
+    assert [cfg.test for cfg, *_ in fitted] == [True, False]
+    assert not (tmp_path / "run/data/test").exists()
+
+
+def test_a_folder_of_the_user_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "data/train").mkdir(parents=True)
+    with pytest.raises(UserError, match="not written by finetune"):
+        sl.finetune("scratch_cnn", Noise(4), Noise(4), run_dir=".")
+    assert (tmp_path / "data/train").is_dir()
+
+
+def test_a_run_resumes_with_the_same_images_only(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    write_splits({"train": Noise(4), "val": tmp_path / "images"}, tmp_path / "data")
+    check_splits({"train": Noise(4), "val": "images"}, tmp_path / "data")
+    for split, other in (("train", Noise(6)), ("train", tmp_path), ("val", tmp_path), ("val", Noise(2))):
+        with pytest.raises(UserError, match=f"passed as {split}"):
+            check_splits({split: other}, tmp_path / "data")
+    (tmp_path / "images").rmdir()
+    write_splits({"train": Noise(4)}, tmp_path / "data")  # also in place of a link to nothing
+
+
+def test_overrides_of_the_user_come_last(fitted: list[Any]) -> None:
+    attempt(Noise(4), Noise(4), Noise(4), overrides=("test=false",))
+    assert not fitted[0][0].test
+    for override in ("data.root=x", "data=sample", "hydra.run.dir=x", "resume=x"):
+        with pytest.raises(UserError, match="instead of the override"):
+            sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=[override])
+
+
+def test_settings_are_checked_before_images_are_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="max_epochs"):
+        sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=["trainer.max_epochs=x"], run_dir="run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_time_of_a_run_starts_with_its_call(fitted: list[Any]) -> None:
+    before = time.monotonic()
+    attempt(Noise(4), Noise(4))
+    assert before <= fitted[0][2] <= time.monotonic()
+
+
+def test_files_of_any_name_are_used(tmp_path: Path) -> None:
+    write_splits({"train": Files(4, tmp_path / "files")}, tmp_path / "data")
+    assert len(read_image_folder(tmp_path / "data", ["train"]).splits["train"]) == 4
+
+
+@pytest.mark.parametrize("classes", [("a", "desktop.ini"), ("a", "a"), ("a", "../b"), ("a", ".b")])
+def test_class_names_that_would_lose_images_are_refused(tmp_path: Path, classes: tuple[str, str]) -> None:
+    source = Noise(4)
+    source.classes = classes
+    with pytest.raises(UserError, match="class"):
+        write_splits({"train": source}, tmp_path / "data")
+
+
+def test_global_state_is_restored_after_an_error() -> None:
+    from pytorch_lightning import seed_everything
+
+    os.environ["PL_SEED_WORKERS"] = "before"
+    state = torch.get_rng_state()
+    deterministic: Any = torch.utils.deterministic  # type: ignore[attr-defined]
+    fill = deterministic.fill_uninitialized_memory
+
+    @global_state_restored()
+    def train() -> None:
+        seed_everything(7, workers=True, verbose=False)
+        deterministic.fill_uninitialized_memory = not fill
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train()
+    assert torch.get_rng_state().equal(state)
+    assert deterministic.fill_uninitialized_memory == fill
+    assert os.environ["PL_SEED_WORKERS"] == "before"
+    assert "PL_GLOBAL_SEED" not in os.environ

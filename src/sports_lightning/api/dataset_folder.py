@@ -1,68 +1,148 @@
 """The data of `finetune` as a folder with train/, valid/ and test/, as training requires it."""
 
-import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sports_lightning.data.image_folder import SPLIT_FOLDERS
+from sports_lightning.data.formats import EXTENSIONS
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
 from sports_lightning.data.image_source import ImageSource
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.errors import UserError
 
 Images = str | Path | ImageSource
 
+_MARKER = ".written_by_finetune"  # in a folder that may be deleted and written again
 
-def provide_dataset_folder(train: Images, val: Images | None, test: Images | None, folder: Path) -> Path:
-    """Return a folder with the splits of a dataset.
+
+def dataset_root(train: Images, val: Images | None, test: Images | None, folder: Path) -> Path:
+    """Return the root of the dataset, without writing anything.
 
     Args:
-        train: such a folder if there is no `val`, else a folder with one sub-folder per class, or an `ImageSource`.
+        train: a folder with all splits if `val` is None; else a folder with one sub-folder per class, or an
+            `ImageSource`.
         val: the validation images.
-        test: the test images, if there are some.
-        folder: where splits are linked or written, unless `train` is a folder with all of them. Splits that are there
-            already are kept, for a run that is resumed.
+        test: the test images, if there are any.
+        folder: the root if `train` is not a folder with all splits.
 
     Raises:
-        UserError: no validation images, or class names that cannot be folder names.
+        UserError: no validation images, or a path that is not a folder.
     """
+    for images in (train, val, test):
+        if isinstance(images, str | Path) and not _absolute(images).is_dir():
+            raise UserError(f"{images} is not a folder")
+    if val is not None:
+        return folder
+    if test is not None or not isinstance(train, str | Path):
+        raise UserError("pass the validation images as val, from which the best epoch is chosen")
+    root = _absolute(train)
+    if not (root / SPLIT_FOLDERS["val"]).is_dir():
+        raise UserError(f"{root} has no folder {SPLIT_FOLDERS['val']}/: pass the validation images as val")
+    return root
+
+
+def given_splits(train: Images, val: Images | None, test: Images | None) -> dict[str, Images]:
+    """{split: images} of the splits to write; {} if `train` is a folder with all of them."""
     if val is None:
-        if test is not None or not isinstance(train, str | Path):
-            raise UserError("pass the validation images as val, from which the best epoch is chosen")
-        root = Path(train).expanduser().absolute()
-        if not (root / SPLIT_FOLDERS["val"]).is_dir():
-            raise UserError(f"{root} has no folder {SPLIT_FOLDERS['val']}/: pass the validation images as val")
-        return root
-    for split, images in {"train": train, "val": val, "test": test}.items():
+        return {}
+    return {"train": train, "val": val, **({} if test is None else {"test": test})}
+
+
+def write_splits(splits: dict[str, Images], folder: Path) -> None:
+    """Link or write the images of each split as `folder/{train,valid,test}`, in place of those of an earlier call.
+
+    Args:
+        splits: by name, "train", "val" or "test".
+        folder: the root of the dataset.
+
+    Raises:
+        UserError: `folder` was not written by this function, or the images of a source cannot be written.
+    """
+    if folder.exists():
+        if not (folder / _MARKER).exists():
+            raise UserError(f"{folder} exists and was not written by finetune: choose another run_dir")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / _MARKER).touch()
+    for split, images in splits.items():
         target = folder / SPLIT_FOLDERS[split]
-        if images is not None and not target.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            if isinstance(images, str | Path):
-                target.symlink_to(Path(images).expanduser().absolute(), target_is_directory=True)
-            else:
-                _write_images(images, target)
-    return folder
+        if isinstance(images, str | Path):
+            target.symlink_to(_absolute(images), target_is_directory=True)
+        else:
+            _write_images(images, target)
+
+
+def check_splits(splits: dict[str, Images], folder: Path) -> None:
+    """Check that a run is resumed with the images it was started with; see `write_splits`.
+
+    Folders are compared by path, sources by the number and the labels of their images.
+
+    Raises:
+        UserError: a split differs.
+    """
+    for split, images in splits.items():
+        target = folder / SPLIT_FOLDERS[split]
+        if not _holds(target, images):
+            raise UserError(
+                f"{target} of the interrupted run holds other images than those passed as {split}: pass the same "
+                "images, or choose another run_dir"
+            )
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def _holds(target: Path, images: Images) -> bool:
+    """Whether `target` links to this folder, or has the number and the labels of the images of this source."""
+    if isinstance(images, str | Path):
+        return target.is_symlink() and target.readlink() == _absolute(images)
+    if target.is_symlink() or not target.is_dir():
+        return False
+    written = {Path(file).stem: name for name, files in list_classes(target).items() for file in files}
+    return written == {f"{index:08d}": images.classes[label] for index, label in enumerate(images.labels)}
 
 
 def _write_images(source: ImageSource, target: Path) -> None:
     """Write the images of a source as `target/CLASS/NUMBER.png`; files are linked."""
+    _check_source(source)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name in source.classes:
+            (partial / name).mkdir()
+        if skipped := set(source.classes) - set(list_classes(partial)):
+            raise UserError(f"class name {min(skipped)!r} cannot be used: folders of this name are skipped")
+        for index, label in enumerate(source.labels):
+            _write_image(source.image(index), partial / source.classes[label] / f"{index:08d}")
+        assert _holds(partial, source)
+        partial.chmod(0o755)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_source(source: ImageSource) -> None:
     for name in source.classes:
         if name in ("", ".", "..") or name.startswith(".") or set(name) & set("/\\\0"):
             raise UserError(f"class name {name!r} cannot be the name of a folder")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    for name in source.classes:
-        (partial / name).mkdir(parents=True)
-    for index, label in enumerate(source.labels):
-        image = source.image(index)
-        stem = partial / source.classes[label] / f"{index:08d}"
-        if isinstance(image, str | Path):
-            path = Path(image).absolute()
-            stem.with_suffix(path.suffix).symlink_to(path)
-        else:
-            _to_pil(image).save(stem.with_suffix(".png"), compress_level=1)
-    partial.rename(target)
+    if len(set(source.classes)) != len(source.classes):
+        raise UserError("a source has two classes with the same name")
+    if len(source.labels) != len(source):
+        raise UserError(f"a source of {len(source)} images has {len(source.labels)} labels")
+
+
+def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Path) -> None:
+    if isinstance(image, str | Path):
+        path = _absolute(image)
+        # Images are found by their suffix; which format a file has is decided by its content.
+        suffix = path.suffix if path.suffix.lower() in EXTENSIONS else ".png"
+        stem.with_suffix(suffix).symlink_to(path)
+    else:
+        _to_pil(image).save(stem.with_suffix(".png"), compress_level=1)
 
 
 def _to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:

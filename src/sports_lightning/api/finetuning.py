@@ -1,29 +1,26 @@
 """Train a classifier from Python, with the config, the results and the run folder of the command `train`."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.utilities.seed import isolate_rng
 
 from sports_lightning import CONF_DIR
-from sports_lightning.api.dataset_folder import Images, provide_dataset_folder
+from sports_lightning.api.dataset_folder import Images, check_splits, dataset_root, given_splits, write_splits
+from sports_lightning.api.global_state import global_state_restored
 from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.api.run import Run
 from sports_lightning.audit.scan import open_and_scan
 from sports_lightning.config.checks import check_train
-from sports_lightning.config.overrides import format_command, rename_keys
+from sports_lightning.config.overrides import format_command, quote_value, rename_keys
 from sports_lightning.errors import UserError
 from sports_lightning.runs.provenance import collect_provenance
 from sports_lightning.runs.resume import (
     LAST_CHECKPOINT,
-    check_unfinished,
     has_checkpoint,
     lock_run_folder,
     release_run_folder,
@@ -37,6 +34,13 @@ from sports_lightning.train.fit import fit
 from sports_lightning.train.resolved_config import training_splits
 
 log = logging.getLogger(__name__)
+
+_ARGUMENTS = {  # of finetune, by the config key that they replace
+    "data": "train, val and test",
+    "data.root": "train, val and test",
+    "hydra.run.dir": "run_dir",
+    "resume": "run_dir",
+}
 
 
 def finetune(
@@ -59,35 +63,26 @@ def finetune(
             the run can be resumed and reproduced from its folder.
         val: the validation images, from which the best epoch is chosen.
         test: the test images.
-        overrides: as on the command line, such as `["finetune=head", "trainer.max_epochs=3"]`.
+        overrides: as on the command line, such as `["finetune=head", "trainer.max_epochs=3"]`. Data and run folder are
+            arguments instead.
         run_dir: the run folder; None: a new one below `outputs/train`. An interrupted run there is resumed.
 
     Raises:
         UserError: settings or data that cannot work, or a folder that holds a finished run.
         KeyboardInterrupt: the kernel was interrupted; the run is saved and can be resumed.
     """
-    names, notices = rename_keys([*_model_overrides(model), "logger=csv", "trainer.devices=1", *overrides])
-    for notice in notices:
-        log.warning("%s", notice)
-    _, folder = _compose(names, None if run_dir is None else Path(run_dir).expanduser().absolute())
-    check_unfinished(folder)
+    started = time.monotonic()
+    names, folder = _all_overrides(model, train, val, test, overrides, run_dir)
+    cfg, hydra_cfg = _compose(names, folder)
+    check_train(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     lock_run_folder(folder)
     try:
-        root = provide_dataset_folder(train, val, test, folder / "data")
-        names += [f"data.root={_quoted(str(root))}", f"test={str((root / 'test').is_dir()).lower()}"]
-        cfg, _ = _compose(names, folder)
-        hydra_cfg = cfg.hydra
-        with open_dict(cfg):
-            del cfg["hydra"]
-        check_train(cfg)
-        last = folder / LAST_CHECKPOINT
-        if not last.exists():
+        _prepare_data(cfg, given_splits(train, val, test), folder)
+        if not has_checkpoint(folder):
             _write_hydra_files(cfg, hydra_cfg, names, folder)
-        elif stored_settings(folder) != settings_fingerprint(cfg):
-            raise UserError(f"{folder} holds an interrupted run with other settings: choose another run_dir")
-        with isolate_rng(), _torch_settings_restored(), quiet_lightning():
-            _train(cfg, folder, names, last if last.exists() else None)
+        with global_state_restored(), quiet_lightning():
+            _train(cfg, folder, names, started)
     except Interrupted as interrupted:
         resume = f"; call finetune again with run_dir={str(folder)!r} to resume" if has_checkpoint(folder) else ""
         raise KeyboardInterrupt(f"{interrupted}{resume}") from None
@@ -96,39 +91,64 @@ def finetune(
     return Run(folder)
 
 
-def _train(cfg: DictConfig, folder: Path, overrides: list[str], resume_from: Path | None) -> None:
+def _all_overrides(
+    model: str,
+    train: Images,
+    val: Images | None,
+    test: Images | None,
+    overrides: Sequence[str],
+    run_dir: str | Path | None,
+) -> tuple[list[str], Path]:
+    """The overrides of a run, those of the user last, and its folder."""
+    given, notices = rename_keys(list(overrides))
+    for notice in notices:
+        log.warning("%s", notice)
+    for override in OverridesParser.create().parse_overrides(given):
+        if argument := _ARGUMENTS.get(override.key_or_group):
+            raise UserError(f"pass {argument} to finetune instead of the override {override.key_or_group}=")
+    base = [*_model_overrides(model), "logger=csv", "trainer.devices=1"]
+    folder = Path(run_dir or _compose([*base, *given])[1].runtime.output_dir).expanduser().absolute()
+    root = dataset_root(train, val, test, folder / "data")
+    has_test = (root / "test").is_dir() if val is None else test is not None
+    return [*base, f"data.root={quote_value(str(root))}", f"test={str(has_test).lower()}", *given], folder
+
+
+def _prepare_data(cfg: DictConfig, splits: dict[str, Images], folder: Path) -> None:
+    """Write the images of a new run; check that a resumed run has the same images and settings."""
+    if has_checkpoint(folder):
+        if stored_settings(folder) != settings_fingerprint(cfg):
+            raise UserError(f"{folder} holds an interrupted run with other settings: choose another run_dir")
+        check_splits(splits, folder / "data")
+    elif splits:
+        write_splits(splits, folder / "data")
+
+
+def _train(cfg: DictConfig, folder: Path, overrides: list[str], started: float) -> None:
     index, scan = open_and_scan(cfg.data, training_splits(cfg))
     provenance = collect_provenance(format_command("train", overrides), cfg.seed, index.provenance())
-    run = fit(cfg, index, folder, provenance, resume_from)
+    resume_from = folder / LAST_CHECKPOINT if has_checkpoint(folder) else None
+    run = fit(cfg, index, folder, provenance, resume_from, started=started)
     finish_run(run, scan, provenance, folder)
 
 
 def _model_overrides(model: str) -> list[str]:
     if (CONF_DIR / "model" / f"{model}.yaml").is_file() and model != "timm":
         return [f"model={model}"]
-    return ["model=timm", f"model.name={_quoted(model)}"]
+    return ["model=timm", f"model.name={quote_value(model)}"]
 
 
-def _quoted(value: str) -> str:
-    """`value` as a quoted string of Hydra's override grammar."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _compose(overrides: list[str], folder: Path | None) -> tuple[DictConfig, Path]:
-    """`conf/train.yaml` with Hydra's own part, and the run folder in it."""
-    if any(
-        override.key_or_group == "hydra.run.dir" for override in OverridesParser.create().parse_overrides(overrides)
-    ):
-        raise UserError("pass the run folder as run_dir instead of hydra.run.dir")
-    more = [] if folder is None else [f"hydra.run.dir={_quoted(str(folder))}"]
+def _compose(overrides: list[str], folder: Path | None = None) -> tuple[DictConfig, DictConfig]:
+    """`conf/train.yaml` and Hydra's own config, in which `runtime.output_dir` is the run folder."""
+    more = [] if folder is None else [f"hydra.run.dir={quote_value(str(folder))}"]
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = hydra.compose("train", [*overrides, *more], return_hydra_config=True)
         run_dir = Path(cfg.hydra.run.dir).absolute()
     with open_dict(cfg):
-        cfg.hydra.job.name = "train"
-        cfg.hydra.runtime.output_dir, cfg.hydra.runtime.cwd = str(run_dir), str(Path.cwd())
-    return cfg, run_dir
+        hydra_cfg = cfg.pop("hydra")
+    with open_dict(hydra_cfg):
+        hydra_cfg.job.name = "train"
+        hydra_cfg.runtime.output_dir, hydra_cfg.runtime.cwd = str(run_dir), str(Path.cwd())
+    return cfg, hydra_cfg
 
 
 def _write_hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str], folder: Path) -> None:
@@ -137,20 +157,3 @@ def _write_hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[s
     write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
     write_text(folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
     write_text(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
-
-
-@contextmanager
-def _torch_settings_restored() -> Iterator[None]:
-    """Restore torch's global settings that a training changes."""
-    before: Any = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.benchmark,
-        torch.get_float32_matmul_precision(),
-    )
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]
-        torch.set_float32_matmul_precision(before[3])

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from sports_lightning import CONF_DIR
 from sports_lightning.api.table import table
 from sports_lightning.data.decode import decode
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.image_folder import Split, normalize
 from sports_lightning.data.image_source import ClassFolder, ImageSource
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.data.preprocessing import Preprocessing
@@ -164,6 +164,9 @@ class ImageClassifier:
         Raises:
             UserError: a model that timm cannot take apart before its last layer.
         """
+        if not len(images):
+            blank = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+            return self._run(Classifier.features, list(blank), 1).numpy()[:0]
         return self._run(Classifier.features, images, batch_size).numpy()
 
     def evaluate(self, data: str | Path | ImageSource, batch_size: int = 32) -> ClassifierEvaluation:
@@ -171,19 +174,19 @@ class ImageClassifier:
 
         Args:
             data: a folder with one sub-folder per class, such as `data/test`, or an `ImageSource`. Its classes are
-                matched by name; the classifier may know more of them.
+                matched by name, in Unicode normal form C; the classifier may know more of them.
             batch_size: images per forward pass.
 
         Raises:
             UserError: a class that the classifier does not know, or no images.
         """
         source = ClassFolder(data) if isinstance(data, str | Path) else data
-        unknown = set(source.classes) - set(self.classes)
-        if unknown:
-            raise UserError(f"the classifier does not know class {sorted(unknown)[0]!r}; its classes are `.classes`")
+        position = {normalize(name): label for label, name in enumerate(self.classes)}
+        if unknown := [name for name in source.classes if normalize(name) not in position]:
+            raise UserError(f"the classifier does not know class {min(unknown)!r}; its classes are `.classes`")
         if not len(source):
             raise UserError("there are no images to evaluate")
-        labels = [self.classes.index(source.classes[label]) for label in source.labels]
+        labels = [position[normalize(source.classes[label])] for label in source.labels]
         root, names = (source.folder, source.paths) if isinstance(source, ClassFolder) else (Path(), None)
         split = Split(names or map(str, range(len(source))), labels)
         logits = self._run(Classifier.forward, _SourceImages(source), batch_size)

@@ -1,6 +1,7 @@
 """A run folder in Python: config, metrics, tables and the best checkpoint."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from sports_lightning.api.table import parse_numbers, table
 from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.provenance import read_provenance
-from sports_lightning.runs.resume import load_config
+from sports_lightning.runs.resume import load_config, load_hydra_config
 from sports_lightning.storage.files import read_csv
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The config of the run, by the keys of this version."""
-        return OmegaConf.create(load_config(self.folder))
+        """The config of the run, by the keys of this version; `${hydra:…}` is replaced by its value."""
+        hydra_cfg = OmegaConf.create(load_hydra_config(self.folder))
+        OmegaConf.update(hydra_cfg, "hydra.runtime.output_dir", str(self.folder))  # to which it may have been moved
+        return OmegaConf.create(_with_hydra_values(load_config(self.folder), hydra_cfg))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -59,12 +62,22 @@ class Run:
 
     @cached_property
     def epochs(self) -> Any:
-        """One row per epoch with its training and validation metrics, as in `metrics.csv`."""
+        """One row per epoch with its training and validation metrics, as in `metrics.csv`.
+
+        Raises:
+            UserError: a run of `evaluate`.
+        """
+        self._check_trained()
         return self._table("metrics.csv")
 
     @property
     def best(self) -> dict[str, Any]:
-        """The row of `epochs` of the best epoch, whose weights are in the checkpoint."""
+        """The row of `epochs` of the best epoch, whose weights are in the checkpoint.
+
+        Raises:
+            UserError: a run of `evaluate`.
+        """
+        self._check_trained()
         epoch = self.provenance["best_epoch"]
         rows = map(parse_numbers, read_csv(self.folder / "metrics.csv"))
         return next(row for row in rows if row["epoch"] == epoch)
@@ -79,6 +92,10 @@ class Run:
         from sports_lightning.api.image_classifier import load
 
         return load(self.checkpoint, device)
+
+    def _check_trained(self) -> None:
+        if not (self.folder / "metrics.csv").is_file():
+            raise UserError(f"{self.folder} holds a run of evaluate, which has no epochs")
 
     def _table(self, name: str, text: Sequence[str] = ()) -> Any:
         def is_text(column: str) -> bool:
@@ -100,3 +117,19 @@ def open_run(folder: str | Path) -> Run:
     if not is_finished(path):
         raise UserError(f"{folder} holds a run that is not finished: it has no metrics.json")
     return Run(path)
+
+
+def _with_hydra_values(tree: Any, hydra_cfg: DictConfig) -> Any:
+    """A config with the value of each `${hydra:KEY}` in it, where it can be resolved."""
+    if isinstance(tree, dict):
+        return {key: _with_hydra_values(value, hydra_cfg) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_with_hydra_values(value, hydra_cfg) for value in tree]
+    if not isinstance(tree, str):
+        return tree
+
+    def resolved(found: re.Match[str]) -> str:
+        value = OmegaConf.select(hydra_cfg, f"hydra.{found[1]}", throw_on_resolution_failure=False)
+        return found[0] if value is None else str(value).replace("${", r"\${")
+
+    return re.sub(r"\$\{hydra:([\w.]+)\}", resolved, tree)

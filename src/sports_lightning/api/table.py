@@ -20,7 +20,7 @@ def parse_numbers(row: Mapping[str, str]) -> dict[str, int | float | str | None]
 
 
 def _parse(cell: str) -> int | float | str | None:
-    for kind in (int, float):
+    for kind in (int, float) if "_" not in cell else ():  # Python reads "1_000" as a number
         try:
             return kind(cell)
         except ValueError:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -16,7 +16,7 @@ from sports_lightning.errors import UnreadableImage
 from sports_lightning.runs.layout import curve
 from sports_lightning.storage.files import write_bytes
 
-rcParams["text.parse_math"] = False  # class names may contain $
+_plain_text = rc_context({"text.parse_math": False})  # class names may contain $
 
 _MOST_NAMED = 200  # classes whose names a confusion matrix shows
 
@@ -26,6 +26,7 @@ _SIDE, _MARGIN, _TITLE = 220, 5, 50
 _CELL = (_SIDE + 2 * _MARGIN, _SIDE + 55)
 
 
+@_plain_text
 def curves(epochs: list[dict[str, str]], path: Path) -> None:
     """Plot loss and accuracy on train and val per epoch, from the rows of a run's `metrics.csv`."""
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -43,6 +44,7 @@ def curves(epochs: list[dict[str, str]], path: Path) -> None:
     _write(figure, path, 120)
 
 
+@_plain_text
 def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
     """Plot the confusion matrix, normalized per label; up to 200 classes are named, with the counts in the cells.
 
@@ -82,6 +84,7 @@ def _name_classes(axes: Axes, counts: np.ndarray, share: np.ndarray, classes: li
         )  # fmt: skip
 
 
+@_plain_text
 def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
     """Draw a grid of images of any aspect ratio, with a caption of up to three lines under each.
 

@@ -1,4 +1,4 @@
-"""This process: its rank among the processes of a run, which launcher started it, and how long it has run."""
+"""This process: its rank among the processes of a run, which launcher started it, and when."""
 
 import os
 import time
@@ -11,7 +11,7 @@ RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-_STARTED = time.monotonic()
+PROCESS_START = time.monotonic()  # in seconds; a command's run starts with its process
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,3 @@ def remove_stray_ranks() -> None:
     if TORCHRUN not in os.environ and RUN_FOLDER not in os.environ:
         for name in _RANK_VARIABLES:
             os.environ.pop(name, None)
-
-
-def seconds_since_start() -> float:
-    """Wall time since this process started, in seconds."""
-    return round(time.monotonic() - _STARTED, 1)

@@ -50,6 +50,5 @@ def _save_current_figure(path: Path) -> None:
 
     figure = plt.gcf()
     figure.set_size_inches(11, 5)
-    with matplotlib.rc_context({"text.parse_math": True}):  # for powers of ten; reports.plots has disabled it
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)

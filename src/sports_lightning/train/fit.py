@@ -22,6 +22,7 @@ from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
+from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import without_diff
 from sports_lightning.runs.resume import run_settings
 from sports_lightning.runs.signals import deferred
@@ -68,6 +69,7 @@ class FittedRun:
         parameters: the number of all parameters, under "parameters", and of those that were trained, under "trainable".
         loggers: Lightning's, not closed yet.
         interruptions: how often the run was interrupted and resumed.
+        started: when the run was started or resumed, by `time.monotonic()`.
         seconds_before: wall time of the interrupted processes, in seconds.
     """
 
@@ -79,6 +81,7 @@ class FittedRun:
     parameters: dict[str, int]
     loggers: list[Logger]
     interruptions: int
+    started: float
     seconds_before: float
 
 
@@ -89,6 +92,7 @@ def fit(
     provenance: dict[str, Any],
     resume_from: Path | None = None,
     pruning: ReportToSearch | None = None,
+    started: float = PROCESS_START,
 ) -> FittedRun:
     """Train on `index` and return where the best checkpoint is.
 
@@ -99,6 +103,7 @@ def fit(
         provenance: see `collect_provenance`; may be empty.
         resume_from: the last checkpoint of an interrupted run.
         pruning: the callback of a trial in a search.
+        started: when the run was started or resumed, by `time.monotonic()`; by default with this process.
 
     Raises:
         UserError: a model or settings that cannot work, or a checkpoint of other settings.
@@ -114,6 +119,7 @@ def fit(
     run_cfg = _resolve(cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size})
     data = build_data(run_cfg, index)
     callbacks = build_callbacks(run_cfg)
+    callbacks.last.started = started
     callbacks.last.provenance = _recorded(run_cfg, provenance, run_settings(folder, cfg), processes)
     trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
@@ -174,6 +180,7 @@ def _fitted_run(
         parameters=dict(zip(("parameters", "trainable"), parameters, strict=True)),
         loggers=trainer.loggers,
         interruptions=callbacks.last.interruptions,
+        started=callbacks.last.started,
         seconds_before=callbacks.last.seconds_before,
     )
 

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from sports_lightning.errors import UserError
 from sports_lightning.runs.checkpoint_files import load_checkpoint
-from sports_lightning.runs.process import seconds_since_start
+from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import differences, flatten
 from sports_lightning.runs.signals import Interrupted, install_handlers, received
 
@@ -35,12 +35,14 @@ class LastCheckpoint(Checkpoint):
 
     Attributes:
         provenance: everything that the result depends on (see runs.provenance), saved in the checkpoint.
+        started: when the run was started or resumed, by `time.monotonic()`.
     """
 
     def __init__(self, path: str, every_n_minutes: float | None = None, every_n_steps: int | None = None) -> None:
         self.path = Path(path)
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self.provenance: dict[str, Any] = {}
+        self.started = PROCESS_START
         self.seconds_before = 0.0  # of the processes that were interrupted
         self.interruptions = 0
         self._was_stopped = self._is_stopped = False
@@ -49,7 +51,7 @@ class LastCheckpoint(Checkpoint):
         """The state that Lightning does not save."""
         return {
             "provenance": self.provenance,
-            "seconds": self.seconds_before + seconds_since_start(),
+            "seconds": self.seconds_before + time.monotonic() - self.started,
             "interruptions": self.interruptions,
             "stopped": self._is_stopped,
         }

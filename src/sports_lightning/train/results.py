@@ -2,6 +2,7 @@
 
 import logging
 import statistics
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from sports_lightning.models.classifier import Classifier, load_classifier, save
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.layout import METRICS
-from sports_lightning.runs.process import seconds_since_start
 from sports_lightning.runs.provenance import write_provenance
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import read_csv, write_json
@@ -94,7 +94,7 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
         "precision": asdict(run.precision),
         "batch_size": run.cfg.data.batch_size,
         "images_per_second": statistics.median(float(row["images_per_second"]) for row in timings),
-        "seconds": round(run.seconds_before + seconds_since_start(), 1),
+        "seconds": round(run.seconds_before + time.monotonic() - run.started, 1),
         "interruptions": run.interruptions,
     }
     return RunResults(folder, run.cfg, run.index, classifier, evaluation, metrics, provenance, epochs, scan)
