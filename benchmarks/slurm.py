@@ -19,6 +19,7 @@ SETTINGS = [
     "data=sample", "data.batch_size=32", "data.num_workers=0", "data.audit=false", "logger=csv", "model.image_size=64",
     "augment=strong", "callbacks=[default,ema]", "callbacks.last.every_n_steps=5", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "trainer.max_epochs=5",
+    "trainer.precision=32-true",
 ]  # fmt: skip
 TRAIN = [sys.executable, "-m", "sports_lightning.train"]
 
