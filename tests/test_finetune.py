@@ -191,6 +191,24 @@ def test_a_run_resumes_with_the_same_images_only(tmp_path: Path) -> None:
     write_splits({"train": Noise(4)}, tmp_path / "data")  # also in place of a link to nothing
 
 
+class Digested(Noise):
+    """A source that knows the digests of its images."""
+
+    def __init__(self, count: int, version: str) -> None:
+        super().__init__(count)
+        self.version = version
+
+    def digest(self, index: int) -> str:
+        return f"{self.version}-{index}"
+
+
+def test_a_run_does_not_resume_with_images_of_other_digests(tmp_path: Path) -> None:
+    write_splits({"train": Digested(4, "a")}, tmp_path / "data")
+    check_splits({"train": Digested(4, "a")}, tmp_path / "data")
+    with pytest.raises(UserError, match="passed as train"):
+        check_splits({"train": Digested(4, "b")}, tmp_path / "data")
+
+
 def test_overrides_of_the_user_come_last(fitted: list[Any]) -> None:
     attempt(Noise(4), Noise(4), Noise(4), overrides=("test=false",))
     assert not fitted[0][0].test

@@ -1,5 +1,6 @@
 """The data of `finetune` as a folder with train/, valid/ and test/, as training requires it."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,10 +14,12 @@ from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
 from sports_lightning.data.image_source import ImageSource
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.errors import UserError
+from sports_lightning.storage.files import write_text
 
 Images = str | Path | ImageSource
 
 _MARKER = ".written_by_finetune"  # in a folder that may be deleted and written again
+_DIGESTS = ".digests.json"  # in the folder of a split; names that start with "." are not read as images
 
 
 def dataset_root(train: Images, val: Images | None, test: Images | None, folder: Path) -> Path:
@@ -79,7 +82,7 @@ def write_splits(splits: dict[str, Images], folder: Path) -> None:
 def check_splits(splits: dict[str, Images], folder: Path) -> None:
     """Check that a run is resumed with the images it was started with; see `write_splits`.
 
-    Folders are compared by path, sources by the number and the labels of their images.
+    Folders are compared by path, sources by the number, the labels and the digests (if they have any) of their images.
 
     Raises:
         UserError: a split differs.
@@ -98,13 +101,21 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _holds(target: Path, images: Images) -> bool:
-    """Whether `target` links to this folder, or has the number and the labels of the images of this source."""
+    """Whether `target` links to this folder, or was written from the images of this source."""
     if isinstance(images, str | Path):
         return target.is_symlink() and target.readlink() == _absolute(images)
     if target.is_symlink() or not target.is_dir():
         return False
     written = {Path(file).stem: name for name, files in list_classes(target).items() for file in files}
-    return written == {f"{index:08d}": images.classes[label] for index, label in enumerate(images.labels)}
+    digests = json.loads((target / _DIGESTS).read_text(encoding="utf-8"))
+    labels = {f"{index:08d}": images.classes[label] for index, label in enumerate(images.labels)}
+    return written == labels and digests == _digests(images)
+
+
+def _digests(source: ImageSource) -> list[str | None]:
+    """The digest of each image; [] if the source has none."""
+    digest = getattr(source, "digest", None)
+    return [digest(index) for index in range(len(source))] if digest else []
 
 
 def _write_images(source: ImageSource, target: Path) -> None:
@@ -118,6 +129,7 @@ def _write_images(source: ImageSource, target: Path) -> None:
             raise UserError(f"class name {min(skipped)!r} cannot be used: folders of this name are skipped")
         for index, label in enumerate(source.labels):
             _write_image(source.image(index), partial / source.classes[label] / f"{index:08d}")
+        write_text(partial / _DIGESTS, json.dumps(_digests(source)))
         assert _holds(partial, source)
         partial.chmod(0o755)
         partial.rename(target)
