@@ -63,7 +63,7 @@ def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def main(argv: list[str] | None = None, start: Start = start) -> int:
     """Run the experiment and return the exit status."""
-    if "LOCAL_RANK" in os.environ:  # a further process of a run, whose command line is that of `train`
+    if "LOCAL_RANK" in os.environ:  # another process of a run, whose command line is that of `train`
         sys.exit(run_command(COMMAND))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=1, help="the first write to test")
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None, start: Start = start) -> int:
                 (disk / "ballast").unlink()
                 again = None if (disk / "run/metrics.json").exists() else run(0)
                 if again and again.returncode:
-                    problems.append(f"it does not resume: {again.stderr}")
+                    problems.append(f"the run does not resume: {again.stderr}")
                 elif outcome(disk / "run") != expected:
                     problems.append("its results differ")
                 bad += bool(problems)

@@ -2,9 +2,9 @@
 
     python benchmarks/input_pipeline.py FOLDER_OF_JPEGS
 
-CPU milliseconds per image in a data-loading process, as in training; ours also with cached images (`data.cache`).
-Medians of five alternating passes over up to 500 images. Ours returns uint8 (normalisation runs on the device, in
-batches), the other side normalised floats.
+CPU milliseconds per image in a data-loading worker, as in training; ours also with cached images (`data.cache`).
+Medians of five alternating passes over up to 500 images. Ours returns uint8 (normalization runs on the device, in
+batches), the other side normalized floats.
 """
 
 import random

@@ -2,9 +2,9 @@
 
     python benchmarks/million_images.py ROOT [--images 1000000] [--copies 1000] [--seed 1]
 
-Reading that many files takes linear time and is left out. The benchmark compares the thumbnails that the audit makes
-of files: those of the images below ROOT, with random signs on their frequencies, which look like noise but have the
-spectra of photographs. Planted duplicates are some of these again, in turn mirrored, 10 % darker, or cropped by 3 %
+Reading that many files takes linear time and is not measured. The benchmark compares thumbnails as the audit makes
+them from files: those of the images below ROOT, with random signs on their frequencies, which look like noise but have
+the spectra of photographs. Planted duplicates are some of these again, in turn mirrored, 10 % darker, or cropped by 3 %
 at each side.
 """
 

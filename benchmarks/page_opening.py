@@ -3,7 +3,7 @@
     python benchmarks/page_opening.py PAGE… [--rounds 5] [--screenshots FOLDER]
 
 Needs `pip install playwright` and a Chromium in the PATH. Each round opens a page in a new, empty profile. The time
-is measured from the start of the navigation to the end of the load event, when the whole page is there and its
+is measured from the start of the navigation to the end of the load event, when the whole page is loaded and its
 scripts have run.
 """
 

@@ -1,4 +1,4 @@
-"""The baseline: what a newcomer writes with pytorch-lightning, torchvision's ImageFolder, two workers and a timm model.
+"""The baseline: a plain training with pytorch-lightning, torchvision's ImageFolder, two workers and a timm model.
 
     python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS
 

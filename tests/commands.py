@@ -1,7 +1,7 @@
-"""Commands of the package: run in this process, or started in a process of their own.
+"""Commands of the package, run in this process or in a separate one.
 
-A command that runs in this process costs what it computes. One in a process of its own costs several seconds of imports
-first: only what needs a process starts one (signals from outside, kills, several devices), and is marked `slow`.
+A separate process needs several seconds for its imports. Only tests that require one start it (signals from outside,
+kills, several devices); they are marked `slow`.
 """
 
 import gc
@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended: its exit status, and what it printed."""
+    """The outcome of a command: its exit status and its output."""
 
     status: int
     stdout: str
@@ -50,7 +50,7 @@ def run_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
     """Run `python -m sports_lightning.<name> <arguments>` in this process; it has to succeed.
 
     Args:
-        name: "" stands for the package itself.
+        name: name of the command; "" for the package itself.
         arguments: the command line.
         cwd: the folder to run in; by default the test's own temporary folder.
     """
@@ -66,7 +66,7 @@ def try_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
 
 
 def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Result:
-    """Call a function that does what a command's process does, in this process."""
+    """Call a function that does the work of a command's process, in this process."""
     stdout, stderr = io.StringIO(), io.StringIO()
     status = 0
     with _restored_process(), chdir(cwd or Path.cwd()), redirect_stdout(stdout), redirect_stderr(stderr):
@@ -79,7 +79,7 @@ def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Res
 
 @contextmanager
 def jobs_in_this_process() -> Iterator[None]:
-    """Within, a sweep runs its jobs in this process, one after the other; for `sweep.parallel=1`."""
+    """Run the jobs of a sweep in this process, one after the other; for `sweep.parallel=1`."""
 
     def start(arguments: Sequence[str], env: dict[str, str], **_: Any) -> _FinishedJob:
         with patch.dict(os.environ, env, clear=True):
@@ -94,7 +94,7 @@ def jobs_in_this_process() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _FinishedJob:
-    """What a sweep uses of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that a sweep uses."""
 
     status: int
 
@@ -102,19 +102,14 @@ class _FinishedJob:
         return self.status
 
 
-def command(name: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Result:
-    """The earlier name of run_command and try_command, for tests on their way."""
-    return (run_command if check else try_command)(name, *arguments, cwd=cwd)
-
-
 class Process(subprocess.Popen[str]):
-    """A command in a process and a process group of its own, as a shell starts it.
+    """A command in its own process and process group, as a shell starts it.
 
     Args:
         name: of `python -m sports_lightning.<name>`.
         arguments: its command line.
         cwd: the folder to run in; by default the test's own temporary folder.
-        environment: variables beside those of this process.
+        environment: variables in addition to those of this process.
     """
 
     def __init__(self, name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
@@ -129,11 +124,11 @@ class Process(subprocess.Popen[str]):
         )
 
     def result(self, timeout: float = 200) -> Result:
-        """Wait for its end. It and what it has started are killed if it takes longer than `timeout` seconds."""
+        """Wait for its end. It and its child processes are killed if it takes longer than `timeout` seconds."""
         try:
             stdout, stderr = self.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER prints where it was
+            os.killpg(self.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER prints the stack
             raise AssertionError(self.communicate()) from None
         return Result(self.returncode, stdout, stderr)
 
@@ -152,7 +147,7 @@ class Process(subprocess.Popen[str]):
 
 
 def run_process(name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> Result:
-    """Run a command in a process of its own; it has to succeed."""
+    """Run a command in a separate process; it has to succeed."""
     result = Process(name, *arguments, cwd=cwd, **environment).result()
     assert result.status == 0, result.stdout + result.stderr
     return result
@@ -164,7 +159,7 @@ def _module(name: str) -> str:
 
 @contextmanager
 def _restored_process() -> Iterator[None]:
-    """Undo what a command changes in the process that it expects to be its own."""
+    """Undo the changes that a command makes to its process."""
     # Not imported above: pytest-xdist's first process, which runs no test, reads this file too.
     import matplotlib.pyplot as plt
     import torch

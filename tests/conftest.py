@@ -1,4 +1,4 @@
-"""What tests share: images, a trained run, and an empty folder to run commands in."""
+"""Fixtures that tests share: images, a trained run, and an empty folder to run commands in."""
 
 import os
 import tempfile
@@ -34,11 +34,11 @@ settings.load_profile("untimed")
 # A process that hangs and is ended with SIGABRT prints its stack.
 os.environ["PYTHONFAULTHANDLER"] = "1"
 
-# Runs of tests use a cache of their own, not the one in the home folder.
+# Tests use a separate cache, not the one in the home folder.
 _cache = tempfile.TemporaryDirectory()
 os.environ["SPORTS_LIGHTNING_CACHE"] = _cache.name
 
-# Whoever runs the tests: nobody is logged in to W&B, and errors are single lines.
+# Whatever the user's environment: nobody is logged in to W&B, and errors are single lines.
 os.environ["NETRC"] = os.devnull
 for name in ("WANDB_MODE", "WANDB_API_KEY", "HYDRA_FULL_ERROR"):
     os.environ.pop(name, None)
@@ -119,7 +119,7 @@ def trained(few: Path, shared: Path) -> tuple[Path, str]:
 
 @pytest.fixture
 def in_process() -> InProcess:
-    """The earlier name of try_command, for tests on their way: (exit status, stderr)."""
+    """`try_command` that returns (exit status, stderr)."""
 
     def run(name: str, *arguments: str) -> tuple[int, str]:
         result = try_command(name, *arguments)

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 
 
 def signal_at_step(number: Signals, step: int) -> Any:
-    """Context manager in which a training sends itself a signal once it has taken `step` optimiser steps."""
+    """Context manager in which a training sends itself a signal once it has taken `step` optimizer steps."""
     fit = pl.Trainer.fit
 
     def fit_with_signal(trainer: pl.Trainer, *arguments: Any, **options: Any) -> None:

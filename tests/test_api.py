@@ -123,7 +123,7 @@ def test_wrong_images_are_refused(data: Path, checkpoint: Path, tmp_path: Path) 
 
 
 class InMemory:
-    """A dataset of a user's own."""
+    """A user's own dataset."""
 
     classes = ("tennis", "judo")
     labels = (0, 0, 1)
@@ -153,7 +153,7 @@ def test_class_names_are_compared_in_normal_form_c(checkpoint: Path) -> None:
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """The folder of a finished run, as far as it is read here."""
+    """The files of a finished run that these tests read."""
     folder = tmp_path / "runs/first"
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra/config.yaml").write_text("seed: 0\n")

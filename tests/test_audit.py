@@ -1,4 +1,4 @@
-"""Planted copies are found, as what they are and where they are; and evaluation says what they change."""
+"""Planted copies are found and described; evaluation reports the metrics without them."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from sports_lightning.audit.thumbnails import read_thumbnails
 
 
 def image(seed: int, side: int = 160) -> Image.Image:
-    """An image with structure at all scales, unlike any other."""
+    """An image with structure at all scales, different from all others."""
     random = np.random.default_rng(seed)
     layers = [
         np.asarray(Image.fromarray(random.integers(0, 255, (n, n, 3), dtype=np.uint8)).resize((side, side)), float) / n
@@ -76,7 +76,7 @@ def test_unrelated_images_are_not_pairs() -> None:
 
 @pytest.fixture
 def flawed(tmp_path: Path) -> Path:
-    """A small data set with one of every flaw."""
+    """A small dataset with one flaw of each kind."""
     root = tmp_path / "flawed"
     number = 0
     for split in ("train", "valid", "test"):
@@ -111,7 +111,7 @@ def test_audit_reports_every_flaw_by_name(flawed: Path, tmp_path: Path) -> None:
     with (tmp_path / "out/leaks.csv").open(newline="") as file:
         assert [row["path"] for row in csv.DictReader(file)] == ["test/a/copy.png", "test/b/mirrored.png"]
     page = (tmp_path / "out/audit.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 4, "both images of both pairs are in the page"
+    assert page.count("data:image/jpeg;base64,") == 4, "both images of both pairs are on the page"
     assert "http://" not in page
     assert "https://" not in page
     assert "2 of test also in an earlier split" in run.stdout
@@ -128,7 +128,9 @@ def network(tmp_path: Path) -> list[str]:
 def test_feature_neighbours_are_listed_but_do_not_count_as_leaks(
     flawed: Path, network: list[str], tmp_path: Path
 ) -> None:
-    Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(flawed / "test/a/cut.png")  # too much for a copy
+    Image.open(flawed / "train/a/2.png").crop((0, 0, 128, 128)).save(
+        flawed / "test/a/cut.png"
+    )  # too different for a copy
     run = run_command("audit", "data=folder", f"data.root={flawed}", *network, "hydra.run.dir=out")
     found = json.loads((tmp_path / "out/audit.json").read_text())
     listed = {(row["first"], row["second"]): row for row in found["feature_neighbours"]}

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line on stderr that names culprit and remedy, exit status 1, nothing left behind."""
+"""User errors: one line on stderr that names culprit and remedy, exit status 1, and no files left."""
 
 import shutil
 from collections.abc import Callable

@@ -107,7 +107,7 @@ def test_logits_do_not_depend_on_the_other_images(name: str, precision: str) -> 
 def test_logits_do_not_depend_on_the_other_images_on_other_cpus(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process of its own, because the libraries choose their kernels once per process."""
+    """In a separate process, because the libraries choose their kernels once per process."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     code = (

@@ -26,7 +26,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_figures_match(metrics: dict[str, float], predictions: list[dict[str, str]]) -> None:
+def assert_metrics_match(metrics: dict[str, float], predictions: list[dict[str, str]]) -> None:
     """The metrics of metrics.json equal scikit-learn's on the predictions file."""
     labels = [row["label"] for row in predictions]
     predicted = [row["prediction"] for row in predictions]
@@ -64,7 +64,7 @@ def test_train_writes_its_run_folder(trained: tuple[Path, str]) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == {"val", "test", "train"}
     assert all(set(values) >= METRICS for values in metrics.values())
-    assert_figures_match(metrics["test"], read_csv(folder / "predictions.csv"))
+    assert_metrics_match(metrics["test"], read_csv(folder / "predictions.csv"))
 
 
 def test_metrics_csv_has_one_row_per_epoch_and_the_best_one_is_the_checkpoint(trained: tuple[Path, str]) -> None:
@@ -93,7 +93,7 @@ def test_per_class_metrics_equal_scikit_learn(trained: tuple[Path, str]) -> None
 def test_wandb_run_is_stored_offline_in_the_run_folder(trained: tuple[Path, str]) -> None:
     folder, printed = trained
     assert len(list((folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
-    assert f"wandb sync {folder}/wandb/offline-run-*" in printed, "and it says how to upload it later"
+    assert f"wandb sync {folder}/wandb/offline-run-*" in printed, "the command that uploads it later"
 
 
 def test_evaluate_needs_only_the_checkpoint(trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_predict_labels_any_image_and_lists_unreadable_ones(
     assert rows["plain.jpg"]["error"] == ""
     assert "torn.jpg" in result.stdout
     assert (out / "predictions.png").stat().st_size > 10_000
-    # The same image gets the same answer from predict as from the evaluation at the end of train.
+    # predict and the evaluation at the end of train give the same result for the same image.
     tested = {row["path"]: row for row in read_csv(folder / "predictions.csv")}["test/sailing/001.jpg"]
     assert rows["plain.jpg"]["prediction"] == tested["prediction"]
     assert float(rows["plain.jpg"]["probability"]) == pytest.approx(float(tested["probability"]), abs=1e-5)
@@ -175,7 +175,7 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_pat
 @pytest.mark.slow
 def test_three_epochs_on_the_sample_beat_chance_without_warnings(sample: Path) -> None:
     result = run_process("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3")
-    assert "leaked" not in result.stderr, "a complaint of a library as Python ends"
+    assert "leaked" not in result.stderr, "a warning of a library at exit"
     metrics = json.loads(Path(result.last_line, "metrics.json").read_text())
     assert metrics["test"]["acc"] > 0.25, "of ten classes"
 

@@ -1,4 +1,4 @@
-"""Finished runs side by side, by command line."""
+"""The comparison of finished runs, on the command line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Which run folders a comparison reads: damaged ones are skipped with a reason, and do not stop the others."""
+"""The run folders that a comparison reads: damaged ones are skipped with a reason."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from sports_lightning.storage.files import write_csv
 
 
 def write_run(folder: Path, seed: int, predictions: str) -> None:
-    """The files of a finished run on four images of class a."""
+    """Write the files of a finished run on four images of class a."""
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save({"seed": seed, "optimizer": {"lr": 0.1}, "logger": {"x": seed}}, folder / ".hydra/config.yaml")
     OmegaConf.save({"hydra": {"job": {"config_name": "train"}}}, folder / ".hydra/hydra.yaml")

@@ -114,7 +114,7 @@ def test_every_key_of_the_config_has_a_type(command: str) -> None:
 
 
 def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
-    arguments = set(inspect.signature(pl.Trainer).parameters) - {"callbacks", "logger"}  # groups of their own
+    arguments = set(inspect.signature(pl.Trainer).parameters) - {"callbacks", "logger"}  # separate groups
     assert {key for key, _ in typed_keys(Trainer)} == arguments
     assert set(check("train").trainer) - {"_target_"} == arguments
 

@@ -1,4 +1,4 @@
-"""Every file in every config group composes and builds what it says."""
+"""Every file in every config group composes and builds the documented object."""
 
 import runpy
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_every_recipe_runs_with_debug_fast(debug: str, tmp_path: Path) -> None:
     for experiment in CONF_DIR.glob("experiment/*.yaml"):
         cfg = composed(tmp_path, f"experiment={experiment.stem}", f"debug={debug}")
         check_train(cfg)
-        assert cfg.refit is None, "which goes through all images"
+        assert cfg.refit is None, "this runs over all images"
 
 
 def test_every_file_starts_with_a_description() -> None:

@@ -1,4 +1,4 @@
-"""What a dashboard gets of a run, read back from what its client has written; and sweeps that W&B runs."""
+"""The values that dashboards receive from a run, read from the files of their clients; and sweeps of W&B."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_wandb_receives_config_commit_metrics_and_images(trained: tuple[Path, st
     assert run.summary["flops"] == provenance["flops"] > 1e6
     assert run.summary["parameters"] == provenance["parameters"]
     assert run.job_type == "train"
-    assert run.group == "", "it is of no sweep"
+    assert run.group == "", "it belongs to no sweep"
     (table,) = folder.glob("wandb/offline-run-*/files/media/table/predictions_*.json")
     rows = json.loads(table.read_text())["data"]
     right = [row[-1] for row in rows]
@@ -76,7 +76,7 @@ def test_mlflow_receives_config_and_metrics(few: Path, tmp_path: Path) -> None:
 
 
 class SweepServer(ThreadingHTTPServer):
-    """What of W&B's server `wandb sweep` and `wandb agent` talk to: it keeps the sweep, and hands out a run."""
+    """The part of W&B's server that `wandb sweep` and `wandb agent` use: it stores the sweep and returns a run."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), SweepRequest)
@@ -84,7 +84,7 @@ class SweepServer(ThreadingHTTPServer):
         self.rates = [0.003]
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """To a GraphQL operation."""
+        """Answer a GraphQL operation."""
         if "UpsertSweep" in query:
             self.sweep = variables["config"]
             project = {"id": "1", "name": "sports", "entity": {"id": "1", "name": "us"}}
@@ -100,7 +100,7 @@ class SweepServer(ThreadingHTTPServer):
         return {"viewer": {"id": "1", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}}
 
     def run(self, rate: float) -> dict[str, Any]:
-        """What the agent is to run."""
+        """The run that the agent starts."""
         sweep = yaml.safe_load(self.sweep)
         drawn = {name: spec.get("value", spec.get("values", [rate])[-1]) for name, spec in sweep["parameters"].items()}
         args = {name: {"value": value} for name, value in drawn.items()}
@@ -108,7 +108,7 @@ class SweepServer(ThreadingHTTPServer):
 
 
 class SweepRequest(BaseHTTPRequestHandler):
-    """Every one to a `SweepServer`."""
+    """A request to a `SweepServer`."""
 
     server: SweepServer
 
@@ -139,7 +139,7 @@ def test_wandb_agent_runs_the_settings_that_its_server_draws(few: Path, tmp_path
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
         "WANDB_API_KEY": "0" * 40,
         "WANDB_MODE": "offline",  # of the runs
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts what `python` is
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts `python`
     }
     for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "1", "us/sports/abcd1234"]):
         result = subprocess.run(
@@ -151,6 +151,6 @@ def test_wandb_agent_runs_the_settings_that_its_server_draws(few: Path, tmp_path
     assert (folder / "metrics.json").exists()
     (tracked,) = (folder / "wandb").glob("offline-run-*")
     run = read_offline_run(tracked)
-    assert run.id == "run0", "the name that the server gave it"
+    assert run.id == "run0", "the name that the server chose"
     assert run.config["optimizer"]["lr"] == 0.003
     assert run.config["loss"]["function"]["label_smoothing"] == 0.1

@@ -60,7 +60,7 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "colour", "options", "expected"),
+    ("name", "mode", "color", "options", "expected"),
     [
         ("grey.jpg", "L", 100, {}, (100, 100, 100)),
         ("bits.png", "1", 1, {}, WHITE),
@@ -75,9 +75,9 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
     ],
 )
 def test_any_mode_becomes_rgb(
-    tmp_path: Path, name: str, mode: str, colour: object, options: dict[str, object], expected: tuple[int, ...]
+    tmp_path: Path, name: str, mode: str, color: object, options: dict[str, object], expected: tuple[int, ...]
 ) -> None:
-    Image.new(mode, (20, 12), colour).save(tmp_path / name, **options)  # type: ignore[arg-type]
+    Image.new(mode, (20, 12), color).save(tmp_path / name, **options)  # type: ignore[arg-type]
     pixels = decode(tmp_path / name)
     assert pixels.shape == (3, 12, 20)
     assert pixels.dtype == torch.uint8
@@ -90,7 +90,7 @@ def test_exif_orientation_is_applied_and_the_first_frame_used(tmp_path: Path) ->
     exif[0x0112] = 6  # turn by 90°
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert decode(tmp_path / "turned.jpg").shape == (3, 30, 10)
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert decode(tmp_path / "moving.webp")[:, 0, 0].tolist() == [255, 0, 0]
 
@@ -109,7 +109,7 @@ def test_jpegs_decode_bit_identically_to_pillow_with_any_header(tmp_path: Path) 
         for mode in ("RGB", "L", "CMYK"):
             path = tmp_path / f"{number}{mode}.jpg"
             image.convert(mode).save(path, **kind)
-            filled = path.read_bytes().replace(b"\xff\xe1", b"\xff\xff\xe1", 1)  # markers may be filled up
+            filled = path.read_bytes().replace(b"\xff\xe1", b"\xff\xff\xe1", 1)  # markers may be preceded by fill bytes
             (tmp_path / f"{number}{mode}_filled.jpg").write_bytes(filled)
     for path in sorted(tmp_path.iterdir()):
         with Image.open(path) as opened:
@@ -190,7 +190,7 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     items = list(EpochSampler(1000, 0, weights / weights.sum()))
     drawn = Counter(labels[i] for _, i, _ in items)
     assert 400 < drawn[1] < 600
-    assert len(set(items)) == 1000, "an image that comes again is drawn anew"
+    assert len(set(items)) == 1000, "a repeated image has new draws"
 
 
 def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: Path) -> None:
@@ -240,9 +240,9 @@ def test_the_random_crop_and_the_flip_equal_torchvision(few: Path, interpolation
 
 
 def test_keras_affine_moves_as_keras_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part alone, with its draw at the far end, against what Keras's matrix says."""
+    """Each part alone, with its largest draw, compared with Keras's matrix."""
     image = torch.zeros(3, 41, 41, dtype=torch.uint8)
-    image[:, 10, 20] = 255  # above the centre
+    image[:, 10, 20] = 255  # above the center
 
     def moved(**ranges: float) -> tuple[int, int]:
         monkeypatch.setattr(torch, "rand", lambda n, dtype: torch.ones(n, dtype=dtype))
@@ -251,7 +251,7 @@ def test_keras_affine_moves_as_keras_does(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert moved() == (10, 20)
     assert moved(degrees=90) == (20, 30)  # output (row, col) reads input R·(row, col): the top goes to the right
-    assert moved(zoom=1.0) == (15, 20)  # zoom 2 reads twice as far from the centre
+    assert moved(zoom=1.0) == (15, 20)  # zoom 2 reads twice as far from the center
     row, column = moved(shift=0.1)  # reads 4.1 pixels further down and right
     assert (row, column) == (6, 16)
 
@@ -273,7 +273,7 @@ def test_sample_is_deterministic_complete_and_drawn_once(sample: Path, tmp_path:
     assert one.tobytes() == two.tobytes()
     (tmp_path / "mine").mkdir()
     draw_sample(tmp_path / "mine")
-    assert not list((tmp_path / "mine").iterdir()), "what is there is left alone"
+    assert not list((tmp_path / "mine").iterdir()), "an existing sample is unchanged"
 
 
 @pytest.mark.parametrize("augment", ["none", "standard"])

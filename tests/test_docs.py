@@ -1,4 +1,4 @@
-"""The commands, Python code, links and paths in the documentation are right."""
+"""The commands, Python code, links and paths in the documentation are correct."""
 
 import importlib
 import re
@@ -76,7 +76,7 @@ def test_every_shell_line_is_a_command_that_composes_or_is_known(page: Path, tmp
 
 
 def check_line(words: list[str], folder: Path) -> None:
-    """Fail unless a simple command of the documentation is right."""
+    """Fail unless a simple command of the documentation is correct."""
     line = " ".join(words)
     module = next((i for i, word in enumerate(words) if word.startswith("sports_lightning.")), None)
     if module is not None:  # python, srun, torchrun … -m sports_lightning.COMMAND …
@@ -186,7 +186,7 @@ def test_documented_package_list_runs(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_bash_completion_completes_commands_and_keys(tmp_path: Path) -> None:
-    (tmp_path / "sports-lightning").write_text(  # stands in for the installed program, which takes half a second
+    (tmp_path / "sports-lightning").write_text(  # replaces the installed program, which takes half a second
         '#!/bin/bash\n[ "$1" = --help ] && printf "Commands\\n  train      x\\n  audit      y\\n\\n"\n'
         '[ "$1" = train ] && [ "$COMP_LINE" = "sports-lightning  optimizer.l" ] && echo "optimizer.lr= model="\n'
     )

@@ -56,7 +56,7 @@ QUICK = ["debug=fast", "test=false", "hydra.run.dir=run"]
 
 
 def train(*arguments: str, **environment: str) -> Result:
-    """Train in a process of its own: the clients read their environment when they are imported."""
+    """Train in a separate process: the clients read their environment when they are imported."""
     return Process("train", *FAST, *QUICK, *arguments, **environment).result()
 
 
@@ -78,7 +78,7 @@ def test_weights_are_downloaded_from_the_hub(few: Path, tmp_path: Path) -> None:
     for name, value in donor.state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(state[f"classifier.net.{name}"], value), f"{name} is frozen, BatchNorm statistics too"
-    # And a second time from the cache, with no hub to be reached.
+    # The second time from the cache, without a reachable hub.
     assert train(*model, "hydra.run.dir=again", **home).status == 0
 
 

@@ -72,10 +72,10 @@ def test_a_long_image_is_cropped_as_by_timm() -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_aspect_ratio_is_checked_decoded_and_scanned(name: str, shape: tuple[int, int], tmp_path: Path) -> None:
-    for split, colour in (("train", 50), ("valid", 200)):
+    for split, color in (("train", 50), ("valid", 200)):
         for label in ("a", "b"):
             (tmp_path / split / label).mkdir(parents=True)
-            Image.new("RGB", shape[::-1], (colour, 0, 0)).save(tmp_path / split / label / name)
+            Image.new("RGB", shape[::-1], (color, 0, 0)).save(tmp_path / split / label / name)
     path = f"train/a/{name}"
     assert check_files(tmp_path, [path])[0].problem == ""
     assert decode(tmp_path / path, 448).shape == (3, *shape)

@@ -1,4 +1,4 @@
-"""Failures during a run: non-finite losses, memory, disk space. They are named, and nothing good is lost."""
+"""Failures during a run: non-finite losses, memory, disk space. They are reported, and no valid file is lost."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_images(few: Pat
     assert len(files) == 16
     assert all(Path(file).is_file() for file in files)
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
-    assert saved["global_step"] == 3, "the last good one"
+    assert saved["global_step"] == 3, "the last finite one"
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
 
 
@@ -115,14 +115,14 @@ def test_auto_without_a_gpu_is_a_multiple_of_the_processes() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MB; skips where the tests may not mount one."""
+    """A file system of 40 MB; skips if the tests may not mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if not mounted or mounted.returncode:
-        pytest.skip("the right to mount a tmpfs is needed")
+        pytest.skip("requires permission to mount a tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

@@ -1,4 +1,4 @@
-"""Training from Python leaves a run folder that the commands understand, and the caller's process as it was."""
+"""Training from Python writes a run folder that the commands read, and does not change the caller's process."""
 
 import os
 import random
@@ -51,7 +51,7 @@ class Noise:
 
 @pytest.fixture(autouse=True)
 def in_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not in the process of a command, as a test before may have left it."""
+    """Undo the state of a command's process that an earlier test may have left."""
     monkeypatch.setattr(signals, "_is_command", False)
     monkeypatch.chdir(tmp_path)
 

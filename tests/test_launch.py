@@ -1,4 +1,4 @@
-"""What a process does, decided from its command line and its environment alone."""
+"""What a process does is decided from its command line and its environment alone."""
 
 from pathlib import Path
 

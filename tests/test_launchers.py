@@ -1,4 +1,4 @@
-"""Jobs that something else starts: a cluster's scheduler (submitit), torchrun, srun."""
+"""Jobs that are started by a cluster's scheduler (submitit), torchrun or srun."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def two_processes(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, bytes]]:
-    """The arguments of a run of two processes that Lightning starts, and what comes out of it."""
+    """The arguments of a run of two processes that Lightning starts, and its outcome."""
     cwd = tmp_path_factory.mktemp("two_processes")
     arguments = [*QUICK, f"data.root={few}", "trainer.max_epochs=1", "trainer.devices=2"]
     run_process("train", *arguments, "hydra.run.dir=run", cwd=cwd)
@@ -46,14 +46,14 @@ def test_a_job_that_a_scheduler_preempts_resumes_when_it_is_requeued(few: Path, 
     process.wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt")
     found = subprocess.run(["pgrep", "-f", f"submitit.core._submit .*{tmp_path}"], capture_output=True, text=True)
     (number,) = found.stdout.split()
-    os.kill(int(number), signal.SIGUSR2)  # what submitit has SLURM send ahead of a pre-emption
+    os.kill(int(number), signal.SIGUSR2)  # the signal that submitit requests from SLURM before a preemption
     result = process.result()
     assert result.status == 0, result.stderr
     log = "".join(path.read_text() for path in tmp_path.glob("sweep/.submitit/*/*_log.*"))
     assert "interrupted by SIGTERM; to resume" in log
     assert "Requeued job" in log
     assert outcome(tmp_path / "sweep/0") == outcome(tmp_path / "alone")
-    assert result.last_line == str(tmp_path / "sweep"), "the same summary as of any sweep"
+    assert result.last_line == str(tmp_path / "sweep"), "the same summary as for any sweep"
 
 
 def test_several_tasks_per_job_are_refused() -> None:
@@ -103,7 +103,7 @@ def test_tasks_of_srun_and_processes_of_one_task_are_one_run(
     [
         (["train", "model=nope"], 1, ["error: In 'train': Could not find 'model/nope'", ""]),
         (["train", "--cfg", "job"], 0, ["data:", ""]),
-        (["evaluate", "ckpt_path=none"], 1, ["error: evaluate is one process's work"] * 2),
+        (["evaluate", "ckpt_path=none"], 1, ["error: evaluate runs in one process"] * 2),
     ],
 )
 def test_no_task_waits_for_a_run_that_does_not_start(arguments: list[str], status: int, said: list[str]) -> None:
@@ -116,7 +116,7 @@ def test_no_task_waits_for_a_run_that_does_not_start(arguments: list[str], statu
 
 
 def test_a_sharded_network_trains_like_two_replicas(few: Path, tmp_path: Path) -> None:
-    """ResNet-18 has batch normalisation, and layers that are gathered one by one."""
+    """ResNet-18 has batch normalization, and layers that are gathered one by one."""
     model = ["model=timm", "model.name=resnet18", "model.pretrained=false", "optimizer=sgd"]
     arguments = [*QUICK, f"data.root={few}", *model, "test=false", "trainer.max_epochs=1"]
     runs = {
@@ -130,7 +130,7 @@ def test_a_sharded_network_trains_like_two_replicas(few: Path, tmp_path: Path) -
     before, copies, spread = (
         torch.load(tmp_path / run / "checkpoints/best.ckpt", weights_only=True)["state_dict"] for run in runs
     )
-    assert copies.keys() == spread.keys(), "a checkpoint says nothing of how many devices there were"
+    assert copies.keys() == spread.keys(), "a checkpoint does not depend on the number of devices"
     for key in [key for key, value in copies.items() if value.ndim > 1]:
         learned, apart = (copies[key] - before[key]).norm(), (spread[key] - copies[key]).norm()
         assert learned > 0

@@ -1,4 +1,4 @@
-"""A finished training keeps its metrics whatever fails while they are shown; what is missing can be drawn later."""
+"""A finished training keeps its metrics if a plot or dashboard fails; missing files can be drawn later."""
 
 import json
 import logging
@@ -120,8 +120,8 @@ def test_images_of_any_aspect_ratio_fit_into_a_grid(tmp_path: Path, size: tuple[
     Image.new("RGB", size, "red").save(tmp_path / "thin.png")
     image_grid([tmp_path / "thin.png"], ["thin"], tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as grid:
-        colours = np.asarray(grid.convert("RGB")).reshape(-1, 3)
-    assert (colours == (255, 0, 0)).all(axis=1).any(), "the image can be seen"
+        colors = np.asarray(grid.convert("RGB")).reshape(-1, 3)
+    assert (colors == (255, 0, 0)).all(axis=1).any(), "the image can be seen"
 
 
 @pytest.mark.parametrize("name", ["coat_tiny", "toy_without_features"])

@@ -1,4 +1,4 @@
-"""Where backbones and their weights come from: timm's registry, a local folder, a checkpoint of an earlier run."""
+"""The sources of backbones and their weights: timm's registry, a local folder, a checkpoint of an earlier run."""
 
 from dataclasses import asdict
 from pathlib import Path

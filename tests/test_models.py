@@ -1,4 +1,4 @@
-"""Backbones, what is frozen, losses, weights, and a checkpoint's way there and back."""
+"""Backbones, freezing, losses, weights, and writing and reading checkpoints."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_only_the_head_is_trainable_and_the_rest_is_unchanged(name: str, tmp_pat
     torch.optim.SGD(classifier.net.parameters(), 0.1).step()
     changed = {k for k, v in classifier.net.state_dict().items() if not torch.equal(v, before[k])}
     names = {name for name, p in classifier.net.named_parameters() if p in head}
-    assert changed == names, "neither weights nor BatchNorm statistics of the frozen part moved"
+    assert changed == names, "neither weights nor BatchNorm statistics of the frozen part changed"
 
 
 def test_dropout_among_frozen_layers_is_in_eval_mode(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_an_unknown_argument_is_not_reported_as_an_error_of_the_weights(
 
 
 def test_every_model_trains_as_a_whole_or_with_its_head_only(tmp_path: Path) -> None:
-    net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # of whose stages timm says nothing
+    net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # whose stages timm does not know
     set_trainable(net, OmegaConf.create({"mode": "head"}))
     assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
     set_trainable(net, OmegaConf.create({"mode": "full"}))
@@ -94,16 +94,16 @@ def test_every_model_trains_as_a_whole_or_with_its_head_only(tmp_path: Path) -> 
 def test_last_stages_and_gradual_unfreeze_the_last_layers_first(tmp_path: Path) -> None:
     net = build_classifier(model("resnet18"), CLASSES, tmp_path).net
 
-    def learning() -> set[str]:
+    def trainable() -> set[str]:
         return {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
 
     set_trainable(net, OmegaConf.create({"mode": "last_stages", "stages": 2}))
-    assert learning() == {"layer3", "layer4", "fc"}
+    assert trainable() == {"layer3", "layer4", "fc"}
     gradual = OmegaConf.create({"mode": "gradual", "epochs_per_stage": 2})
     expected = [{"fc"}, {"fc"}, {"fc", "layer4"}, {"fc", "layer4"}, {"fc", "layer4", "layer3"}]
     for epoch, parts in enumerate(expected):
         set_trainable(net, gradual, epoch)
-        assert learning() == parts
+        assert trainable() == parts
     set_trainable(net, gradual, 1000)
     assert all(p.requires_grad for p in net.parameters())
 
@@ -164,7 +164,9 @@ def test_conv_bn_fusion_gives_the_same_logits(name: str, left: int, tmp_path: Pa
     fast = fuse_conv_bn(classifier)
     with torch.inference_mode():
         torch.testing.assert_close(fast(images), classifier(images), rtol=1e-6, atol=1e-6)
-    assert sum(isinstance(part, nn.BatchNorm2d) for part in fast.modules()) == left, "those before a convolution stay"
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in fast.modules()) == left, (
+        "a BatchNorm before a convolution is not fused"
+    )
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
 
 

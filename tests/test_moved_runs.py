@@ -1,4 +1,4 @@
-"""A run folder that was moved still resumes, and a finished one says how to train it further."""
+"""A run folder that was moved still resumes, and the error for a finished one explains how to train it further."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One preprocessing, resolved once: train, evaluate and predict give an image the same pixels, and timm's own."""
+"""One preprocessing, resolved once: train, evaluate and predict compute the same pixels as timm."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_equals_timms_own_evaluation_transform(name: str, image: Path) -> None:
     got = ours.transform()(pixels)
     mean, std = torch.tensor(ours.mean).view(3, 1, 1), torch.tensor(ours.std).view(3, 1, 1)
     difference = (got / 255 - mean) / std - expected
-    # PIL and torchvision round apart by one grey level here and there.
+    # PIL and torchvision differ by one gray level in some pixels, because of rounding.
     assert difference.abs().max() < 3 / 255 / min(ours.std)
     assert difference.abs().mean() < 0.5 / 255 / min(ours.std)
 
@@ -46,7 +46,7 @@ def test_equals_timms_own_evaluation_transform(name: str, image: Path) -> None:
 def test_train_evaluate_and_predict_feed_the_network_the_same(
     trained: tuple[Path, str], few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catch what the backbone itself receives for one image on each of the three ways."""
+    """Record the input of the backbone for one image in each of the three commands."""
     from sports_lightning.data.datamodule import SportsDataModule
     from sports_lightning.data.image_folder import read_image_folder
 

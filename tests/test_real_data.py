@@ -1,4 +1,4 @@
-"""Training on real photographs with real ImageNet weights of tf_efficientnet_lite0, where there are any."""
+"""Training on real photographs with real ImageNet weights of tf_efficientnet_lite0, if they are available."""
 
 import json
 import os

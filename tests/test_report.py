@@ -1,4 +1,4 @@
-"""The report of a run: one file, whose numbers are those of the run's other files."""
+"""The report of a run: one file with the same numbers as the run's other files."""
 
 import json
 import re

@@ -16,7 +16,7 @@ from sports_lightning.reproduce.reproduction import run_again
 
 @pytest.fixture
 def run(few: Path, tmp_path: Path) -> Path:
-    """A short run on a copy of some images, started from a folder of its own, with a relative data root."""
+    """A short run on a copy of some images, started from a separate folder, with a relative data root."""
     shutil.copytree(few, tmp_path / "there/data")
     overrides = ["data=folder", "data.root=data", "trainer.max_epochs=2", "trainer.limit_train_batches=4"]
     settings = [*FAST[1:], *overrides, "callbacks=[default,ema]", "augment.mixup=0.2", "logger=csv"]

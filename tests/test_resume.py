@@ -28,7 +28,7 @@ from sports_lightning.train import __main__ as training
 from sports_lightning.train import decorations
 from sports_lightning.train.__main__ import checkpoint_to_resume
 
-# Everything that has a state or draws random numbers: dropout, augmentation, mixup, weight averaging, data workers.
+# All components with a state or random draws: dropout, augmentation, mixup, weight averaging, data workers.
 SETTINGS = [
     *FAST, "model.image_size=32", "logger=csv", "augment=strong", "+model.arguments.drop_rate=0.2",
     "callbacks=[default,ema]",
@@ -174,7 +174,7 @@ def test_resume_auto_finds_the_interrupted_run_with_the_same_settings(settings: 
     interrupt(*settings, "hydra.run.dir=outputs/train/first", step=3)
     with locked_by_another_process(first):
         assert "another process" in try_command("train", "resume=outputs/train/first").stderr
-    assert (first / ".hydra/config.yaml").exists(), "the folder is left alone"
+    assert (first / ".hydra/config.yaml").exists(), "the folder is unchanged"
     other = run_command("train", *settings, "resume=auto", "seed=1")
     assert "first" not in other.stdout, "a run with other settings is another run"
     assert run_command("train", *settings, "resume=auto").last_line == str(first)
@@ -193,7 +193,7 @@ def test_a_run_whose_settings_or_images_have_changed_is_not_resumed(settings: li
     config.write_text(before)
     for arguments in (own, [*own, "resume=auto", "seed=7"]):
         assert_error_line(try_command("train", *arguments, "hydra.run.dir=run"), "holds an interrupted run")
-        assert config.read_text() == before, "still as it was"
+        assert config.read_text() == before, "unchanged"
     image = tmp_path / "data/train/tennis/001.jpg"
     shutil.copy(tmp_path / "data/train/tennis/002.jpg", image)
     assert_error_line(try_command("train", "resume=run"), "data.train")

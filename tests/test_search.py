@@ -1,4 +1,4 @@
-"""sweep=optuna: its search space, that a kill loses no trial and repeats none, and that poor trials are pruned."""
+"""sweep=optuna: the search space, resuming killed searches without losing or repeating a trial, and pruning."""
 
 import json
 import sqlite3
@@ -27,7 +27,7 @@ def test_overrides_become_a_search_space() -> None:
         "c": IntDistribution(2, 6, step=2),
         "d": CategoricalDistribution(("x", "y")),
     }
-    assert fixed == ["e=5", "f=3"], "the command line's last word counts"
+    assert fixed == ["e=5", "f=3"], "the last override counts"
     with pytest.raises(UserError, match="search space is empty"):
         search_space(["e=5"])
 
@@ -47,7 +47,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     assert "holds a sweep" in try_command("train", *arguments).stderr
     another = Process("train", f"resume={sweep}")
     printed = run_command("train", f"resume={sweep}").stdout
-    assert another.result().stderr == "", "two processes take part in one study"
+    assert another.result().stderr == "", "two processes share one study"
     assert states(sweep) == {"COMPLETE": 3}
     assert sorted(path.parent.name for path in sweep.glob("*/metrics.json")) == ["0", "1", "2"]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
@@ -58,7 +58,7 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     with sqlite3.connect(sweep / "study.db") as database:
         assert database.execute("select max(value) from trial_values").fetchone() == (best,)
     (line,) = [line for line in printed.splitlines() if line.startswith("best on val, as a single run: ")]
-    assert line.endswith(" hydra.mode=RUN"), "which then is no sweep"
+    assert line.endswith(" hydra.mode=RUN"), "so that it is not a sweep"
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     assert chosen.images_per_second == {"32-true": 1.0, "bf16-mixed": half}
     assert choose_precision("auto", "cpu", module, tmp_path) == chosen
     assert tried == ["32-true", "bf16-mixed"] * 3, "in turn, and only once"
-    assert torch.equal(torch.get_rng_state(), draws), "what is drawn later does not depend on a trial"
+    assert torch.equal(torch.get_rng_state(), draws), "later draws do not depend on a trial"
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(p.grad is None for p in module.parameters())
 
@@ -112,7 +112,7 @@ def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp
         (row,) = csv.DictReader(file)
     assert row["precision"] == "32-true"
     rates = {name: float(value) for name, value in row.items() if name != "precision"}
-    # scratch_cnn at 64 pixels; a multiplication and an addition for each weight of each place, there and twice back
+    # scratch_cnn at 64 pixels; one multiply-add per weight and position in the forward pass, two in the backward pass
     assert rates["gflops"] == pytest.approx(0.125, rel=0.05)
     assert all(rates[name] > 0 for name in ("model", "pipeline", "end_to_end", "utilisation", "memory_gib"))
     assert 0 <= rates["waiting"] < 1

@@ -51,7 +51,7 @@ def test_metrics_equal_torchmetrics_and_scikit_learn(evaluation: Evaluation) -> 
     assert metrics["acc"] == pytest.approx(sk.accuracy_score(labels, predicted))
     scores = sk.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
     assert [metrics[f"{name}_macro"] for name in ("precision", "recall", "f1")] == pytest.approx(scores[:3])
-    # scikit-learn clips no probability, and neither do we; float32 logits against float64
+    # neither scikit-learn nor we clip probabilities; float32 logits against float64
     assert metrics["loss"] == pytest.approx(
         -np.log(probabilities[range(len(labels)), labels]).mean(), rel=1e-4, abs=1e-6
     )
@@ -105,7 +105,7 @@ def test_paired_difference_equals_mcnemar(pairs: list[tuple[bool, bool]]) -> Non
 def test_the_interval_of_a_difference_has_its_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = 0
-    for _ in range(400):  # only the first is right in 0.3 of the cases, only the second in 0.05
+    for _ in range(400):  # only the first is correct in 0.3 of the cases, only the second in 0.05
         cell = random.choice(4, size=200, p=[0.3, 0.05, 0.5, 0.15])
         result = paired_difference(list((cell == 0) | (cell == 2)), list((cell == 1) | (cell == 2)))
         covered += result.low <= 0.25 <= result.high
@@ -114,7 +114,7 @@ def test_the_interval_of_a_difference_has_its_nominal_coverage() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
-    with patch("gc.collect"):  # statsmodels calls it each time, and beside torch it takes a third of a second
+    with patch("gc.collect"):  # statsmodels calls it each time; once torch is imported, it takes a third of a second
         expected = multipletests(p_values, method="holm")[1]
     assert holm(p_values) == pytest.approx(expected)
 
@@ -163,7 +163,9 @@ def test_a_fitted_temperature_and_head_are_used_by_every_later_command(few: Path
     for run, more in fitted.items():
         run_command("train", *overrides, *more, f"hydra.run.dir={run}")
     metrics = {run: json.loads((tmp_path / run / "metrics.json").read_text()) for run in fitted}
-    assert metrics["calibrated"]["test"]["acc"] == metrics["plain"]["test"]["acc"], "the order of the classes stays"
+    assert metrics["calibrated"]["test"]["acc"] == metrics["plain"]["test"]["acc"], (
+        "the order of the classes is unchanged"
+    )
     assert metrics["calibrated"]["val"]["loss"] < metrics["plain"]["val"]["loss"]
     assert metrics["refitted"]["val"]["acc"] > metrics["plain"]["val"]["acc"] + 0.05, "15 batches leave a poor head"
     best = {run: load_classifier(tmp_path / run / "checkpoints/best.ckpt") for run in fitted}
@@ -187,7 +189,7 @@ def test_a_head_is_fitted_as_scikit_learn_does() -> None:
     scale = features.square().mean().sqrt()
     weights = torch.tensor([1.0, 2.0, 3.0])
     weight, bias = fit_linear(features, labels, weights, 1e-3)
-    # scikit-learn adds up what we average, and halves the penalty.
+    # scikit-learn sums the loss that we average, and halves the penalty.
     strength = 1 / (2 * 1e-3 * float(weights[labels].sum()))
     theirs = LogisticRegression(C=strength, class_weight=dict(enumerate(weights.tolist())), tol=1e-8, max_iter=1000)
     theirs.fit((features / scale).numpy(), labels.numpy())
@@ -207,4 +209,4 @@ def test_flip_tta_averages_the_logits_of_both_images(trained: tuple[Path, str], 
     run_command("predict", checkpoint, f"input={tmp_path}", "inference.flip_tta=true", "hydra.run.dir=out")
     first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
     numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image get the same answer"
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image have the same logits"

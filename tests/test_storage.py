@@ -1,4 +1,4 @@
-"""What is kept between runs: never stale, never torn, the same result with it as without."""
+"""Caches: never stale, never torn, and the same results with and without them."""
 
 import json
 import multiprocessing
@@ -55,7 +55,7 @@ def test_a_cached_folder_is_built_once_and_again_if_damaged(tmp_path: Path) -> N
     (folder / "contents.json").write_text('{"data"')
     cached_folder(tmp_path, "things", "key", build)
     assert len(calls) == 4
-    assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"], "nothing is left lying about"
+    assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"], "no temporary files are left"
 
     def fail(folder: Path) -> None:
         (folder / "data").write_bytes(b"half")
@@ -76,7 +76,7 @@ def test_processes_that_build_the_same_folder_share_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every image that Pillow opens from now on. Files count as written a minute ago, since which they are stable."""
+    """Every image that Pillow opens from now on. Files count as written a minute ago, so that they are stable."""
     now, open_image, images = time.time_ns, Image.open, []
 
     def open_noted(file: object, *arguments: object, **options: object) -> Image.Image:
@@ -91,8 +91,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_a_file_is_read_again_only_when_it_has_changed(opened: list[object], tmp_path: Path) -> None:
     images, cache = tmp_path / "images", tmp_path / "cache"
     images.mkdir()
-    for name, colour in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (8, 8), colour).save(images / name)
+    for name, color in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (8, 8), color).save(images / name)
     first = check_files(images, ["a.png", "b.png"], cache)
     assert len({entry.digest for entry in first}) == len(opened) == 2
     assert check_files(images, ["b.png", "a.png"], cache) == first[::-1]
@@ -101,21 +101,21 @@ def test_a_file_is_read_again_only_when_it_has_changed(opened: list[object], tmp
     times = (images / "a.png").stat()
     torn = (images / "a.png").read_bytes()[:-20].ljust(times.st_size, b"\0")
     (images / "a.png").write_bytes(torn)
-    os.utime(images / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time of writing
+    os.utime(images / "a.png", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size and modification time
     changed = check_files(images, ["a.png", "b.png"], cache)
     assert len(opened) == 3
     assert changed[0].digest != first[0].digest
     assert changed[0].problem
     assert changed[1] == first[1]
     check_files(images, ["a.png"], cache)
-    assert len(opened) == 4, "an unreadable file is tried again"
+    assert len(opened) == 4, "an unreadable file is read again"
 
     (index,) = cache.glob("*.sqlite")
     index.write_bytes(b"SQLite format 3\0" + b"garbage" * 500)
     assert check_files(images, ["a.png", "b.png"], cache) == changed
     index.unlink()
     index.mkdir()
-    assert check_files(images, ["a.png", "b.png"], cache) == changed, "an index that can't be opened costs only time"
+    assert check_files(images, ["a.png", "b.png"], cache) == changed, "an index that can't be opened only costs time"
 
 
 def test_file_hashes_of_many_folders_are_cached_whatever_their_names_and_order(
@@ -150,9 +150,9 @@ def test_cached_images_equal_decoded_ones(
     images = open_images(few, split, 448, cache, tmp_path)
     assert all(torch.equal(images(i), decoded[i]) for i in range(6))
     images(0).zero_()
-    assert torch.equal(images(0), decoded[0]), "an image that is changed in place is one's own copy"
+    assert torch.equal(images(0), decoded[0]), "a returned image is a copy"
     sent = pickle.dumps(images)
-    assert len(sent) < 1000, "a worker is sent the place, not the images"
+    assert len(sent) < 1000, "a worker receives the folder, not the images"
     assert torch.equal(pickle.loads(sent)(5), decoded[5])
 
 
@@ -164,7 +164,7 @@ def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> N
     before = set(Path("/dev/shm").glob("sports_lightning-*")) - {killed}
     quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
     run_process("train", *quick, "data.cache=ram")
-    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "what a killed run has left is gone, too"
+    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "the files of a killed run are gone, too"
 
 
 def test_loading_uses_only_the_cores_of_this_process() -> None:
@@ -196,7 +196,7 @@ def compose_frozen(few: Path, cache: Path, *overrides: str) -> DictConfig:
 
 
 def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
-    """The model and four images a split."""
+    """The model and four images per split."""
     torch.manual_seed(0)
     index = open_dataset(cfg.data, ["train", "val"])
     for name, split in index.splits.items():
@@ -354,14 +354,16 @@ def test_features_are_recomputed_only_if_something_changes_them(
     assert entries("augment=none", "optimizer.lr=0.5", "seed=3", "trainer.max_epochs=99", "finetune=head") == 2
     assert entries("augment=none", change=True) == 4, "other weights"
     assert entries("augment=none", "model.image_size=64") == 6, "another preprocessing"
-    assert entries("augment=standard", "augment.fixed_augmentations=2") == 8, "two views more, validation as before"
-    assert entries("augment=standard", "augment.fixed_augmentations=3") == 9, "one view more"
+    assert entries("augment=standard", "augment.fixed_augmentations=2") == 8, (
+        "two more augmentations; validation is cached"
+    )
+    assert entries("augment=standard", "augment.fixed_augmentations=3") == 9, "one more augmentation"
     assert entries("augment=standard", "augment.fixed_augmentations=3", "seed=1") == 12, "other draws"
-    assert entries("augment=none", "finetune=last_stages") == 14, "another part"
-    assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another one"
+    assert entries("augment=none", "finetune=last_stages") == 14, "another frozen part"
+    assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another number of stages"
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
     monkeypatch.setattr(features, "device_type", lambda accelerator: "cuda")
-    assert entries("augment=none") == 20, "another kind of device"
+    assert entries("augment=none") == 20, "another type of device"
 
 
 def test_the_backbone_runs_where_features_cannot_be_cached(few: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_sweep_over_two_devices_is_one_folder_with_one_run_per_job(few: Path, 
         metrics = json.loads((job / "metrics.json").read_text())
         assert set(metrics) == {"val", "test", "train"}
         assert [path.name for path in job.glob("*.log")] == ["train.log"], "no stray logs of other ranks"
-        (tracked,) = (job / "wandb").glob("offline-run-*")  # one a job
+        (tracked,) = (job / "wandb").glob("offline-run-*")  # one per job
         run = read_offline_run(tracked)
         assert run.group == folder.name
         assert run.config["optimizer"]["lr"] == lr
@@ -52,12 +52,12 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     (again,) = [line for line in result.stderr.splitlines() if "run it again:" in line]
     assert "optimizer.name=nope" in again
     assert "adamw" not in again
-    kept = {path: path.read_bytes() for path in (tmp_path / "sweep/1").rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in (tmp_path / "sweep/1").rglob("*") if path.is_file()}
     with jobs_in_this_process():
         result = try_command("train", "resume=sweep")
-    assert "optimizer.name=nope" in result.stderr, "what was left to do is tried once more"
-    after = {path: path.read_bytes() for path in kept}
-    assert [path.name for path in kept if kept[path] != after[path]] == [], "and nothing else"
+    assert "optimizer.name=nope" in result.stderr, "the unfinished job is run again"
+    after = {path: path.read_bytes() for path in before}
+    assert [path.name for path in before if before[path] != after[path]] == [], "and nothing else"
     shutil.move(tmp_path / "sweep", tmp_path / "René (2)")
     with jobs_in_this_process():
         moved = try_command("train", "resume='René (2)'")

@@ -73,7 +73,7 @@ def test_a_search_names_its_folders_itself() -> None:
 
 
 def test_a_trial_s_lock_is_released_when_it_is_told(tmp_path: Path) -> None:
-    """Else a long search ends with too many open files."""
+    """Otherwise a long search would run out of open files."""
     study = optuna.create_study()
     study.set_metric_names(["val/acc"])
     trials = Trials(study, SPACE, SETTINGS, tmp_path)
@@ -95,5 +95,5 @@ def test_an_interrupted_trial_is_not_started_again_by_the_same_process(tmp_path:
     number, params = trials.next() or (-1, {})
     trials.tell(number, SweepJob(tmp_path / "0", [], 143))
     assert (trials.next() or (-1,))[0] == number + 1
-    # In another process, which has none of the locks, the interrupted trial comes first.
+    # In another process, which holds none of the locks, the interrupted trial comes first.
     assert Trials(study, SPACE, SETTINGS, tmp_path).next() == (number, params)

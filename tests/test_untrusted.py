@@ -1,4 +1,4 @@
-"""Files from elsewhere: none of them runs code, hangs, fills the memory, or breaks out of a table."""
+"""Untrusted files: none of them runs code, hangs, exhausts the memory, or breaks out of a table."""
 
 import csv
 import io
@@ -156,7 +156,7 @@ def test_a_file_that_is_not_regular_is_named_without_waiting(tmp_path: Path) -> 
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "folder.jpg").mkdir()
     with (tmp_path / "huge.jpg").open("wb") as file:
-        file.truncate(2**31)  # takes no room on the disk
+        file.truncate(2**31)  # takes no disk space
     names = sorted(path.name for path in tmp_path.iterdir())
     started = time.monotonic()
     entries = dict(zip(names, check_files(tmp_path, names), strict=True))
@@ -194,7 +194,7 @@ NAMES = [
 
 @pytest.mark.slow
 def test_names_that_are_markup_formulas_or_more_than_a_line(few: Path, tmp_path: Path) -> None:
-    """A whole run on classes with such names: pages, tables and messages show them as they are."""
+    """A whole run on classes with such names: pages, tables and messages show them unchanged."""
     sources = sorted(path for path in (few / "train").iterdir())
     for split, count in (("train", 8), ("valid", 2), ("test", 2)):
         for name, source in zip(NAMES, sources, strict=False):
@@ -258,7 +258,7 @@ def test_printable() -> None:
 
 @pytest.mark.slow
 def test_mutated_images_are_decoded_or_refused(few: Path, tmp_path: Path) -> None:
-    """The short form of benchmarks/fuzz_decoding.py, with its own process to see a crash."""
+    """The short form of benchmarks/fuzz_decoding.py, in a separate process, to detect a crash."""
     script = Path(__file__).parents[1] / "benchmarks" / "fuzz_decoding.py"
     result = subprocess.run(
         [sys.executable, str(script), str(few), "--inputs", "400"], capture_output=True, text=True, check=False
@@ -267,7 +267,7 @@ def test_mutated_images_are_decoded_or_refused(few: Path, tmp_path: Path) -> Non
 
 
 def sweep_folder(tmp_path: Path, cwd: str, of_hydra: list[str], of_task: list[str], sources: list[str]) -> Path:
-    """As somebody could have made it."""
+    """A sweep folder that an attacker could have made."""
     folder = tmp_path / "evil/sweep"
     folder.mkdir(parents=True)
     overrides = {"hydra": ["hydra.mode=MULTIRUN", *of_hydra], "task": of_task}

@@ -1,4 +1,4 @@
-"""A resumed run keeps its Weights & Biases run, whatever its id looks like."""
+"""A resumed run continues its Weights & Biases run, whatever characters its id contains."""
 
 from pathlib import Path
 
