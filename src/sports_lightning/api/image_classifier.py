@@ -211,7 +211,7 @@ def load(checkpoint: str | Path, device: str = "auto") -> ImageClassifier:
 
     Args:
         checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`. No code in the file is run.
-        device: "auto" (a GPU where there is one), "cpu", "gpu", "cuda" or "mps".
+        device: "auto" (a GPU if available), "cpu", "gpu", "cuda" or "mps".
 
     Raises:
         UserError: no such file, or not a checkpoint of this package.

@@ -24,7 +24,7 @@ _ALIKE = 0.8  # least correlation of low frequencies for comparing pixels; that 
 _CLOSE = 0.95  # least correlation of pixels for a closer alignment
 _SAME = 0.977  # least correlation of the pixels of duplicates, chosen by inspecting pairs of 100 Sports
 _AT_ONCE = 2**14  # images
-_LEAST_CONTRAST = 4.0  # standard deviation in grey levels; all blank images below it resemble each other
+_LEAST_CONTRAST = 4.0  # standard deviation in gray levels; all blank images below it resemble each other
 
 Span = tuple[float, float]
 Window = tuple[Span, Span]
@@ -45,7 +45,7 @@ class DuplicatePair(NamedTuple):
     """Positions of two duplicate images, first < second.
 
     Attributes:
-        similarity: correlation of the grey pixels of the best-matching parts; 1.0 for identical files.
+        similarity: correlation of the gray pixels of the best-matching parts; 1.0 for identical files.
         mirrored: whether one is the mirror image of the other.
     """
 

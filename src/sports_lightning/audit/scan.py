@@ -40,7 +40,7 @@ class DatasetScan:
         paths: relative to the root.
         digests: digest of each file's content.
         problems: why a file can't be read; "" if it can.
-        thumbnails: small grey versions, sizes and modes.
+        thumbnails: small gray versions, sizes and modes.
         pairs: duplicate images (see `duplicates`).
         folders: the classes of each existing split, empty ones too.
         ignored: number of files that are not read as images, by extension.

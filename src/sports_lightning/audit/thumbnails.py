@@ -1,4 +1,4 @@
-"""Thumbnails for finding duplicates: a small grey version, the size and the mode of every image."""
+"""Thumbnails for finding duplicates: a small gray version, the size and the mode of every image."""
 
 import io
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ class Thumbnails:
     """Thumbnails of n images, with zeros for those that can't be read.
 
     Attributes:
-        small: (n, 32, 32) uint8, grey, the whole image resized to a square.
+        small: (n, 32, 32) uint8, gray, the whole image resized to a square.
         size: (n, 2) int32, width and height of the stored image in pixels.
         grey: (n,) bool: the image has no color.
     """

@@ -1,6 +1,6 @@
 """The config of a job that another process has composed: of a sweep, or of a training on several devices or machines.
 
-Lightning starts the further processes of a machine itself, and they read what Hydra has written into the run folder.
+Lightning starts the other processes of a machine itself; they read the config that Hydra wrote into the run folder.
 torchrun and srun start the processes of all machines, whose disks need not be shared: the first rank sends the config
 to the others.
 """
@@ -138,7 +138,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
     if resumes:  # the stored logging config could run any code
         stored.hydra.job_logging = default_job_logging()
     typed = OmegaConf.structured(HydraConf)
-    OmegaConf.set_struct(typed, False)  # groups such as hydra/env add keys of their own
+    OmegaConf.set_struct(typed, False)  # groups such as hydra/env add more keys
     hydra_cfg = OmegaConf.merge({"hydra": typed}, stored)
     HydraConfig.instance().set_config(hydra_cfg)  # type: ignore[arg-type]
     if is_rank_zero():

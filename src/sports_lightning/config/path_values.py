@@ -20,7 +20,7 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
 
     A value is quoted where a file or folder of that name exists, or where Hydra could not parse it unquoted: names
     with umlauts, `~`, `=`, `(1)`, commas, apostrophes or brackets. Lists, sweeps over several paths, interpolations and
-    values that are quoted already stay as they are.
+    values that are already quoted are not changed.
     """
     return [_quoted_path(argument) for argument in arguments]
 

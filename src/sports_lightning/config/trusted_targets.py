@@ -36,7 +36,7 @@ _INTERPOLATION = re.compile(r"\$\{(oc\.env:[^${}]*|(hydra:|now:)?[^${}:]*)\}")
 
 
 def distrust_working_folder() -> None:
-    """Keep further processes from importing modules of the working folder, which an untrusted config has chosen."""
+    """Prevent child processes from importing modules of the working folder, which an untrusted config has chosen."""
     os.environ["PYTHONSAFEPATH"] = "1"
 
 

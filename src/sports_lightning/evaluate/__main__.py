@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     provenance = collect_provenance(composed_command(), None, index.provenance())
     write_tables(evaluation, folder)
     write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
-    write_json(folder / "metrics.json", metrics)  # a run folder that has it is finished
+    write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)
     draw_missing(evaluation_drawings(evaluation), folder)
 

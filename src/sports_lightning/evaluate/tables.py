@@ -50,7 +50,7 @@ def top5_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], 
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print {split: {name: value}}: one row per metric, with its 95 % interval where there is one."""
+    """Print {split: {name: value}}: one row per metric, with its 95 % interval if it has one."""
     metrics = _with_leak_free_column(metrics)
     caption = METHODS if any("ci95" in values for values in metrics.values()) else None
     table = Table("", *metrics, caption=caption)

@@ -14,7 +14,7 @@ _AHEAD = 2  # finished results per thread that may wait for the consumer
 
 
 def usable_cores() -> int:
-    """Number of CPU cores that this process may use (its affinity mask; all cores where there is none)."""
+    """Number of CPU cores that this process may use (its affinity mask; all cores if the system has none)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

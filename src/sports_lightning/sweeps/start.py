@@ -63,7 +63,7 @@ def _check_job_folders(config: DictConfig) -> None:
     """Check that `hydra.sweep.subdir` gives each job of a grid its own folder within the sweep folder.
 
     Raises:
-        UserError: a job has no folder of its own, or one outside the sweep folder.
+        UserError: two jobs share a folder, or a folder is outside the sweep folder.
     """
     template = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]
     if template == DEFAULT_SUBDIR or config.hydra.sweeper._target_ != _BASIC_SWEEPER:

@@ -58,7 +58,7 @@ def refit_head(
     """
     train = index.splits["train"]
     images = evaluation_images(classifier, index.root, train, cfg.data)
-    # The head is fitted to features of the images as they are, even if evaluation also averages over flipped images.
+    # The head is fitted to features of the original images, even if evaluation also averages over flipped images.
     inference = OmegaConf.merge(inference, {"flip_tta": False})  # type: ignore[assignment]
     if isinstance(frozen, FrozenBackbone):
         cache = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))

@@ -147,7 +147,7 @@ def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback],
 
 @contextmanager
 def stop_together(trainer: pl.Trainer) -> Iterator[None]:
-    """On an exception, kill the processes that the training has started: further ranks and loader workers.
+    """On an exception, kill the processes that the training has started: other ranks and loader workers.
 
     Other ranks would wait for this one forever. Loader workers ignore other signals (see `ignore_signals`), and Python
     would wait for them at exit. Processes that existed before, such as those of a notebook, are left alone.
