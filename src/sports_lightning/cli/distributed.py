@@ -21,12 +21,10 @@ from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.earlier_versions import rename_config_keys, upgrade_config
+from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import TORCHRUN, Process, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import RESUMES, enter_working_folder
-
-log = logging.getLogger(__name__)
 
 _JOB_KEY = "sports_lightning/job"
 _ARGUMENTS_KEY = "sports_lightning/arguments"
@@ -145,10 +143,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
         configure_log(hydra_cfg.hydra.job_logging)
     else:
         logging.disable(logging.INFO)  # the first rank logs for all
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
-    for notice in rename_config_keys(config):
-        log.info("%s", notice)
-    cfg: Any = OmegaConf.create(upgrade_config(config))
+    cfg: Any = OmegaConf.create(upgrade_config(OmegaConf.to_container(OmegaConf.create(text))))
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
         enter_working_folder(Path(hydra_cfg.hydra.runtime.cwd))
