@@ -320,7 +320,7 @@ def test_a_tree_of_many_files_is_listed_in_little_memory() -> None:
     arguments = [str(script), str(script), "--files", "20000", "--classes", "100"]
     result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     found = re.findall(
-        r"20,000 files listed(?: and checked)? in [\d.]+ s, (\d+) MB at most \((\d+) MB before\)", result.stdout
+        r"20,000 files listed(?: and checked)? in [\d.]+ s, (\d+) MB peak \((\d+) MB before\)", result.stdout
     )
     assert len(found) == 3
     assert all(int(peak) - int(before) < 30 for peak, before in found)
