@@ -7,6 +7,7 @@ import pytest
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.launch import (
     Composed,
+    Help,
     Launch,
     Nothing,
     ReceivedJob,
@@ -36,7 +37,7 @@ FURTHER = Process(1, run_folder=Path("run"))
     ("command", "argv", "process", "expected"),
     [
         (TRAIN, [], ALONE, Composed((), False)),
-        (TRAIN, ["seed=1", "--help"], ALONE, Composed(("--help", "seed=1"), True)),
+        (TRAIN, ["seed=1", "--help"], ALONE, Help(("seed=1",))),
         (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"), False)),
         (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
         (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),

@@ -19,8 +19,10 @@ from sports_lightning.cli.distributed import (
 )
 from sports_lightning.cli.error_messages import ErrorReporter
 from sports_lightning.cli.execute import ComposedTask, execute, execute_resumed
+from sports_lightning.cli.help_text import help_text
 from sports_lightning.cli.launch import (
     Composed,
+    Help,
     Launch,
     ReceivedJob,
     ResumedRun,
@@ -81,6 +83,8 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
     SweepStart.folder, SweepStart.resumes = None, False  # of an earlier sweep in this process
     match launch:
+        case Help(overrides):
+            print(help_text(command.name, overrides))
         case StoredJob(folder):
             return execute(command, load_job(folder), folder)
         case ReceivedJob():

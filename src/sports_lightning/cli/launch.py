@@ -27,6 +27,13 @@ class Nothing:
 
 
 @dataclass(frozen=True)
+class Help:
+    """The help text of the command, with the config that these overrides give."""
+
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StoredJob:
     """A job whose config another process of this machine has written into the run folder."""
 
@@ -62,7 +69,7 @@ class Composed:
     only_prints: bool
 
 
-Launch = Nothing | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
+Launch = Nothing | Help | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
 
 
 def parse_launch(
@@ -89,6 +96,8 @@ def parse_launch(
         return Nothing() if prints else ReceivedJob()
     if process.run_folder is not None and process.rank > 0:
         return StoredJob(process.run_folder)
+    if arguments[:1] == ["--help"] and not any(argument.startswith("-") for argument in arguments[1:]):
+        return Help(tuple(arguments[1:]))
     value = last_value(arguments, "resume") if command.resumable else None
     if value not in (None, "", "auto", "null"):
         return _resumed(str(value), arguments, is_sweep)
