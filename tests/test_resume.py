@@ -229,7 +229,7 @@ with deferred():
     print("still there", flush=True)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert (result.status, result.stdout) == (-signal.SIGTERM, "15\n")
+    assert (result.returncode, result.stdout) == (-signal.SIGTERM, "15\n")
 
 
 def test_a_run_folder_has_one_writer_that_removes_partial_files_of_a_killed_one(tmp_path: Path) -> None:
