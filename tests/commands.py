@@ -37,10 +37,6 @@ class Result:
     stderr: str
 
     @property
-    def returncode(self) -> int:
-        return self.status
-
-    @property
     def last_line(self) -> str:
         """The last line on stdout, which is the run folder."""
         return self.stdout.strip().splitlines()[-1]

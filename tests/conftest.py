@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,13 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
-from commands import Result, run_command, try_command
+from commands import Result, run_command
 from sports_lightning import CONF_DIR
 from sports_lightning.config.checks import normalize_composed
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
-
-InProcess = Callable[..., tuple[int, str]]
 
 FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
 
@@ -57,10 +55,8 @@ def composed(tmp_path: Path, *overrides: str) -> DictConfig:
     return cfg
 
 
-def assert_error_line(result: Result | tuple[int, str], *parts: str) -> None:
+def assert_error_line(result: Result, *parts: str) -> None:
     """Assert that the command failed and printed one line on stderr that contains `parts`."""
-    if isinstance(result, tuple):
-        result = Result(result[0], "", result[1])
     assert result.status == 1
     assert result.stderr.count("\n") == 1, result.stderr
     assert result.stderr.startswith("error: ")
@@ -115,14 +111,3 @@ def trained(few: Path, shared: Path) -> tuple[Path, str]:
             (shared / "trained.log").write_text(run_command("train", *arguments, cwd=shared).stdout)
     printed = (shared / "trained.log").read_text()
     return Path(printed.strip().splitlines()[-1]), printed
-
-
-@pytest.fixture
-def in_process() -> InProcess:
-    """`try_command` that returns (exit status, stderr)."""
-
-    def run(name: str, *arguments: str) -> tuple[int, str]:
-        result = try_command(name, *arguments)
-        return result.status, result.stderr
-
-    return run

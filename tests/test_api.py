@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import sports_lightning as sl
+from commands import run_command
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, build_classifier
 
@@ -55,14 +55,12 @@ def test_importing_the_package_does_not_import_torch() -> None:
         _ = sl.missing
 
 
-def test_predict_and_evaluate_equal_the_commands(
-    data: Path, checkpoint: Path, tmp_path: Path, in_process: Callable[..., tuple[int, str]]
-) -> None:
+def test_predict_and_evaluate_equal_the_commands(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     classifier = sl.load(checkpoint, device="cpu")
     assert classifier.classes == CLASSES
     images = sorted((data / "test").rglob("*.png"))
     common = [f"ckpt_path={checkpoint}", "inference.accelerator=cpu"]
-    assert in_process("predict", *common, f"input={data / 'test'}", f"hydra.run.dir={tmp_path / 'predicted'}")[0] == 0
+    run_command("predict", *common, f"input={data / 'test'}", f"hydra.run.dir={tmp_path / 'predicted'}")
     with (tmp_path / "predicted/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     predictions = classifier.predict(images, top_k=2)
@@ -71,7 +69,7 @@ def test_predict_and_evaluate_equal_the_commands(
         [(r["top1"], r["top1_probability"]), (r["top2"], r["top2_probability"])] for r in rows
     ]
     run = [*common, f"data.root={data}", "data.audit=false", f"hydra.run.dir={tmp_path / 'evaluated'}"]
-    assert in_process("evaluate", *run)[0] == 0
+    run_command("evaluate", *run)
     theirs = json.loads((tmp_path / "evaluated/metrics.json").read_text())["test"]
     evaluation = classifier.evaluate(data / "test")
     assert json.loads(json.dumps(evaluation.metrics)) == theirs

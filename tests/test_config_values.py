@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from conftest import InProcess, assert_error_line
+from commands import run_command, try_command
+from conftest import assert_error_line
 from sports_lightning import CONF_DIR
 from sports_lightning.config import checks
 from sports_lightning.config.schema import COMMANDS, Trainer
@@ -159,9 +160,9 @@ def test_impossible_settings_are_one_line_with_a_remedy(override: str, remedy: s
     assert remedy in str(error.value)
 
 
-def test_all_mistakes_are_one_line(in_process: InProcess) -> None:
+def test_all_mistakes_are_one_line() -> None:
     overrides = ["data=folder", "test=perhaps", "seed=-1", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
-    result = in_process("train", *overrides, "trainer.fast_dev_run=yes")
+    result = try_command("train", *overrides, "trainer.fast_dev_run=yes")
     parts = ["data.root is not set", "test=perhaps", "seed=-1", "trainer.max_epochs=3 is not a multiple", "debug=fast"]
     assert_error_line(result, *parts)
 
@@ -220,7 +221,7 @@ def test_a_sweep_leaves_the_monitor_to_the_check_of_each_job() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_folder_holds_the_converted_config(in_process: InProcess, few: Path, tmp_path: Path) -> None:
+def test_a_run_folder_holds_the_converted_config(few: Path, tmp_path: Path) -> None:
     (tmp_path / "own/augment").mkdir(parents=True)
     (tmp_path / "own/augment/mine.yaml").write_text("defaults: [none, _self_]\nviews: 2\n")
     arguments = ["--config-dir=own", "augment=mine", "debug=fast", "data=folder", f"data.root={few}", "test=no"]
@@ -230,8 +231,7 @@ def test_a_run_folder_holds_the_converted_config(in_process: InProcess, few: Pat
         "trainer.accelerator=cpu",
         "trainer.enable_progress_bar=off",
     ]
-    status, printed = in_process("train", *arguments, "hydra.run.dir=run")
-    assert status == 0, printed
+    run_command("train", *arguments, "hydra.run.dir=run")
     assert "augment.views is now called augment.fixed_augmentations" in (tmp_path / "run/train.log").read_text()
     stored = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
     assert stored.test is False

@@ -14,6 +14,7 @@ from sports_lightning.cli.launch import (
     ResumedRun,
     ResumedSweep,
     StoredJob,
+    only_prints,
     parse_launch,
 )
 from sports_lightning.config.path_values import quote_paths
@@ -36,31 +37,46 @@ FURTHER = Process(1, run_folder=Path("run"))
 @pytest.mark.parametrize(
     ("command", "argv", "process", "expected"),
     [
-        (TRAIN, [], ALONE, Composed((), False)),
+        (TRAIN, [], ALONE, Composed(())),
         (TRAIN, ["seed=1", "--help"], ALONE, Help(("seed=1",))),
-        (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"), False)),
+        (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"))),
         (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
         (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),
         (TRAIN, ["resume='René (2)'", "trust=yes"], ALONE, ResumedRun("René (2)", True)),
         (TRAIN, ["resume=sweep", "-m"], ALONE, ResumedSweep("sweep", False)),
-        (TRAIN, ["resume=auto", "seed=1"], ALONE, Composed(("resume=auto", "seed=1"), False)),
-        (TRAIN, ["resume=null"], ALONE, Composed(("resume=null",), False)),
-        (TRAIN, ["seed=1"], FIRST, Composed(("seed=1",), False)),
+        (TRAIN, ["resume=auto", "seed=1"], ALONE, Composed(("resume=auto", "seed=1"))),
+        (TRAIN, ["resume=null"], ALONE, Composed(("resume=null",))),
+        (TRAIN, ["seed=1"], FIRST, Composed(("seed=1",))),
         (TRAIN, ["seed=1"], SECOND, ReceivedJob()),
         (TRAIN, ["--cfg=job"], SECOND, Nothing()),
         (TRAIN, ["resume=run"], SECOND, ReceivedJob()),
         (TRAIN, ["seed=1"], FURTHER, StoredJob(Path("run"))),
-        (COMPARE, ["a", "b"], ALONE, Composed(("runs=['a','b']",), False)),
-        (COMPARE, ["resume=run"], ALONE, Composed(("resume=run",), False)),
+        (COMPARE, ["a", "b"], ALONE, Composed(("runs=['a','b']",))),
+        (COMPARE, ["resume=run"], ALONE, Composed(("resume=run",))),
         (COMPARE, ["--help"], SECOND, Nothing()),
-        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs='a'",), False)),
-        (TRAIN, ["test=no", "--cfg", "job", "seed=1"], ALONE, Composed(("--cfg", "job", "test=no", "seed=1"), True)),
+        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs='a'",))),
+        (TRAIN, ["test=no", "--cfg", "job", "seed=1"], ALONE, Composed(("--cfg", "job", "test=no", "seed=1"))),
     ],
 )
 def test_command_line_and_environment_decide_what_a_process_does(
     command: Command, argv: list[str], process: Process, expected: Launch
 ) -> None:
     assert parse_launch(command, argv, process, lambda folder: folder.name == "sweep") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], False),
+        (["seed=1", "-m"], False),
+        (["--help"], True),
+        (["--cfg=job"], True),
+        (["--cfg", "job", "seed=1"], True),
+        (["--info"], True),
+    ],
+)
+def test_options_that_print_are_recognized(arguments: list[str], expected: bool) -> None:
+    assert only_prints(arguments) is expected
 
 
 @pytest.mark.parametrize(

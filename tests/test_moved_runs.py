@@ -6,22 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import FAST, InProcess, assert_error_line
+from commands import run_command, try_command
+from conftest import FAST, assert_error_line
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
 
 @pytest.mark.slow
-def test_a_moved_run_resumes_with_its_own_best_checkpoint(in_process: InProcess, few: Path, tmp_path: Path) -> None:
-    assert in_process("train", *QUICK, f"data.root={few}", "trainer.max_epochs=2", "hydra.run.dir=before")[0] == 0
+def test_a_moved_run_resumes_with_its_own_best_checkpoint(few: Path, tmp_path: Path) -> None:
+    run_command("train", *QUICK, f"data.root={few}", "trainer.max_epochs=2", "hydra.run.dir=before")
     expected = (tmp_path / "before/metrics.json").read_bytes()
     (tmp_path / "before/metrics.json").unlink()  # as if it had been interrupted before its results were written
     shutil.move(tmp_path / "before", tmp_path / "René (2)")
-    assert in_process("train", f"resume={tmp_path}/René (2)")[0] == 0
+    run_command("train", f"resume={tmp_path}/René (2)")
     assert (tmp_path / "René (2)/metrics.json").read_bytes() == expected
     assert not (tmp_path / "before").exists()
     state = torch.load(tmp_path / "René (2)/checkpoints/last.ckpt", weights_only=True)["callbacks"]
     assert any("dirpath" in callback for callback in state.values() if isinstance(callback, dict))
     assert_error_line(
-        in_process("train", f"resume={tmp_path}/René (2)"), "holds a finished run", "checkpoints/best.ckpt"
+        try_command("train", f"resume={tmp_path}/René (2)"), "holds a finished run", "checkpoints/best.ckpt"
     )

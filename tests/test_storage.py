@@ -164,7 +164,7 @@ def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> N
     before = set(Path("/dev/shm").glob("sports_lightning-*")) - {killed}
     quick = [*FAST, f"data.root={few}", "debug=fast", "data.num_workers=2"]
     run_process("train", *quick, "data.cache=ram")
-    assert set(Path("/dev/shm").glob("sports_lightning-*")) <= before, "the files of a killed run are gone, too"
+    assert set(Path("/dev/shm").glob("sports_lightning-*")) == before, "the files of a killed run are gone, too"
 
 
 def test_loading_uses_only_the_cores_of_this_process() -> None:

@@ -1,12 +1,13 @@
 """The global state of the caller's process, which training changes."""
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from sports_lightning.cli.process_setup import variables_restored
 
 _SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # set by Lightning's seed_everything
 
@@ -23,9 +24,9 @@ def global_state_restored() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
-    variables = {name: os.environ.get(name) for name in _SEED_VARIABLES}
     try:
-        yield
+        with variables_restored(*_SEED_VARIABLES):
+            yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
@@ -36,8 +37,3 @@ def global_state_restored() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = benchmark
         torch.set_float32_matmul_precision(matmul)
-        for name, value in variables.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

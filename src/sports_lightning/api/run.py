@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.api.table import parse_numbers, table
+from sports_lightning.config.trees import map_strings
 from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.provenance import read_provenance
@@ -121,15 +122,9 @@ def open_run(folder: str | Path) -> Run:
 
 def _with_hydra_values(tree: Any, hydra_cfg: DictConfig) -> Any:
     """A config with the value of each `${hydra:KEY}` in it, where it can be resolved."""
-    if isinstance(tree, dict):
-        return {key: _with_hydra_values(value, hydra_cfg) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_with_hydra_values(value, hydra_cfg) for value in tree]
-    if not isinstance(tree, str):
-        return tree
 
     def resolved(found: re.Match[str]) -> str:
         value = OmegaConf.select(hydra_cfg, f"hydra.{found[1]}", throw_on_resolution_failure=False)
         return found[0] if value is None else str(value).replace("${", r"\${")
 
-    return re.sub(r"\$\{hydra:([\w.]+)\}", resolved, tree)
+    return map_strings(lambda text: re.sub(r"\$\{hydra:([\w.]+)\}", resolved, text), tree)

@@ -18,7 +18,7 @@ from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier
 
-_ALIKE = 0.85  # least cosine similarity of two images' centerd features, chosen by inspecting pairs of 100 Sports
+_ALIKE = 0.85  # least cosine similarity of two images' centered features, chosen by inspecting pairs of 100 Sports
 _TABLES = 64
 
 
@@ -37,7 +37,7 @@ def find_feature_neighbours(
     """
     digests = ["" if why else digest for digest, why in zip(scan.digests, scan.problems, strict=True)]
     distinct = list(first_of_each(digests).values())
-    if len(distinct) < 3:  # two centerd vectors are always opposite
+    if len(distinct) < 3:  # two centered vectors are always opposite
         return []
     split = Split((scan.paths[i] for i in distinct), np.zeros(len(distinct)))
     store = FeatureCache(FrozenBackbone(), network, inference, cache_dir)

@@ -116,7 +116,7 @@ def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
             f"can't write {where}: {error.strerror or error}; choose another place with hydra.run.dir=FOLDER"
         ) from error
     finally:
-        sys.argv, SweepStart.resumes = before, False
+        sys.argv = before
     sweep.finish()
     return task.exit_status
 

@@ -66,7 +66,6 @@ class Composed:
     """A run, a sweep, or text to print, which Hydra composes from these arguments."""
 
     arguments: tuple[str, ...]
-    only_prints: bool
 
 
 Launch = Nothing | Help | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
@@ -103,7 +102,7 @@ def parse_launch(
         return _resumed(str(value), arguments, is_sweep)
     if command.positional:
         arguments = collect_positional(arguments, command.positional)
-    return Composed(tuple(quote_paths(arguments)), prints)
+    return Composed(tuple(quote_paths(arguments)))
 
 
 def only_prints(arguments: Sequence[str]) -> bool:

@@ -69,8 +69,15 @@ def _keep_freed_memory() -> None:
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
     """Set environment variables within the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    with variables_restored(*variables):
+        os.environ.update(variables)
+        yield
+
+
+@contextmanager
+def variables_restored(*names: str) -> Iterator[None]:
+    """Restore these environment variables at the end of the block, also after an error."""
+    before = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ def lock_run_folder(folder: Path) -> None:
         RunFolderLocked: another process has locked it.
     """
     check_unfinished(folder)
-    _locks[folder] = _locked(folder)
+    _locks[folder] = acquire_lock(folder)
     for place in (folder, folder / ".hydra", (folder / LAST_CHECKPOINT).parent):
         remove_partial_files(place)
 
@@ -66,7 +66,7 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
     check_unfinished(folder)
     if not (folder / ".hydra").is_dir():
         return {}
-    _locked(folder).release()
+    acquire_lock(folder).release()
     if not has_checkpoint(folder):
         return {}
     if not resumes_auto:
@@ -171,17 +171,13 @@ def run_settings(folder: Path, cfg: DictConfig) -> str:
     """Fingerprint of the settings of a run: of its stored config, or of `cfg` where no config is stored there.
 
     The stored config decides, because a later resume reads it: that of an earlier version differs from `cfg`.
-    """
-    return stored_settings(folder) if (folder / ".hydra" / "config.yaml").is_file() else settings_fingerprint(cfg)
-
-
-def stored_settings(folder: Path) -> str:
-    """Fingerprint of the config in a run folder, as computed by the version that wrote it.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the stored config can't be read.
     """
-    return settings_fingerprint(OmegaConf.create(_load(folder, "config.yaml")))
+    if (folder / ".hydra" / "config.yaml").is_file():
+        cfg = OmegaConf.create(_load(folder, "config.yaml"))
+    return settings_fingerprint(cfg)
 
 
 def _load(folder: Path, name: str) -> Any:
@@ -208,13 +204,19 @@ def _settings_of(folder: Path) -> str | None:
 def is_free(folder: Path) -> bool:
     """Whether no other process has locked the run folder."""
     try:
-        _locked(folder).release()
+        acquire_lock(folder).release()
     except RunFolderLocked:
         return False
     return True
 
 
-def _locked(folder: Path) -> FileLock:
+def acquire_lock(folder: Path) -> FileLock:
+    """Lock a run folder, and return the lock to be released.
+
+    Raises:
+        UserError: the folder can't be written to.
+        RunFolderLocked: another process has locked it.
+    """
     lock = FileLock(folder / LOCK)
     try:
         is_acquired = lock.acquire()

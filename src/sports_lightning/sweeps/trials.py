@@ -6,8 +6,6 @@ process, locks its run folder. A trial with neither lock is resumed by the next 
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +72,12 @@ class Trials:
 
     def tell(self, number: int, job: SweepJob) -> None:
         """Record how a job ended. A trial that a signal interrupted stays open: another process can resume it."""
-        with (
-            self._exclusive()
-        ):  # otherwise another process could still see the trial as running, and lock and tell it too
+        with self._exclusive():  # otherwise another process could still see the trial as running, and tell it too
             self._tell(number, job)
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Only one process at a time chooses or tells trials. Not reentrant: closing one descriptor ends the lock."""
-        with FileLock(self.folder / ".search"):
-            yield
+    def _exclusive(self) -> FileLock:
+        """The lock of the process that chooses or tells trials. Not reentrant: closing one descriptor ends the lock."""
+        return FileLock(self.folder / ".search")
 
     def _acquire(self, number: int) -> bool:
         lock = FileLock(self.folder / f".trial-{number}")

@@ -2,14 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from sports_lightning.audit.scan import open_and_scan
-from sports_lightning.errors import RunFolderLocked, UserError
+from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.evaluation import evaluate_split
 from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
@@ -18,9 +16,8 @@ from sports_lightning.reports import plots
 from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.runs.layout import is_finished, missing_decorations
 from sports_lightning.runs.provenance import read_provenance
-from sports_lightning.runs.resume import LOCK, load_config
+from sports_lightning.runs.resume import acquire_lock, load_config
 from sports_lightning.storage.files import read_csv
-from sports_lightning.storage.locks import FileLock
 from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.results import RunResults
 from sports_lightning.train.run_report import write_model_card, write_report
@@ -49,26 +46,13 @@ def complete_decorations(folder: Path) -> None:
     if not missing_decorations(folder):
         log.info("%s is complete: nothing to draw", folder)
         return
-    with _lock(folder):
+    lock = acquire_lock(folder)
+    try:
         drawn = draw_decorations(read_results(folder))
-    if drawn:
-        log.info("drawn: %s", ", ".join(drawn))
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the run folder within the block."""
-    lock = FileLock(folder / LOCK)
-    try:
-        is_acquired = lock.acquire()
-    except OSError as error:
-        raise UserError(f"can't write into {folder}: {error.strerror}") from error
-    if not is_acquired:
-        raise RunFolderLocked(f"another process is writing into {folder}: wait for it or end it")
-    try:
-        yield
     finally:
         lock.release()
+    if drawn:
+        log.info("drawn: %s", ", ".join(drawn))
 
 
 def read_results(folder: Path) -> RunResults:

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sports_lightning.config.trees import map_strings
+
 _RUN_FOLDER = "${hydra:runtime.output_dir}"
 
 
@@ -24,18 +26,11 @@ def resolve(cfg: DictConfig, values: Mapping[str, Any], folder: Path | None = No
             Hydra.
     """
     tree: Any = OmegaConf.to_container(cfg, resolve=False)
-    resolved = OmegaConf.create(tree if folder is None else _with_run_folder(tree, folder))
+    if folder is not None:
+        quoted = str(folder).replace("${", r"\${")
+        tree = map_strings(lambda text: text.replace(_RUN_FOLDER, quoted), tree)
+    resolved = OmegaConf.create(tree)
     for key, value in values.items():
         OmegaConf.update(resolved, key, value, merge=False)
     OmegaConf.set_struct(resolved, True)
     return resolved
-
-
-def _with_run_folder(tree: Any, folder: Path) -> Any:
-    if isinstance(tree, dict):
-        return {key: _with_run_folder(value, folder) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_with_run_folder(value, folder) for value in tree]
-    if isinstance(tree, str):
-        return tree.replace(_RUN_FOLDER, str(folder).replace("${", r"\${"))
-    return tree

@@ -1,0 +1,13 @@
+"""Configs as trees of dicts and lists."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def map_strings(function: Callable[[str], str], tree: Any) -> Any:
+    """A copy of `tree`, dicts and lists, in which `function` has replaced every string that is a value."""
+    if isinstance(tree, dict):
+        return {key: map_strings(function, value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [map_strings(function, value) for value in tree]
+    return function(tree) if isinstance(tree, str) else tree
