@@ -1,8 +1,4 @@
-"""Commands of the package, run in this process or in a separate one.
-
-A separate process needs several seconds for its imports. Only tests that require one start it (signals from outside,
-kills, several devices); they are marked `slow`.
-"""
+"""Commands of the package, run in this process. For those in a process of their own see `processes.py`."""
 
 import gc
 import io
@@ -10,9 +6,7 @@ import logging
 import os
 import runpy
 import signal
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
@@ -25,21 +19,9 @@ from unittest.mock import patch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from processes import Result, module_name
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class Result:
-    """The outcome of a command: its exit status and its output."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def last_line(self) -> str:
-        """The last line on stdout, which is the run folder."""
-        return self.stdout.strip().splitlines()[-1]
 
 
 def run_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
@@ -58,7 +40,7 @@ def run_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
 def try_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:
     """Run a command in this process, whatever its exit status. An exception that it does not handle is raised."""
     with patch.object(sys, "argv", [f"{name}.py", *arguments]):
-        return call_as_command(lambda: runpy.run_module(_module(name), run_name="__main__", alter_sys=True), cwd)
+        return call_as_command(lambda: runpy.run_module(module_name(name), run_name="__main__", alter_sys=True), cwd)
 
 
 def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Result:
@@ -75,82 +57,32 @@ def call_as_command(function: Callable[[], Any], cwd: Path | None = None) -> Res
 
 @contextmanager
 def jobs_in_this_process() -> Iterator[None]:
-    """Run the jobs of a sweep in this process, one after the other; for `sweep.parallel=1`."""
+    """Run the jobs of a sweep and of `reproduce` in this process, one after the other; for `sweep.parallel=1`."""
 
-    def start(arguments: Sequence[str], env: dict[str, str], **_: Any) -> _FinishedJob:
-        with patch.dict(os.environ, env, clear=True):
-            result = try_command(arguments[2].removeprefix("sports_lightning."), *arguments[3:])
+    def start(
+        arguments: Sequence[str], cwd: Path | None = None, env: dict[str, str] | None = None, **_: Any
+    ) -> _FinishedJob:
+        with patch.dict(os.environ, env or dict(os.environ), clear=True):
+            result = try_command(arguments[2].removeprefix("sports_lightning."), *arguments[3:], cwd=cwd)
         print(result.stdout, end="")
         print(result.stderr, end="", file=sys.stderr)
         return _FinishedJob(result.status)
 
-    with patch("sports_lightning.sweeps.jobs.subprocess", SimpleNamespace(Popen=start)):
+    with (
+        patch("sports_lightning.sweeps.jobs.subprocess", SimpleNamespace(Popen=start)),
+        patch("sports_lightning.reproduce.reproduction.subprocess", SimpleNamespace(run=start)),
+    ):
         yield
 
 
 @dataclass(frozen=True)
 class _FinishedJob:
-    """The part of `subprocess.Popen` that a sweep uses."""
+    """The part of `subprocess.Popen` and `CompletedProcess` that the package uses."""
 
-    status: int
+    returncode: int
 
     def poll(self) -> int:
-        return self.status
-
-
-class Process(subprocess.Popen[str]):
-    """A command in its own process and process group, as a shell starts it.
-
-    Args:
-        name: of `python -m sports_lightning.<name>`.
-        arguments: its command line.
-        cwd: the folder to run in; by default the test's own temporary folder.
-        environment: variables in addition to those of this process.
-    """
-
-    def __init__(self, name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
-        super().__init__(
-            [sys.executable, "-m", _module(name), *arguments],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def result(self, timeout: float = 200) -> Result:
-        """Wait for its end. It and its child processes are killed if it takes longer than `timeout` seconds."""
-        try:
-            stdout, stderr = self.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER prints the stack
-            raise AssertionError(self.communicate()) from None
-        return Result(self.returncode, stdout, stderr)
-
-    def wait_for(self, path: Path) -> None:
-        """Wait until the command has written a file."""
-        self.wait_until(path.exists)
-
-    def wait_until(self, is_met: Callable[[], bool], timeout: float = 200) -> None:
-        """Wait until a condition is met; the command must not end before."""
-        deadline = time.monotonic() + timeout
-        while not is_met():
-            assert self.poll() is None, self.communicate()
-            if time.monotonic() > deadline:
-                self.result(timeout=0.1)
-            time.sleep(0.02)
-
-
-def run_process(name: str, *arguments: str, cwd: Path | None = None, **environment: str) -> Result:
-    """Run a command in a separate process; it has to succeed."""
-    result = Process(name, *arguments, cwd=cwd, **environment).result()
-    assert result.status == 0, result.stdout + result.stderr
-    return result
-
-
-def _module(name: str) -> str:
-    return f"sports_lightning.{name}".rstrip(".")
+        return self.returncode
 
 
 @contextmanager

@@ -17,13 +17,18 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
-from commands import Result, run_command
+from commands import run_command
+from processes import Result
 from sports_lightning import CONF_DIR
 from sports_lightning.config.checks import normalize_composed
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
 
-FAST = ["data=sample", "model.image_size=64", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]
+# Not trainer.precision=auto: a short trial decides it, so that it may differ between two runs on a busy machine.
+FAST = [
+    *("data=sample", "model.image_size=64"),
+    *("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.enable_progress_bar=false"),
+]
 
 # On a busy machine any example may take longer than Hypothesis allows by default.
 settings.register_profile("untimed", deadline=None)

@@ -9,8 +9,9 @@ import safetensors.torch
 import timm
 import torch
 
-from commands import Result, run_command, try_command
+from commands import run_command, try_command
 from conftest import FAST, assert_error_line
+from processes import Result
 from sports_lightning.errors import UserError
 
 TRAIN = [*FAST, "logger=csv"]

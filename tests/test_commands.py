@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
-from commands import run_command, run_process
+from commands import run_command
 from conftest import FAST
+from processes import fresh_process
 from sports_lightning.predict.prediction import Predictions
 
 METRICS = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
@@ -172,11 +173,8 @@ def test_a_run_repeats_exactly_whatever_the_number_of_workers(few: Path, tmp_pat
     assert tables[0] == tables[1]
 
 
-@pytest.mark.slow
-def test_three_epochs_on_the_sample_beat_chance_without_warnings(sample: Path) -> None:
-    result = run_process("train", *FAST, f"data.root={sample}", "trainer.max_epochs=3")
-    assert "leaked" not in result.stderr, "a warning of a library at exit"
-    metrics = json.loads(Path(result.last_line, "metrics.json").read_text())
+def test_three_epochs_on_the_sample_beat_chance(trained: tuple[Path, str]) -> None:
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
     assert metrics["test"]["acc"] > 0.25, "of ten classes"
 
 
@@ -186,7 +184,9 @@ def test_two_devices_train_one_run(few: Path, tmp_path: Path) -> None:
     arguments = [*FAST, f"data.root={few}", "model=simple_cnn", "augment=none", "optimizer=sgd", "logger=csv"]
     arguments += ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "test=false"]
     run_command("train", *arguments, "hydra.run.dir=one")
-    folder = Path(run_process("train", *arguments, "trainer.devices=2").last_line)
+    result = fresh_process("train", *arguments, "trainer.devices=2")
+    assert result.status == 0, result.stderr
+    folder = Path(result.last_line)
     assert list((tmp_path / "outputs/train").iterdir()) == [folder]
     one, two = (
         torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (tmp_path / "one", folder)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import run_process
 from conftest import FAST
+from processes import run_process
 from sports_lightning import CONF_DIR
 from wandb_file import read_offline_run
 
@@ -47,19 +47,12 @@ def test_wandb_receives_config_commit_metrics_and_images(trained: tuple[Path, st
 
 
 @pytest.mark.slow
-def test_the_checkpoint_is_an_artifact_on_request(few: Path, tmp_path: Path) -> None:
-    arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger.wandb.log_model=true", "hydra.run.dir=run"]
-    run_process("train", *arguments)
+def test_several_dashboards_at_once_and_the_checkpoint_as_an_artifact(few: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=many", "logger.wandb.log_model=true"]
+    run_process("train", *arguments, "hydra.run.dir=run")
     run = read_offline_run(next((tmp_path / "run/wandb").glob("offline-run-*")))
     assert run.artifacts["model"]
-
-
-@pytest.mark.slow
-def test_several_dashboards_at_once(few: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    arguments = [*FAST, *QUICK, f"data.root={few}", "test=false", "logger=many", "hydra.run.dir=run"]
-    run_process("train", *arguments)
-    assert list((tmp_path / "run/wandb").glob("offline-run-*"))
     assert list((tmp_path / "run/tensorboard").glob("events.out.*"))
 
 

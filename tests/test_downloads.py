@@ -16,8 +16,8 @@ import safetensors.torch
 import timm
 import torch
 
-from commands import Process, Result
 from conftest import FAST
+from processes import Result, fresh_process
 from sports_lightning.errors import UserError
 from sports_lightning.train import loggers
 
@@ -56,8 +56,8 @@ QUICK = ["debug=fast", "test=false", "hydra.run.dir=run"]
 
 
 def train(*arguments: str, **environment: str) -> Result:
-    """Train in a separate process: the clients read their environment when they are imported."""
-    return Process("train", *FAST, *QUICK, *arguments, **environment).result()
+    """Train in a new interpreter: the clients read their environment when they are imported."""
+    return fresh_process("train", *FAST, *QUICK, *arguments, **environment)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_notebook_runs(notebook: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").symlink_to(sample.parent)  # drawn only once
     monkeypatch.setattr(signals, "_is_command", False)
     names: dict[str, Any] = {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from commands import Process, call_as_command, jobs_in_this_process, run_command, try_command
+from commands import call_as_command, jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
+from processes import Process
 from sports_lightning.errors import UserError
 from sports_lightning.train.batch_size import check_disk_space, choose_batch_size, explain_out_of_memory
 
@@ -162,7 +163,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, capsys: pytest.Cap
             result = call_as_command(lambda: full_disk.main(arguments), cwd)
         return subprocess.CompletedProcess(arguments, result.status, result.stdout, result.stderr)
 
-    status = full_disk.main(["--first", "6", "--every", "7"], start)
+    status = full_disk.main(["--first", "6", "--every", "14"], start)
     printed = capsys.readouterr().out
     assert status == 0, printed
     assert printed.count("nothing lost") >= 2

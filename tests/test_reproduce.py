@@ -8,8 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from commands import Process, Result, run_command, run_process, try_command
+from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
+from processes import Process, Result, run_process
 from sports_lightning.errors import UserError
 from sports_lightning.reproduce.reproduction import run_again
 
@@ -25,7 +26,8 @@ def run(few: Path, tmp_path: Path) -> Path:
 
 
 def reproduce(run: Path, *arguments: str) -> Result:
-    return try_command("reproduce", f"run={run}", *arguments, cwd=run.parents[1])
+    with jobs_in_this_process():
+        return try_command("reproduce", f"run={run}", *arguments, cwd=run.parents[1])
 
 
 @pytest.mark.slow

@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from commands import Process, Result, run_command, run_process, try_command
+from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from interruption import signal_at_step
 from outcome import outcome
+from processes import Process, Result, run_process
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import RunFolderLocked, UserError, WriteFailed
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
@@ -93,6 +94,7 @@ def test_a_resumed_run_has_the_outcome_of_an_undisturbed_one(
         ["finetune=last_stages", "augment.fixed_augmentations=2", "augment.mixup=0", "augment.cutmix=0", "refit=1e-3"],
         ["finetune=gradual", "optimizer=sgd"],
         ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3", "data.balanced_sampling=true"],
+        ["trainer.precision=bf16-mixed"],  # emulated on a CPU without bfloat16
     ],
     ids=lambda more: more[0],
 )
@@ -121,7 +123,7 @@ def test_a_run_that_is_killed_several_times_has_the_outcome_of_an_undisturbed_on
         time.sleep(draws.uniform(0, 0.1))  # of the next steps, and perhaps within the next write
         assert process.poll() is None, "the run is alive"
         process.kill()
-        process.communicate()
+        process.wait()
         assert not (tmp_path / "run/metrics.json").exists(), "and unfinished"
         steps.append(torch.load(checkpoint, weights_only=True)["global_step"])
     assert steps == sorted(steps), "each process resumes from the checkpoint of the one before"
@@ -149,10 +151,14 @@ def test_all_devices_stop_together_and_resume(settings: list[str], tmp_path: Pat
 
 @pytest.mark.slow
 def test_no_process_survives_the_first_of_two_that_is_killed(settings: list[str], tmp_path: Path) -> None:
-    process = Process("train", *settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run")
-    process.wait_for(tmp_path / "run/checkpoints/last.ckpt")
-    process.kill()
-    process.communicate(timeout=120)  # returns once the last process that could print has ended
+    settings = [*settings, "trainer.devices=2", "data.num_workers=1", f"hydra.run.dir={tmp_path}/run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([sys.executable, "-m", "sports_lightning.train", *settings], **pipes) as process:  # type: ignore[call-overload]
+        while not (tmp_path / "run/checkpoints/last.ckpt").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.kill()
+        process.communicate(timeout=120)  # returns once the last process that could print has ended
     assert not subprocess.run(["pgrep", "-f", f"hydra.run.dir={tmp_path}"], capture_output=True).stdout
 
 

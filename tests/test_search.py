@@ -8,8 +8,9 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from commands import Process, jobs_in_this_process, run_command, run_process, try_command
+from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
+from processes import Process, run_process
 from sports_lightning.errors import UserError
 from sports_lightning.sweeps.search_space import search_space
 from sweeps import states

@@ -106,7 +106,7 @@ def test_bfloat16_changes_a_step_by_rounding_only(module: ClassifierModule) -> N
 @pytest.mark.slow
 def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp_path: Path) -> None:
     small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2"]
-    result = run_command("benchmark", *small, "trainer.precision=32-true")
+    result = run_command("benchmark", *small)
     folder = Path(result.stdout.strip().splitlines()[-1])
     with (folder / "benchmark.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -127,8 +127,8 @@ def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_passes_give_the_same_logits(few: Path, tmp_path: Path) -> None:
     cfg = composed(
-        tmp_path, f"data.root={few}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false",
-        "inference.accelerator=cpu", "inference.batch_size=8", "inference.num_workers=0",
+        tmp_path, f"data.root={few}", "model=scratch_cnn", "model.image_size=32", "inference.accelerator=cpu",
+        "inference.batch_size=8", "inference.num_workers=0",
     )  # fmt: skip
     split = read_image_folder(few, ["val"]).splits["val"]
     split = Split(split.paths[:20], split.labels[:20])

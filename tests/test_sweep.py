@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands import Process, jobs_in_this_process, run_command, try_command
+from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST
+from processes import Process
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]

@@ -30,6 +30,7 @@ def test_wheel_trains_in_an_empty_folder(few: Path, tmp_path: Path, monkeypatch:
             [sys.executable, *arguments], cwd=empty, env=environment, capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, result.stderr
+        assert "leaked" not in result.stderr, "a warning of a library at exit"
         return result.stdout.strip().splitlines()[-1]
 
     assert run_command("-c", "import sports_lightning; print(sports_lightning.CONF_DIR)") == str(
