@@ -9,6 +9,7 @@ too: the ranks of a training on several devices, and the jobs of a sweep.
 import atexit
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -134,18 +136,22 @@ def _become(job: Job) -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        atexit._run_exitfuncs()  # which os._exit leaves out
+        threading._shutdown()  # type: ignore[attr-defined]  # these two are left out by os._exit
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
 if __name__ == "__main__":
+    logging.basicConfig()  # as in a command: Lightning adds a handler of its own where there is none at its import
+
     import captum.attr  # noqa: F401
 
     import sports_lightning.train.finish
     import sports_lightning.train.fit  # noqa: F401
 
+    logging.getLogger().handlers.clear()
     with _Server(sys.argv[1], _Handler) as server:
         print(flush=True)  # it is ready
         server.serve_forever()
