@@ -59,7 +59,8 @@ def make_known(root: Path, cache_dir: Path) -> None:
     """Fill the file-hash index as if each file had been read, which would take some milliseconds per file."""
     for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
         stats = {path: str(file_hashes._stat(os.path.join(root, path))) for path in split.paths}
-        file_hashes._store(root, cache_dir, {path: (stat, "0" * 32, 0) for path, stat in stats.items()})
+        check = file_hashes.FileCheck("0" * 32, "", 1)
+        file_hashes._store(root, cache_dir, {path: (stat, check) for path, stat in stats.items()})
 
 
 def main() -> None:

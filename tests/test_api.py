@@ -40,7 +40,14 @@ def data(tmp_path: Path) -> Path:
 def checkpoint(tmp_path: Path, data: Path) -> Path:
     """A checkpoint with random weights and a temperature."""
     torch.manual_seed(0)
-    model = {"name": "scratch_cnn", "pretrained": False, "weights": None, "image_size": 32, "arguments": {}}
+    model = {
+        "name": "scratch_cnn",
+        "pretrained": False,
+        "weights": None,
+        "image_size": 32,
+        "crop_mode": None,
+        "arguments": {},
+    }
     classifier = build_classifier(OmegaConf.create(model), CLASSES, data)
     state = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
     spec = {**asdict(classifier.spec), "temperature": 1.7}

@@ -59,7 +59,9 @@ def test_a_batch_is_padded_with_its_last_item() -> None:
 
 
 def model_config(name: str) -> DictConfig:
-    return OmegaConf.create({"name": name, "pretrained": False, "weights": None, "image_size": 64, "arguments": {}})
+    return OmegaConf.create(
+        {"name": name, "pretrained": False, "weights": None, "image_size": 64, "crop_mode": None, "arguments": {}}
+    )
 
 
 def network(name: str) -> Classifier:

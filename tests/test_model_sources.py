@@ -20,7 +20,14 @@ IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.G
 
 
 def model(name: str, **changes: Any) -> DictConfig:
-    settings = {"name": name, "pretrained": False, "weights": None, "image_size": None, "arguments": {}}
+    settings = {
+        "name": name,
+        "pretrained": False,
+        "weights": None,
+        "image_size": None,
+        "crop_mode": None,
+        "arguments": {},
+    }
     return OmegaConf.create({**settings, **changes})
 
 
@@ -49,7 +56,7 @@ def test_a_local_folder_of_timm_is_a_model(tmp_path: Path) -> None:
         ("timm/resnet18", {}, "hf-hub:timm/resnet18"),
         ("resnet5", {}, "not known to timm"),
         ("test_resnet", {"base_width": 32}, "does not support changing base width"),
-        ("test_resnet", {"in_chans": 1}, "in_chans=1: images are RGB"),
+        ("test_resnet", {"in_chans": 4}, "in_chans=4: images are RGB or converted to gray"),
     ],
 )
 def test_impossible_models_are_one_line(name: str, arguments: dict[str, Any], message: str) -> None:

@@ -22,7 +22,14 @@ CLASSES = [f"class {i:03d}" for i in range(100)]
 
 
 def model(name: str, **changes: object) -> DictConfig:
-    settings = {"name": name, "pretrained": False, "weights": None, "image_size": None, "arguments": {}}
+    settings = {
+        "name": name,
+        "pretrained": False,
+        "weights": None,
+        "image_size": None,
+        "crop_mode": None,
+        "arguments": {},
+    }
     return OmegaConf.create({**settings, **changes})
 
 

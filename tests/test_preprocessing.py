@@ -84,7 +84,14 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
 
 
 def test_image_size_is_the_only_thing_that_an_override_changes(tmp_path: Path) -> None:
-    model = {"name": "resnet18", "pretrained": False, "weights": None, "image_size": 96, "arguments": {}}
+    model = {
+        "name": "resnet18",
+        "pretrained": False,
+        "weights": None,
+        "image_size": 96,
+        "crop_mode": None,
+        "arguments": {},
+    }
     spec = build_classifier(OmegaConf.create(model), ["a", "b"], tmp_path).spec
     plain = Preprocessing.from_pretrained_cfg(timm.get_pretrained_cfg("resnet18").to_dict()).to_dict()
     assert spec.preprocessing == {**plain, "size": [96, 96]}
@@ -92,7 +99,7 @@ def test_image_size_is_the_only_thing_that_an_override_changes(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["simple_cnn", "vit_tiny_patch16_224"])
 def test_models_of_a_fixed_size_follow_image_size(name: str, tmp_path: Path) -> None:
-    model = {"name": name, "pretrained": False, "weights": None, "image_size": 96, "arguments": {}}
+    model = {"name": name, "pretrained": False, "weights": None, "image_size": 96, "crop_mode": None, "arguments": {}}
     classifier: Callable[[torch.Tensor], torch.Tensor] = build_classifier(OmegaConf.create(model), ["a", "b"], tmp_path)
     assert isinstance(classifier, Classifier)
     assert not isinstance(classifier, pl.LightningModule)

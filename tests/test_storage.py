@@ -284,7 +284,13 @@ def test_no_split_between_a_convolution_and_a_trainable_batchnorm() -> None:
 
 
 def test_a_distilled_model_has_features_too(tmp_path: Path) -> None:
-    settings = {"name": "deit_tiny_distilled_patch16_224", "pretrained": False, "weights": None, "image_size": None}
+    settings = {
+        "name": "deit_tiny_distilled_patch16_224",
+        "pretrained": False,
+        "weights": None,
+        "image_size": None,
+        "crop_mode": None,
+    }
     classifier = build_classifier(OmegaConf.create({**settings, "arguments": {}}), ["a", "b"], tmp_path)
     assert {name.split(".")[0] for name in classifier.net.state_dict()} == {
         *(name.split(".")[0] for name in FrozenBackbone().weights(classifier)), "head", "head_dist",

@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from sports_lightning.data.formats import EXTENSIONS
+from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
 from sports_lightning.data.image_source import ImageSource
 from sports_lightning.data.modes import to_rgb
@@ -151,7 +151,7 @@ def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Pa
     if isinstance(image, str | Path):
         path = _absolute(image)
         # Images are found by their suffix; which format a file has is decided by its content.
-        suffix = path.suffix if path.suffix.lower() in EXTENSIONS else ".png"
+        suffix = path.suffix if is_image_name(path.name) else ".png"
         stem.with_suffix(suffix).symlink_to(path)
     else:
         _to_pil(image).save(stem.with_suffix(".png"), compress_level=1)
@@ -159,7 +159,7 @@ def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Pa
 
 def _to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).cpu().numpy()
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

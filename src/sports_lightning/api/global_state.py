@@ -6,15 +6,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from PIL import Image
 
 from sports_lightning.cli.process_setup import variables_restored
+from sports_lightning.data.formats import limit_pixels
 
 _SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # set by Lightning's seed_everything
 
 
 @contextmanager
 def global_state_restored() -> Iterator[None]:
-    """Restore random number generators, torch's settings and Lightning's variables, also after an error.
+    """Restore random number generators, settings of torch and Pillow, and Lightning's variables, also after an error.
 
     Lightning's `isolate_rng` restores nothing after an error.
     """
@@ -24,10 +26,12 @@ def global_state_restored() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    most_pixels = Image.MAX_IMAGE_PIXELS
     try:
         with variables_restored(*_SEED_VARIABLES):
             yield
     finally:
+        limit_pixels(most_pixels)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -71,7 +71,7 @@ class ImageTransform:
             TypeError: another type of image.
             ValueError: an array or tensor of another shape or dtype.
         """
-        return self._resize_and_crop(_to_pixels(image, self.preprocessing.least_side))
+        return self._resize_and_crop(_to_pixels(image, self.preprocessing))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,8 @@ class ImageClassifier:
         root, names = (source.folder, source.paths) if isinstance(source, ClassFolder) else (Path(), None)
         split = Split(names or map(str, range(len(source))), labels)
         logits = self._run(Classifier.forward, _SourceImages(source), batch_size)
-        return ClassifierEvaluation(Evaluation(root, split, self.classes, logits))
+        value_range = self.transform.preprocessing.value_range
+        return ClassifierEvaluation(Evaluation(root, split, self.classes, logits, value_range))
 
     def _run(self, function: Forward, images: Sequence[ImageLike], batch_size: int) -> Tensor:
         if isinstance(images, str | Path | Image.Image):
@@ -275,12 +276,12 @@ class _SourceImages(Sequence[Any]):
         return self.source.image(index)
 
 
-def _to_pixels(image: ImageLike, least_side: int) -> Tensor:
+def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
     """uint8 (3, h, w)."""
     if isinstance(image, str | Path):
-        return decode(image, least_side)
+        return decode(image, preprocessing.least_side, preprocessing.value_range)
     if isinstance(image, Image.Image):
-        image = np.array(to_rgb(ImageOps.exif_transpose(image)))
+        image = np.array(to_rgb(image, preprocessing.value_range))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")

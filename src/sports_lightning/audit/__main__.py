@@ -16,6 +16,7 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     check_audit(cfg)
     from sports_lightning.audit.findings import collect_findings, print_findings, write_findings
     from sports_lightning.audit.scan import scan_dataset
+    from sports_lightning.data.formats import limit_pixels
     from sports_lightning.data.source import provide_data
     from sports_lightning.storage.disk_cache import resolve_cache_dir
 
@@ -28,8 +29,10 @@ def audit(cfg: DictConfig, folder: Path) -> None:
 
         network = build_classifier(cfg.model, ["its head", "is not used"], root)
         cache_dir.mkdir(parents=True, exist_ok=True)  # the features are cached there
-    scan = scan_dataset(root, cache_dir)
+    limit_pixels(cfg.data.max_pixels)
+    scan = scan_dataset(root, cache_dir, cfg.data.value_range)
     if network:
+        network.set_value_range(scan.value_range)
         feature_neighbours = find_feature_neighbours(scan, network, cfg.inference, cache_dir)
     found = collect_findings(scan, feature_neighbours)
     write_findings(scan, found, folder)

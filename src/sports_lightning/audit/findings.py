@@ -98,7 +98,7 @@ def write_findings(scan: DatasetScan, found: dict[str, Any], folder: Path) -> No
 def _with_thumbnails(scan: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first rows of pairs, with their thumbnails."""
     return [
-        row | {"images": [thumbnail_uri(scan.root / row["first"]), thumbnail_uri(scan.root / row["second"])]}
+        row | {"images": [thumbnail_uri(scan.root / row[side], scan.value_range) for side in ("first", "second")]}
         for row in rows[:_SHOWN_PAIRS]
     ]
 

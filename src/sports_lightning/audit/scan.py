@@ -4,6 +4,7 @@ Unlike `data.image_folder`, the scan refuses nothing, because it reports the err
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
-from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.image_folder import (
     SPLIT_FOLDERS,
     DatasetIndex,
@@ -25,9 +26,12 @@ from sports_lightning.data.image_folder import (
     split_fingerprint,
 )
 from sports_lightning.data.source import open_dataset
+from sports_lightning.data.value_range import Choose, Setting, ValueRange, choose_value_range
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import is_rank_zero
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions, resolve_cache_dir
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class DatasetScan:
         thumbnails: small gray versions, sizes and modes.
         pairs: duplicate images (see `duplicates`).
         folders: the classes of each existing split, empty ones too.
+        value_range: the values of deep pixels that are black and white.
         ignored: number of files that are not read as images, by extension.
     """
 
@@ -55,6 +60,7 @@ class DatasetScan:
     thumbnails: Thumbnails
     pairs: list[DuplicatePair]
     folders: dict[str, list[str]]
+    value_range: ValueRange | None = None
     ignored: Counter[str] = field(default_factory=Counter)
 
     def fingerprint(self, split: str) -> str:
@@ -88,7 +94,10 @@ class DatasetScan:
 
 
 def open_and_scan(
-    data: DictConfig, splits: list[str], classes: list[str] | None = None
+    data: DictConfig,
+    splits: list[str],
+    classes: list[str] | None = None,
+    choose: Choose = choose_value_range,
 ) -> tuple[DatasetIndex, DatasetScan | None]:
     """Open the dataset of a run, and scan it unless `data.audit` is false or this is not the first rank.
 
@@ -96,17 +105,24 @@ def open_and_scan(
         data: `conf/data/*.yaml`.
         splits: see `open_dataset`.
         classes: see `open_dataset`.
+        choose: see `open_dataset`.
 
     Raises:
         UserError: see `open_dataset`.
     """
-    index = open_dataset(data, splits, classes)
-    scan = scan_dataset(index.root, resolve_cache_dir(data)) if data.audit and is_rank_zero() else None
-    return index, scan
+    index = open_dataset(data, splits, classes, choose)
+    if not data.audit or not is_rank_zero():
+        return index, None
+    return index, scan_dataset(index.root, resolve_cache_dir(data), index.value_range or "auto")
 
 
-def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
+def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> DatasetScan:
     """Scan the existing splits below `root`; the results for these images are cached.
+
+    Args:
+        root: the folder.
+        cache_dir: `data.cache_dir`.
+        value_range: `data.value_range`, or the range in use.
 
     Raises:
         UserError: no split has an image.
@@ -131,15 +147,16 @@ def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
         raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder per class")
     checks = check_files(root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
+    used_range = _value_range(value_range, checks, root)
 
     def build(folder: Path) -> None:
-        thumbnails = read_thumbnails(root, paths)
+        thumbnails = read_thumbnails(root, paths, used_range)
         thumbnails.write(folder)
         pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
     # The order of the files decides which image of a pair is the first; file names do not matter.
-    key = fingerprint(["scan", VERSION, library_versions(), splits, labels, digests])
+    key = fingerprint(["scan", VERSION, library_versions(), splits, labels, digests, used_range])
     try:
         thumbnails, pairs = _read(cached_folder(cache_dir, "scan", key, build))
     except UserError:  # the cache folder is not writable
@@ -147,7 +164,20 @@ def scan_dataset(root: Path, cache_dir: Path) -> DatasetScan:
             build(Path(temporary))
             thumbnails, pairs = _read(Path(temporary), mmap=False)
     all_digests, problems = [check.digest for check in checks], [check.problem for check in checks]
-    return DatasetScan(root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, ignored)
+    return DatasetScan(
+        root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, used_range, ignored
+    )
+
+
+def _value_range(setting: Setting, checks: list[FileCheck], root: Path) -> ValueRange | None:
+    """The value range of the thumbnails; where "auto" finds none, a warning tells why."""
+    if setting != "auto":
+        return float(setting[0]), float(setting[1])
+    try:
+        return choose_value_range(setting, checks, str(root))
+    except UserError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:

@@ -1,16 +1,17 @@
 """Thumbnails for finding duplicates: a small gray version, the size and the mode of every image."""
 
-import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from sports_lightning.data.file_hashes import read_file
-from sports_lightning.data.modes import to_rgb
+from sports_lightning.data.formats import open_image
+from sports_lightning.data.modes import read_rgb
+from sports_lightning.data.value_range import ValueRange
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 SIDE = 32  # height and width of a thumbnail in pixels
@@ -42,13 +43,13 @@ class Thumbnails:
         return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode=mode) for field in fields(cls)))
 
 
-def read_thumbnails(root: Path, paths: list[str]) -> Thumbnails:
-    """Read every file. `data.file_hashes` tells which of them can't be read."""
+def read_thumbnails(root: Path, paths: list[str], value_range: ValueRange | None = None) -> Thumbnails:
+    """Read every file, with deep pixels by `value_range`. `data.file_hashes` tells which of them can't be read."""
     thumbnails = Thumbnails(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
     found = tqdm(
-        map_ahead(lambda path: _read_thumbnail(root / path), paths, usable_cores()),
+        map_ahead(lambda path: _read_thumbnail(root / path, value_range), paths, usable_cores()),
         "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     for i, thumbnail in enumerate(found):
@@ -57,12 +58,11 @@ def read_thumbnails(root: Path, paths: list[str]) -> Thumbnails:
     return thumbnails
 
 
-def _read_thumbnail(path: Path) -> tuple[np.ndarray, tuple[int, int], bool] | None:
+def _read_thumbnail(path: Path, value_range: ValueRange | None) -> tuple[np.ndarray, tuple[int, int], bool] | None:
     try:
-        with Image.open(io.BytesIO(read_file(path))) as image:
+        with open_image(read_file(path)) as image:
             size = image.size
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            rgb = to_rgb(ImageOps.exif_transpose(image))
+            rgb = read_rgb(image, 2 * SIDE, value_range)
     except Exception:  # Pillow's decoders raise a dozen types for damaged files
         return None
     colors = np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)

@@ -6,8 +6,10 @@ docs/log has the measurements behind these settings.
 import atexit
 import ctypes
 import gc
+import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ _IGNORED_WARNINGS = (
     ".*sync_dist=True",  # about metrics that are the same on every device
     ".*all_gather is deprecated",
     ".*`srun` command is available",  # processes are started without it as well
+    "Image size .* exceeds limit",  # such an image is reported as unreadable
 )
 
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # malloc.h
@@ -33,6 +36,8 @@ def prepare_process() -> None:
     """Set up the C libraries and the warning filters of this process. Call it before torch is imported."""
     if os.environ.get("HYDRA_FULL_ERROR") != "1":  # torch's C++ code warns about what training requests on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8, as on stderr
     logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)

@@ -76,13 +76,14 @@ def check_search(cfg: DictConfig) -> None:
 
 def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/evaluate.yaml`."""
-    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *rules.CACHE))
+    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *rules.CACHE, *rules.READING))
     checkpoint_file(cfg.ckpt_path)  # before imports that take seconds
 
 
 def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/predict.yaml`."""
-    _check(cfg, schema.Predict, (*rules.CHECKPOINT, rules.required("input", "a file, a folder or a glob")))
+    required_input = rules.required("input", "a file, a folder or a glob")
+    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *rules.READING, required_input))
     checkpoint_file(cfg.ckpt_path)
 
 

@@ -11,6 +11,13 @@ RENAMED_KEYS = {
     "inference.mirror": "inference.flip_tta",
 }
 
+# Keys that a config of an earlier version lacks, with their defaults.
+_NEW_KEYS: dict[str, Any] = {
+    "data.max_pixels": 89_478_485,
+    "data.value_range": "auto",
+    "model.crop_mode": None,
+}
+
 # Prefix of a `_target_` of version 0.1 → where the object is now.
 _MOVED_TARGETS = {
     "sports_lightning.augment.": "sports_lightning.data.augment.",
@@ -54,7 +61,15 @@ def upgrade_config(config: Any) -> Any:
     if isinstance(upgraded, dict):
         rename_config_keys(upgraded)
         _separate_batch_sizes(upgraded)
+        _add_new_keys(upgraded)
     return upgraded
+
+
+def _add_new_keys(config: dict[str, Any]) -> None:
+    for name, default in _NEW_KEYS.items():
+        group, _, key = name.partition(".")
+        if isinstance(section := config.get(group), dict):
+            section.setdefault(key, default)
 
 
 def _upgrade_targets(config: Any) -> Any:

@@ -53,7 +53,22 @@ def required(key: str, example: str) -> Rule:
 
 
 CACHE = (required("data.cache_dir", "FOLDER, on a disk with space for cached files"),)
-DATA = (*CACHE, required("data.root", "FOLDER, which holds train/ valid/ test/"))
+READING = (
+    Rule(
+        ("data.value_range",),
+        lambda values: isinstance(values, ListConfig) and not (len(values) == 2 and values[0] < values[1]),
+        "data.value_range={0} must be auto, or the values of black and white, as in [0,4095]",
+    ),
+)
+DATA = (*CACHE, *READING, required("data.root", "FOLDER, which holds train/ valid/ test/"))
+
+MODEL = (
+    Rule(
+        ("model.image_size",),
+        lambda size: isinstance(size, ListConfig) and len(size) != 2,
+        "model.image_size={0} must be a number of pixels, or height and width, as in [224,320]",
+    ),
+)
 
 # Arguments of Lightning's Trainer that train does not support, and what to use instead.
 _TRAINER = (
@@ -128,6 +143,7 @@ TRAIN = (
     *DATA,
     *_TRAINER,
     *_FSDP,
+    *MODEL,
     Rule(("seed",), lambda seed: seed is not None and seed >= 2**32, "seed={0} must be below 2**32"),
     Rule(
         ("augment.progressive_sizes",),
@@ -181,6 +197,7 @@ CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
 
 AUDIT = (
     *DATA,
+    *MODEL,
     Rule(
         ("model.name", "model.pretrained", "model.weights"),
         lambda name, pretrained, weights: name and not pretrained and not weights,

@@ -26,6 +26,8 @@ class Data:
     balanced_sampling: bool
     reshuffle: bool
     skip_unreadable: bool
+    max_pixels: Count | None
+    value_range: Literal["auto"] | list[float]  # see rules
     audit: bool
     cache: Literal["ram", "disk"] | None
     cache_dir: str | None
@@ -50,7 +52,8 @@ class Model:
     name: str
     pretrained: bool
     weights: str | None
-    image_size: Count | None
+    image_size: Count | list[Count] | None  # see rules
+    crop_mode: Literal["center", "squash", "border"] | None
     arguments: Arguments
     compile: bool
 
@@ -259,6 +262,7 @@ class Evaluate:
 class Predict:
     """`conf/predict.yaml`."""
 
+    data: Data
     inference: Inference
     ckpt_path: str | None
     input: list[str] | str | None

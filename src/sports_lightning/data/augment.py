@@ -21,11 +21,12 @@ def build_transform(augment: DictConfig, size: int | None = None) -> v2.Compose:
 
     Args:
         augment: the config; `augment.preprocessing` holds the model's `Preprocessing`.
-        size: height and width in pixels, instead of the model's input size.
+        size: the shorter side in pixels, instead of that of the model's input size.
     """
     if size:  # a new root config: in a copied node, interpolations would still resolve against the original root
         augment = OmegaConf.create({"augment": OmegaConf.to_container(augment)}).augment
-        augment.preprocessing.size = [size, size]
+        sides = augment.preprocessing.size
+        augment.preprocessing.size = [round(size * side / min(sides)) for side in sides]
     return v2.Compose(
         [instantiate(transform, _convert_="all") for transform in augment.transforms.values() if transform]
     )

@@ -1,16 +1,19 @@
 """Lightning data module: training and validation batches from an index, an augmentation and a preprocessing."""
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationImages, TrainingImages
 from sports_lightning.data.decoded_cache import DecodedImages, open_images
+from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
@@ -47,7 +50,7 @@ class SportsDataModule(pl.LightningDataModule):
 
         def images(split: str) -> DecodedImages:
             least, cache_dir = preprocessing.least_side, resolve_cache_dir(data)
-            return open_images(index.root, index.splits[split], least, data.cache, cache_dir)
+            return open_images(index.root, index.splits[split], least, data.cache, cache_dir, preprocessing.value_range)
 
         mix = build_mix(augment, len(index.classes))
         self.train_set: Dataset[Any] = TrainingImages(
@@ -133,8 +136,13 @@ def build_loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         collate_fn=_collate,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=partial(_start_worker, Image.MAX_IMAGE_PIXELS),
     )
+
+
+def _start_worker(most_pixels: int | None, worker: int) -> None:
+    limit_pixels(most_pixels)  # a spawned process does not inherit it
+    ignore_signals(worker)
 
 
 def _collate(items: list[tuple[Any, ...]]) -> list[Any]:

@@ -36,14 +36,15 @@ class ImageFiles:
         root: the folder that the split's paths are relative to.
         split: the images.
         least: number of pixels that the shorter side must keep (see `decode`).
+        value_range: the values of deep pixels that become black and white (see `decode`).
     """
 
-    def __init__(self, root: Path, split: Split, least: int | None) -> None:
-        self.root, self.split, self.least = root, split, least
+    def __init__(self, root: Path, split: Split, least: int | None, value_range: Sequence[float] | None = None) -> None:
+        self.root, self.split, self.least, self.value_range = root, split, least, value_range
 
     def __call__(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
-        return decode(os.path.join(self.root, self.split.paths[index]), self.least)
+        return decode(os.path.join(self.root, self.split.paths[index]), self.least, self.value_range)
 
     def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """The images at `indices`, in order, decoded by torch's number of threads (one in a worker process)."""
@@ -84,7 +85,14 @@ class MappedImages:
 DecodedImages = ImageFiles | MappedImages
 
 
-def open_images(root: Path, split: Split, least: int, cache: str | None, cache_dir: Path) -> DecodedImages:
+def open_images(
+    root: Path,
+    split: Split,
+    least: int,
+    cache: str | None,
+    cache_dir: Path,
+    value_range: Sequence[float] | None = None,
+) -> DecodedImages:
     """Open the images of a split, cached as `data.cache` says.
 
     Args:
@@ -93,11 +101,12 @@ def open_images(root: Path, split: Split, least: int, cache: str | None, cache_d
         least: number of pixels that the shorter side must keep (see `decode`).
         cache: None, "disk" (in `cache_dir`, for later runs too) or "ram" (shared memory, for this run).
         cache_dir: `data.cache_dir`.
+        value_range: the values of deep pixels that become black and white (see `decode`).
 
     Raises:
         UserError: not enough space, or no shared memory on this system.
     """
-    files = ImageFiles(root, split, least)
+    files = ImageFiles(root, split, least, value_range)
     if cache is None:
         return files
     if cache == "ram":
@@ -105,7 +114,7 @@ def open_images(root: Path, split: Split, least: int, cache: str | None, cache_d
             raise UserError("data.cache=ram needs /dev/shm, which this system does not have: set data.cache=disk")
         cache_dir = _ram()
     assert len(split.digests) == len(split), "caching needs the digests of all images"
-    key = fingerprint(["images", VERSION, library_versions(), least, list(split.digests)])
+    key = fingerprint(["images", VERSION, library_versions(), least, value_range, list(split.digests)])
     return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
 
 

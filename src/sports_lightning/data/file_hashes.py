@@ -6,7 +6,6 @@ not change. Pillow reads the files, without importing torch, so that errors in t
 """
 
 import hashlib
-import io
 import logging
 import os
 import sqlite3
@@ -19,11 +18,18 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sports_lightning.data.formats import unsupported_format
-from sports_lightning.data.modes import check_mode, deep_maximum
+from sports_lightning.data.formats import (
+    check_pixels,
+    decoding_problem,
+    exceeds_limit,
+    open_image,
+    open_without_blocking,
+)
+from sports_lightning.data.modes import deep_kind, has_deep_colors
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 log = logging.getLogger(__name__)
@@ -42,12 +48,17 @@ class FileCheck(NamedTuple):
     Attributes:
         digest: 128-bit BLAKE2b digest of the content, in hexadecimal.
         problem: why it can't be read as an image; "" if it can.
-        deep_maximum: largest value of a 16-bit image; 0 for other images.
+        pixels: number of pixels that count towards `data.max_pixels`.
+        deep_kind: what pixels of more than 8 bits are: "integer", "floating-point" or "color"; "" for 8 bits.
+        low, high: their smallest and largest value.
     """
 
     digest: str
     problem: str
-    deep_maximum: int = 0
+    pixels: int = 0
+    deep_kind: str = ""
+    low: float = 0.0
+    high: float = 0.0
 
 
 def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[FileCheck]:
@@ -74,7 +85,7 @@ def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None)
         checks[i] = check
     # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
     stored = {
-        paths[i]: (str(stat), check.digest, check.deep_maximum)
+        paths[i]: (str(stat), check)
         for i, stat in zip(new, stats, strict=True)
         if (check := checks[i]) and not check.problem and max(stat[1:]) < latest
     }
@@ -90,7 +101,7 @@ def read_file(path: str | Path) -> bytes:
         OSError: the file can't be read.
         ValueError: it is not a regular file, or larger than 1 GiB.
     """
-    with open(path, "rb", buffering=0, opener=_open_without_blocking) as file:
+    with open(path, "rb", buffering=0, opener=open_without_blocking) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
@@ -104,21 +115,6 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
 
-def check_size(height: int, width: int) -> None:
-    """Raise ValueError for an image with more pixels than Pillow's limit, of which Pillow only warns."""
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{width}×{height} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS:,}: scale it down")
-
-
-def reason(error: Exception, content: bytes = b"") -> str:
-    """Why an image with this content can't be read, on one line."""
-    if unsupported := unsupported_format(content):
-        return unsupported
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a known image format"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _read(path: Path) -> FileCheck:
     """Read and decode one file. JPEGs are decoded at an eighth of their size: all bytes in a third of the time."""
     try:
@@ -129,18 +125,28 @@ def _read(path: Path) -> FileCheck:
         return FileCheck("", str(error))
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            check_size(image.height, image.width)
+        with open_image(content) as image:
+            pixels = check_pixels(image)
+            kind = "color" if has_deep_colors(image) else deep_kind(image)
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
-            check_mode(image)
             image.load()
-            return FileCheck(digest, "", deep_maximum(image))
+            return FileCheck(digest, "", pixels, kind, *(_extremes(image) if kind else ()))
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
-        return FileCheck(digest, reason(error, content))
+        return FileCheck(digest, decoding_problem(error))
 
 
-def _open_without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """The smallest and the largest value of a deep image, as stored.
+
+    Raises:
+        ValueError: a value is infinite or not a number.
+    """
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite((low, high)).all():
+        raise ValueError("pixels that are infinite or not a number: replace them")
+    # Of several channels with 16 bits, Pillow keeps the upper 8.
+    return (low, high) if deep_kind(image) else (low * 256, high * 256 + 255)
 
 
 def _stat(path: str) -> tuple[int, int, int]:
@@ -158,7 +164,10 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
     file = cache_dir / _INDEX
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
-            query = "SELECT name, stat, digest, deep_maximum FROM entries WHERE folder = ? AND name BETWEEN ? AND ?"
+            query = (
+                "SELECT name, stat, digest, pixels, deep_kind, low, high FROM checks "
+                "WHERE folder = ? AND name BETWEEN ? AND ?"
+            )
             for folder, group in groupby(paths, os.path.dirname):
                 key = _key(root / folder)
                 while part := list(islice(group, _AT_ONCE)):  # mostly sorted: the range holds few other names
@@ -166,9 +175,10 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
                     rows = index.execute(query, [key, min(names), max(names)])
                     known = {name: entry for name, *entry in rows}
                     for path, name in zip(part, names, strict=True):
-                        stat, digest, deepest = known.get(name, ("", "", 0))
-                        is_valid = stat == str(_stat(os.path.join(root, path)))
-                        checks.append(FileCheck(digest, "", deepest) if is_valid else None)
+                        stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
+                        is_valid = stat == str(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
+                        deep = (kind, low, high) if kind else ()  # without new numbers for the other images
+                        checks.append(FileCheck(digest, "", pixels, *deep) if is_valid else None)
     except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
@@ -178,20 +188,28 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
     return checks
 
 
-def _store(root: Path, cache_dir: Path, entries: dict[str, tuple[str, str, int]]) -> None:
+def _store(root: Path, cache_dir: Path, entries: dict[str, tuple[str, FileCheck]]) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(cache_dir / _INDEX, timeout=60)) as index, index:
+            index.execute("DROP TABLE IF EXISTS entries")  # of version 0.1
             index.execute(
-                "CREATE TABLE IF NOT EXISTS entries "
-                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, deep_maximum INTEGER, "
+                "CREATE TABLE IF NOT EXISTS checks "
+                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, pixels INTEGER, deep_kind TEXT, low REAL, high REAL, "
                 "PRIMARY KEY (folder, name)) WITHOUT ROWID"
             )
             key = cache(_key)
-            rows = [(key(root / os.path.dirname(p)), os.fsencode(os.path.basename(p)), *e) for p, e in entries.items()]
-            index.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+            rows = [
+                (key(root / os.path.dirname(path)), os.fsencode(os.path.basename(path)), stat, *_columns(check))
+                for path, (stat, check) in entries.items()
+            ]
+            index.executemany("INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (OSError, sqlite3.Error) as error:  # costs the next run time, and changes no result
         log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
+
+
+def _columns(check: FileCheck) -> tuple[str | float, ...]:
+    return check.digest, *check[2:]
 
 
 def _key(folder: Path) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sports_lightning.data.formats import EXTENSIONS
+from sports_lightning.data.formats import is_image_file, is_image_name
 from sports_lightning.errors import UserError
 from sports_lightning.storage.packed_strings import PackedStrings
 
@@ -45,11 +45,20 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """A dataset on disk: class names in alphabetical order (their position is the label) and its splits."""
+    """A dataset on disk.
+
+    Attributes:
+        root: the folder.
+        classes: class names in alphabetical order; their position is the label.
+        splits: by name.
+        value_range: the values of deep pixels that are black and white (see `choose_value_range`), once the images have
+            been read.
+    """
 
     root: Path
     classes: list[str]
     splits: dict[str, Split]
+    value_range: tuple[float, float] | None = None
 
     def fingerprint(self, split: str) -> str:
         """Fingerprint of the content and classes of a split's images, in order; file names do not matter."""
@@ -87,11 +96,14 @@ def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
 
 
 def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
-    """Image files below `folder`, recognized by extension, as sorted paths relative to it.
+    """Image files below `folder`, as sorted paths relative to it.
+
+    A file is an image if its extension or, for any other extension, its first bytes are those of an image format.
 
     Args:
-        folder: searched recursively; hidden entries and known leftovers of operating systems are skipped.
-        ignored: receives the number of other files by extension ("leftover" for the leftovers).
+        folder: searched recursively; hidden entries, known leftovers of operating systems and links to folders, which
+            could form loops, are skipped.
+        ignored: receives the number of skipped files by extension, of leftovers and of linked folders.
     """
     ignored = Counter() if ignored is None else ignored
     found = []
@@ -99,11 +111,12 @@ def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
         ignored["leftover"] += len(subfolders)
         subfolders[:] = [name for name in subfolders if not _is_leftover(name)]
         ignored["leftover"] -= len(subfolders)
+        ignored["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)
         relative = os.path.relpath(directory, folder)
         for name in files:
             if _is_leftover(name):
                 ignored["leftover"] += 1
-            elif name.lower().endswith(EXTENSIONS):
+            elif is_image_name(name) or is_image_file(os.path.join(directory, name)):
                 found.append(os.path.normpath(os.path.join(relative, name)))
             else:
                 ignored[os.path.splitext(name)[1].lower() or "no extension"] += 1

@@ -1,35 +1,94 @@
-"""Conversion of Pillow's image modes to 8-bit RGB."""
+"""From an open Pillow image of any mode to upright 8-bit RGB. This module does not import torch."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-LEAST_DEEP_MAXIMUM = 2**14  # a dataset whose 16-bit images stay below this has 14 bits or fewer
+from sports_lightning.data.formats import check_pixels, jpeg_scale
+
+_SIXTEEN_BITS = (0, 65535)
+_TRANSPOSITIONS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB: transparency becomes white, and only the first frame of an animation is used.
+def read_rgb(image: Image.Image, least: int | None, value_range: Sequence[float] | None) -> Image.Image:
+    """Decode an open image; only the first frame of an animation is used.
 
-    16-bit values are taken to span 0..65535 in every image, so that brightness is comparable between images.
+    Args:
+        image: whose pixels are not decoded yet.
+        least: number of pixels that the shorter side of a JPEG must keep (see `decode`).
+        value_range: see `to_rgb`.
 
     Raises:
-        ValueError: 32-bit pixels (see `check_mode`).
+        ValueError: larger than the limit, or 32-bit pixels without a `value_range`.
+        Exception: damaged: Pillow's decoders raise a dozen types.
     """
-    check_mode(image)
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255, which makes an image white
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    check_pixels(image)
+    if isinstance(image, JpegImageFile):
+        scale = jpeg_scale(image.height, image.width, least)
+        image.draft(None, (max(1, image.width // scale), max(1, image.height // scale)))
+    return to_rgb(image, value_range)
+
+
+def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Image.Image:
+    """Convert to upright 8-bit RGB: the EXIF orientation is applied, and transparency becomes white.
+
+    Args:
+        image: of any mode.
+        value_range: the values of deep pixels (see `deep_kind`) that become black and white, the same in every image,
+            so that brightness is comparable between images; values beyond are clipped. None: 0..65535 for 16 bits.
+
+    Raises:
+        ValueError: 32-bit pixels without a `value_range`.
+    """
+    image.load()  # TIFF images are rotated here, and then have no orientation
+    if (turn := orientation(image)) != 1:
+        image = image.transpose(_TRANSPOSITIONS[turn])
+    if deep_kind(image):
+        image = _to_8_bits(image, value_range)
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def check_mode(image: Image.Image) -> None:
-    """Raise ValueError for 32-bit pixels, whose range is not known."""
-    if image.mode in ("I", "F"):
-        kind = "integer" if image.mode == "I" else "floating-point"
-        raise ValueError(f"32-bit {kind} pixels, whose range is unknown: convert the image to 8 or 16 bits")
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an open image, 1 to 8; 1 if it has none, or damaged EXIF data."""
+    try:
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises a dozen types
+        return 1
+    return turn if turn in _TRANSPOSITIONS else 1
 
 
-def deep_maximum(image: Image.Image) -> int:
-    """The largest value of a 16-bit image; 0 for an image of 8 bits."""
-    return int(np.asarray(image).max()) if image.mode.startswith("I;16") else 0
+def deep_kind(image: Image.Image) -> str:
+    """What the gray pixels of an image with more than 8 bits are, "integer" or "floating-point"; "" for 8 bits."""
+    if image.mode == "F":
+        return "floating-point"
+    return "integer" if image.mode == "I" or image.mode.startswith("I;") else ""
+
+
+def has_deep_colors(image: Image.Image) -> bool:
+    """Whether an open image stores several channels of 16 bits each, of which Pillow keeps the upper 8 bits."""
+    return not deep_kind(image) and ";16" in str(image.tile)  # type: ignore[attr-defined]
+
+
+def _to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image.Image:
+    # Pillow's own conversion clips at 255, which makes an image white.
+    if value_range is None and not image.mode.startswith("I;16"):
+        raise ValueError(
+            f"32-bit {deep_kind(image)} pixels, whose range is not known: set data.value_range=[LOW,HIGH], the values "
+            f"of black and white, or convert the image to 8 bits"
+        )
+    low, high = value_range or _SIXTEEN_BITS
+    values = np.asarray(image).astype(np.float32)
+    return Image.fromarray(((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8))

@@ -4,8 +4,9 @@ Training, evaluation and prediction all read the same `Preprocessing`; none of i
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import timm.data
@@ -22,10 +23,11 @@ class Preprocessing:
 
     Attributes:
         size: (height, width) of the input in pixels.
-        mean, std: normalization of the three channels, for values in 0..1.
+        mean, std: normalization of the network's channels, for values in 0..1: three, or one for a gray image.
         interpolation: "bilinear", "bicubic", … (see `torchvision.transforms.InterpolationMode`).
         crop_pct: share of the resized image that the crop keeps.
         crop_mode: "center", "squash" or "border".
+        value_range: the values of 16- and 32-bit pixels that become black and white; None: 0 and 65535 for 16 bits.
     """
 
     size: tuple[int, int]
@@ -34,19 +36,39 @@ class Preprocessing:
     interpolation: str
     crop_pct: float
     crop_mode: str
+    value_range: tuple[float, float] | None = None
 
     @classmethod
-    def from_pretrained_cfg(cls, pretrained_cfg: Mapping[str, Any], image_size: int | None = None) -> "Preprocessing":
-        """Read timm's `pretrained_cfg`; `image_size` (height and width in pixels) overrides its input size."""
-        overrides = {} if image_size is None else {"input_size": (3, image_size, image_size)}
-        resolved = timm.data.resolve_data_config(overrides, pretrained_cfg=dict(pretrained_cfg))
+    def from_pretrained_cfg(cls, pretrained_cfg: Mapping[str, Any], channels: int = 3) -> "Preprocessing":
+        """Read timm's `pretrained_cfg`, for a network of one or three channels.
+
+        A gray image is normalized by the averages over the three channels, because timm sums the weights of the first
+        convolution over them.
+        """
+        resolved = timm.data.resolve_data_config({"in_chans": channels}, pretrained_cfg=dict(pretrained_cfg))
+        mean, std = tuple(resolved["mean"]), tuple(resolved["std"])
+        if channels == 1:
+            mean, std = (fmean(mean),), (fmean(std),)
         return cls(
             size=tuple(resolved["input_size"][1:]),
-            mean=tuple(resolved["mean"]),
-            std=tuple(resolved["std"]),
+            mean=mean,
+            std=std,
             interpolation=resolved["interpolation"],
             crop_pct=resolved["crop_pct"],
             crop_mode=resolved["crop_mode"],
+        )
+
+    def changed(self, size: tuple[int, int] | None, crop_mode: str | None) -> "Preprocessing":
+        """A copy with another (height, width) and crop mode; None keeps the present one.
+
+        A chosen "squash" or "border" keeps the whole image, also where the model's own `crop_pct` would crop it.
+        """
+        whole = crop_mode in ("squash", "border")
+        return replace(
+            self,
+            size=size or self.size,
+            crop_mode=crop_mode or self.crop_mode,
+            crop_pct=1.0 if whole else self.crop_pct,
         )
 
     @classmethod
@@ -77,11 +99,21 @@ class ResizeAndCrop:
 
     The arguments are the fields of a `Preprocessing`, so that an augmentation can start with this transform (see
     conf/augment/none.yaml). Memory and time are bounded for any aspect ratio: where one side is more than 20 times as
-    long as the other, "center" uses only its middle; "border" resizes no side to less than one pixel.
+    long as the other, "center" uses only its middle; "border" resizes no side to less than one pixel, and pads with the
+    color `mean`.
     """
 
-    def __init__(self, size: list[int], interpolation: str, crop_pct: float, crop_mode: str, **_: Any) -> None:
+    def __init__(
+        self,
+        size: list[int],
+        interpolation: str,
+        crop_pct: float,
+        crop_mode: str,
+        mean: Sequence[float] = (0, 0, 0),
+        **_: Any,
+    ) -> None:
         self.size = list(size)
+        self.fill = [round(255 * value) for value in (mean if len(mean) == 3 else [*mean] * 3)]
         self.scaled = [int(side / crop_pct) for side in size]
         self.crop_mode = crop_mode
         self.interpolation = v2.InterpolationMode(interpolation)
@@ -100,7 +132,14 @@ class ResizeAndCrop:
             target = [max(1, wide * height // width), wide]
         if target != [height, width]:
             image = F.resize(image, target, self.interpolation, antialias=True)
-        return F.center_crop(image, self.size)
+        return F.center_crop(self._pad(image), self.size)
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """Pad an image to the input size where it is smaller."""
+        down, right = (max(0, side - own) for side, own in zip(self.size, image.shape[-2:], strict=True))
+        if not down and not right:
+            return image
+        return F.pad(image, [right // 2, down // 2, right - right // 2, down - down // 2], fill=self.fill)
 
     def _limit_aspect_ratio(self, image: Tensor) -> Tensor:
         """The middle of a very long image, still several times longer than the center crop that follows."""

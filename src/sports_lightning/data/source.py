@@ -8,9 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sports_lightning.data.file_hashes import FileCheck, check_files, printable
+from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, read_image_folder
-from sports_lightning.data.modes import LEAST_DEEP_MAXIMUM
 from sports_lightning.data.sample.dataset import draw_sample
+from sports_lightning.data.value_range import Choose, choose_value_range
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import sync_to_disk
@@ -37,7 +38,12 @@ def provide_data(data: DictConfig) -> Path:
     return root
 
 
-def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None = None) -> DatasetIndex:
+def open_dataset(
+    data: DictConfig,
+    splits: list[str],
+    classes: list[str] | None = None,
+    choose: Choose = choose_value_range,
+) -> DatasetIndex:
     """Open the dataset that `conf/data/*.yaml` names, and check that every image is readable.
 
     A warning names classes without images in "val" or "test", and training images in more than one class.
@@ -46,22 +52,25 @@ def open_dataset(data: DictConfig, splits: list[str], classes: list[str] | None 
         data: the config; it decides whether the dataset is generated or downloaded first.
         splits: which of "train", "val", "test" to open.
         classes: the expected classes; by default the folders of `train`.
+        choose: chooses the value range of the dataset; the default is for a new training.
 
     Raises:
-        UserError: missing or empty folders, unknown classes, unreadable files, or 16-bit images that use 14 bits or
-            fewer.
+        UserError: missing or empty folders, unknown classes, unreadable files, or deep images without a value range.
     """
+    limit_pixels(data.max_pixels)
     root = provide_data(data)
     index = read_image_folder(root, splits, classes)
     checks = {name: check_files(root, split.paths, resolve_cache_dir(data)) for name, split in index.splits.items()}
     _report_unreadable(index, checks, data.skip_unreadable)
-    _check_depth(root, [check for found in checks.values() for check in found])
     readable = {}
     for name, split in index.splits.items():
         good = [i for i, check in enumerate(checks[name]) if not check.problem]
         digests = (checks[name][i].digest for i in good)
         readable[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
-    index = DatasetIndex(root, index.classes, readable)
+    value_range = choose(data.value_range, [check for found in checks.values() for check in found], str(root))
+    if value_range is not None:
+        log.info("values of 16- and 32-bit images: %g is black, %g is white (data.value_range)", *value_range)
+    index = DatasetIndex(root, index.classes, readable, value_range)
     _check_classes(index)
     return index
 
@@ -82,16 +91,6 @@ def _report_unreadable(index: DatasetIndex, checks: dict[str, list[FileCheck]], 
             f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
         )
     log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
-
-
-def _check_depth(root: Path, checks: list[FileCheck]) -> None:
-    """Refuse 12-bit images in 16-bit files: scaled as 16-bit images they would be nearly black."""
-    deepest = max(check.deep_maximum for check in checks)
-    if 0 < deepest < LEAST_DEEP_MAXIMUM:
-        raise UserError(
-            f"the 16-bit images of {root} hold values up to {deepest} only ({deepest.bit_length()} bits): "
-            f"scale them to 0..65535, or convert them to 8 bits"
-        )
 
 
 def _check_classes(index: DatasetIndex) -> None:

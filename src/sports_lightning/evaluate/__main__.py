@@ -1,6 +1,7 @@
 """Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -20,6 +21,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_evaluate(cfg)
     with quick_imports():
         from sports_lightning.audit.scan import find_leaks, open_and_scan
+        from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
         from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
@@ -31,7 +33,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
-    index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes)
+    choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
+    index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
+    classifier.set_value_range(index.value_range)
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
         print("leaks: unknown, since data.root does not hold the images that this checkpoint was trained on")

@@ -23,5 +23,6 @@ def _draw_mistakes(evaluation: Evaluation, path: Path) -> None:
         [evaluation.root / evaluation.split.paths[i] for i in mistakes],
         [evaluation.caption(i) for i in mistakes],
         path,
+        value_range=evaluation.value_range,
         title=f"most confident mistakes: {len(mistakes)} of {int((~evaluation.is_correct).sum())}",
     )

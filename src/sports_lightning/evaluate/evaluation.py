@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sports_lightning.data.image_folder import DatasetIndex, Split
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson, wilson_f1
 from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
@@ -48,12 +50,14 @@ class Evaluation:
         split: paths and labels of n images.
         classes: their names.
         logits: (n, classes) float32.
+        value_range: by which the classifier reads deep pixels (see `Preprocessing`).
     """
 
     root: Path
     split: Split
     classes: list[str]
     logits: Tensor
+    value_range: ValueRange | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -169,7 +173,8 @@ def evaluate_split(
         logits = logits_from_features(part, classifier, index, split, inference, cache_dir)
     else:
         logits = compute_logits(classifier, index.root, index.splits[split], inference)
-    return Evaluation(index.root, index.splits[split], index.classes, logits)
+    value_range = Preprocessing.from_dict(classifier.spec.preprocessing).value_range
+    return Evaluation(index.root, index.splits[split], index.classes, logits, value_range)
 
 
 def metrics_with_and_without_leaks(evaluation: Evaluation, leaks: Collection[str] | None) -> dict[str, Any]:

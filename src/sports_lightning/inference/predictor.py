@@ -94,7 +94,7 @@ def evaluation_images(
     """
     preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
     cache, cache_dir = (data.cache, resolve_cache_dir(data)) if data else (None, Path())
-    images = open_images(root, split, preprocessing.least_side, cache, cache_dir)
+    images = open_images(root, split, preprocessing.least_side, cache, cache_dir, preprocessing.value_range)
     return EvaluationImages(images, split.labels, preprocessing.transform())
 
 

@@ -42,8 +42,7 @@ def resolve_backbone(name: str, arguments: dict[str, Any]) -> BackboneSource:
     Raises:
         UserError: an unknown name, a hub that cannot be reached, or arguments that cannot work.
     """
-    if arguments.get("in_chans", 3) != 3:
-        raise UserError(f"model.arguments.in_chans={arguments['in_chans']}: images are RGB, leave in_chans out")
+    _check_channels(arguments.get("in_chans", 3), f"model.arguments.in_chans={arguments.get('in_chans')}")
     try:
         source, model = parse_model_name(name)
     except ValueError as error:
@@ -62,9 +61,13 @@ def resolve_backbone(name: str, arguments: dict[str, Any]) -> BackboneSource:
     for key in ("pretrained_model_args", "num_classes"):  # about the weights in the source, not this model
         resolved.pop(key, None)
     architecture = resolved.pop("model_name")
-    if resolved.get("in_chans", 3) != 3:
-        raise UserError(f"model.name={name} takes {resolved['in_chans']} channels, and images are RGB")
+    _check_channels(resolved.get("in_chans", 3), f"model.name={name} with in_chans={resolved.get('in_chans')}")
     return BackboneSource(architecture, resolved, cfg.get("fixed_input_size", False))
+
+
+def _check_channels(channels: Any, what: str) -> None:
+    if channels not in (1, 3) or isinstance(channels, bool):
+        raise UserError(f"{what}: images are RGB or converted to gray, set in_chans to 3 or 1")
 
 
 def create_backbone(name: str, arguments: dict[str, Any], num_classes: int, pretrained: bool) -> nn.Module:

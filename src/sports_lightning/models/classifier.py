@@ -4,6 +4,7 @@ A checkpoint describes its classifier by plain data under the key "sports_lightn
 architecture in timm's registry. Loading a checkpoint never imports or runs code that the checkpoint names.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
 from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
 from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
 from sports_lightning.models.freezing import head_names
@@ -23,6 +25,7 @@ from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save
 from sports_lightning.storage.files import checkpoint_file
 
 CHECKPOINT_KEY = "sports_lightning"
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601, as in Pillow)
 _PREFIX = "classifier."  # of the names of its weights in the state dict of the Lightning module
 
 
@@ -59,19 +62,32 @@ class Classifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    luma: Tensor
 
     def __init__(self, net: nn.Module, spec: ClassifierSpec) -> None:
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
         self.spec = spec
-        preprocessing = Preprocessing.from_dict(spec.preprocessing)
+        preprocessing = self.preprocessing
+        self.is_gray = len(preprocessing.mean) == 1
         # In units of uint8 pixels. They are not in the state dict, because the spec holds them.
         self.register_buffer("mean", torch.tensor(preprocessing.mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std) * 255, persistent=False)
+        self.register_buffer("luma", torch.tensor(_LUMA).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, height, width) to logits (n, classes)."""
+        """uint8 (n, 3, height, width), RGB, to logits (n, classes)."""
         return self.calibrate(self.net(self._normalize(images)))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the network's input."""
+        return Preprocessing.from_dict(self.spec.preprocessing)
+
+    def set_value_range(self, value_range: ValueRange | None) -> None:
+        """Set the values of deep pixels that are black and white (see `choose_value_range`)."""
+        preprocessing = replace(self.preprocessing, value_range=value_range)
+        self.spec = replace(self.spec, preprocessing=preprocessing.to_dict())
 
     def calibrate(self, logits: Tensor) -> Tensor:
         """Divide logits by the temperature, in float32 or better, so that reduced precision rounds them only once."""
@@ -106,6 +122,8 @@ class Classifier(nn.Module):
 
     def _normalize(self, images: Tensor) -> Tensor:
         width = images.shape[-1]
+        if self.is_gray:
+            return ((images.to(self.mean.dtype) * self.luma).sum(1, keepdim=True) - self.mean) / self.std
         rows = images.permute(0, 2, 3, 1).flatten(2)  # an inner dimension of 3 would be slow, one of 3 · width is fast
         rows = (rows.to(self.mean.dtype) - self.mean.repeat(width)) / self.std.repeat(width)
         return rows.unflatten(2, (width, -1)).permute(0, 3, 1, 2)
@@ -121,20 +139,30 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
     """
     source = resolve_backbone(model.name, dict(OmegaConf.to_container(model.arguments)))  # type: ignore[arg-type]
     arguments = dict(source.arguments)
-    if model.image_size and source.has_fixed_size:
-        arguments["img_size"] = model.image_size
+    size = _image_size(model.image_size)
+    if size and source.has_fixed_size:
+        arguments["img_size"] = model.image_size if isinstance(model.image_size, int) else list(size)
     weights = Path(model.weights).expanduser() if model.weights else None
     net = create_backbone(model.name, arguments, len(classes), model.pretrained and weights is None)
     pretrained_cfg = getattr(net, "pretrained_cfg", None) or {}
-    preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg, model.image_size)
+    channels = arguments.get("in_chans", 3)
+    preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg, channels)
     if weights and (checkpoint := _read_own_checkpoint(weights)):
         preprocessing = _load_own_weights(net, source.architecture, checkpoint, classes, weights)
-        if model.image_size:
-            preprocessing = replace(preprocessing, size=(model.image_size, model.image_size))
     elif weights:
-        load_weights(net, source.architecture, weights)
-    root = str(data_root.absolute())
-    return Classifier(net, ClassifierSpec(source.architecture, arguments, list(classes), preprocessing.to_dict(), root))
+        load_weights(net, source.architecture, weights, channels)
+    stored = preprocessing.changed(size, model.crop_mode).to_dict()
+    return Classifier(
+        net, ClassifierSpec(source.architecture, arguments, list(classes), stored, str(data_root.absolute()))
+    )
+
+
+def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """`model.image_size` as (height, width)."""
+    if image_size is None or isinstance(image_size, int):
+        return (image_size, image_size) if image_size else None
+    height, width = image_size
+    return height, width
 
 
 def _read_own_checkpoint(path: Path) -> dict[str, Any] | None:

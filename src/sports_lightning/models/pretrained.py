@@ -16,7 +16,7 @@ WAYS_TO_WEIGHTS = (
 )
 
 
-def load_weights(net: nn.Module, name: str, path: Path) -> None:
+def load_weights(net: nn.Module, name: str, path: Path, channels: int = 3) -> None:
     """Load a .safetensors or .pth file with timm's key names into a timm model, except for its head.
 
     Missing or unexpected keys are an error; timm only warns of them and would train from random weights.
@@ -25,6 +25,7 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
         net: the model.
         name: its architecture, for messages.
         path: the file.
+        channels: that the model takes; timm sums the weights of the first convolution over the channels for one.
 
     Raises:
         UserError: no such file, not a weight file, or the weights of another backbone.
@@ -38,7 +39,7 @@ def load_weights(net: nn.Module, name: str, path: Path) -> None:
     num_classes: int = net.num_classes  # type: ignore[assignment]
     net.reset_classifier(0)  # type: ignore[operator]  # so that timm drops the head in the file
     try:
-        load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, filter_fn=filter_fn)  # type: ignore[dict-item]
+        load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, channels, filter_fn=filter_fn)  # type: ignore[dict-item]
     except Exception as error:  # torch, safetensors and pickle each raise their own errors for other files
         raise UserError(f"model.weights={path} does not match {name}: {short_message(error)}") from error
     finally:

@@ -15,13 +15,15 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     """Predict every image that `input` names and write `predictions.csv` and `predictions.png`."""
     check_predict(cfg)
     with quick_imports():
+        from sports_lightning.data.formats import limit_pixels
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.predict.prediction import find_inputs, predict_images
         from sports_lightning.reports.decorations import draw_missing
 
+    limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
-    predictions = predict_images(classifier, paths, cfg.inference)
+    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range)
     predictions.write(folder)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder

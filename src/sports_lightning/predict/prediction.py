@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sports_lightning.data.file_hashes import check_files, printable
 from sports_lightning.data.image_folder import Split, describe_ignored, list_images
+from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.evaluate.tables import top5_columns
@@ -45,7 +46,8 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         paths = _matches(os.path.expanduser(pattern), ignored)
         if not paths:
-            raise UserError(f"input={pattern} matches no images: pass a file, a folder or a quoted glob")
+            others = f" ({described})" if (described := describe_ignored(ignored)) else ""
+            raise UserError(f"input={pattern} matches no images{others}: pass a file, a folder or a quoted glob")
         found |= dict.fromkeys(paths)
     if described := describe_ignored(ignored):
         log.info("files that are not read as images: %s", described)
@@ -62,12 +64,16 @@ def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read."""
+    """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read.
+
+    `value_range` holds the values of deep pixels that are black and white.
+    """
 
     paths: list[str]
     logits: Tensor
     classes: list[str]
     unreadable: dict[str, str]
+    value_range: ValueRange | None = None
 
     def write(self, folder: Path) -> None:
         """Write `predictions.csv`, with the unreadable files and their reasons last."""
@@ -84,6 +90,7 @@ class Predictions:
             [Path(path) for path in self.paths[:shown]],
             [f"{column[0]}\n{column[1]:.0%}" for column in columns],
             path,
+            self.value_range,
             title=f"{shown} of {len(self.paths)} images",
         )
 
@@ -96,9 +103,9 @@ class Predictions:
             second, its_probability = ranked[2:4]
             table.add_row(
                 escape(printable(os.path.relpath(path, folder))),
-                escape(str(name)),
+                escape(printable(str(name))),
                 f"{probability:.1%}",
-                f"{escape(str(second))} {its_probability:.1%}",
+                f"{escape(printable(str(second)))} {its_probability:.1%}",
             )
         console = Console()
         console.print(f"{len(self.paths):,} readable in {_shown(folder)}", soft_wrap=True)
@@ -115,14 +122,27 @@ def _shown(path: str) -> str:
     return escape(printable(min(path, os.path.relpath(path), key=len)))
 
 
-def predict_images(classifier: Classifier, paths: list[str], inference: DictConfig) -> Predictions:
+def predict_images(
+    classifier: Classifier, paths: list[str], inference: DictConfig, value_range: Setting = "auto"
+) -> Predictions:
     """Predict the images at `paths`; files that cannot be read are listed in the result.
+
+    Args:
+        classifier: its value range is set to the one in use.
+        paths: the files.
+        inference: `conf/inference/*.yaml`.
+        value_range: `data.value_range`; "auto" uses that of the classifier.
 
     Raises:
         UserError: none of the files can be read.
     """
-    entries = zip(paths, check_files(Path(), paths), strict=True)
-    unreadable = {path: entry.problem for path, entry in entries if entry.problem}
+    checks = check_files(Path(), paths)
+    unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
+    try:
+        stored = classifier.preprocessing.value_range
+        classifier.set_value_range(value_range_for_checkpoint(stored, value_range, checks, "the input"))
+    except UserError as error:
+        unreadable |= {path: str(error) for path, check in zip(paths, checks, strict=True) if check.deep_kind}
     readable = [path for path in paths if path not in unreadable]
     if not readable:
         path, reason = next(iter(unreadable.items()))
@@ -131,4 +151,4 @@ def predict_images(classifier: Classifier, paths: list[str], inference: DictConf
     logits, _ = halve_batch_on_out_of_memory(
         lambda settings: compute_logits(classifier, Path(), split, settings), inference
     )
-    return Predictions(readable, logits, classifier.spec.classes, unreadable)
+    return Predictions(readable, logits, classifier.spec.classes, unreadable, classifier.preprocessing.value_range)

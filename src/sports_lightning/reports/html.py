@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, ImageOps
+from PIL import Image
 
-from sports_lightning.data.modes import to_rgb
+from sports_lightning.data.file_hashes import read_file
+from sports_lightning.data.formats import open_image
+from sports_lightning.data.modes import read_rgb
+from sports_lightning.data.value_range import ValueRange
 from sports_lightning.storage.files import write_text
 
 _environment = Environment(
@@ -30,18 +33,17 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(path, _environment.get_template(template).render(**values))
 
 
-def thumbnail_uri(path: Path) -> str:
+def thumbnail_uri(path: Path, value_range: ValueRange | None = None) -> str:
     """A thumbnail of the image at `path` as a data URI; "" if it cannot be read."""
-    small = thumbnail(path)
+    small = thumbnail(path, value_range)
     return image_uri(small) if small else ""
 
 
-def thumbnail(path: Path, side: int = 160) -> Image.Image | None:
+def thumbnail(path: Path, value_range: ValueRange | None = None, side: int = 160) -> Image.Image | None:
     """The image at `path`, RGB, at most `side` × `side` pixels; None if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (side, side))
-            small = to_rgb(ImageOps.exif_transpose(image))
+        with open_image(read_file(path)) as image:
+            small = read_rgb(image, side, value_range)
             small.thumbnail((side, side))
     except Exception:  # PIL's decoders raise a dozen types on damaged files
         return None

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from sports_lightning.data.decode import decode
+from sports_lightning.data.file_hashes import printable
+from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UnreadableImage
 from sports_lightning.runs.layout import curve
 from sports_lightning.storage.files import write_bytes
@@ -65,7 +67,7 @@ def confusion_matrix(confusion: Tensor, classes: list[str], path: Path) -> None:
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     if is_named:
-        _name_classes(axes, counts, share, classes)
+        _name_classes(axes, counts, share, [_shown(name) for name in classes])
     _write(figure, path, 100)
 
 
@@ -85,10 +87,25 @@ def _name_classes(axes: Axes, counts: np.ndarray, share: np.ndarray, classes: li
 
 
 @_plain_text
-def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = "", columns: int = 6) -> None:
+def image_grid(
+    paths: list[Path],
+    captions: list[str],
+    path: Path,
+    value_range: ValueRange | None = None,
+    title: str = "",
+    columns: int = 6,
+) -> None:
     """Draw a grid of images of any aspect ratio, with a caption of up to three lines under each.
 
     All of them are pasted into one image, which is several times faster than one axes per image.
+
+    Args:
+        paths: the images.
+        captions: one for each.
+        path: PNG to write.
+        value_range: the values of deep pixels that become black and white (see `decode`).
+        title: above the grid.
+        columns: images per row.
     """
     columns = min(columns, max(1, len(paths)))
     rows = math.ceil(len(paths) / columns)
@@ -100,12 +117,12 @@ def image_grid(paths: list[Path], captions: list[str], path: Path, title: str = 
         left, top = place % columns * _CELL[0], _TITLE + place // columns * _CELL[1]
         middle = (left + _CELL[0] / 2) / width
         try:
-            tile = _thumbnail(decode(image, _SIDE)).permute(1, 2, 0).numpy()
+            tile = _thumbnail(decode(image, _SIDE, value_range)).permute(1, 2, 0).numpy()
             sheet[top : top + _SIDE, left + _MARGIN : left + _MARGIN + _SIDE] = tile
         except UnreadableImage:
             figure.text(middle, 1 - (top + _SIDE / 2) / height, "unreadable", ha="center")
         below = 1 - (top + _SIDE + _MARGIN) / height
-        figure.text(middle, below, caption, fontsize=9, ha="center", va="top")
+        figure.text(middle, below, _shown(caption), fontsize=9, ha="center", va="top")
     figure.figimage(sheet, zorder=-1)
     _write(figure, path, _GRID_DPI)
 
@@ -118,6 +135,11 @@ def _thumbnail(image: Tensor) -> Tensor:
     image = F.resize(image, size)
     left, top = (_SIDE - size[1]) // 2, (_SIDE - size[0]) // 2
     return F.pad(image, [left, top, _SIDE - size[1] - left, _SIDE - size[0] - top], fill=255)
+
+
+def _shown(text: str) -> str:
+    """A text as matplotlib can draw it: bytes of names that are not UTF-8 are escaped."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _write(figure: Figure, path: Path, dpi: int) -> None:

@@ -85,8 +85,8 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 atomically; bytes of file names that are not UTF-8 (surrogate escapes) are written unchanged."""
-    write_bytes(path, text.encode(errors="surrogateescape"))
+    """Write UTF-8 atomically; bytes of file names that are not UTF-8 (surrogate escapes) become `\\udc80` and so on."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file that `write_csv` wrote, as {column: value}."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # bytes of names in version 0.1
         return [{key: _unquoted(value, key) for key, value in row.items()} for row in csv.DictReader(file)]
 
 

@@ -63,7 +63,7 @@ def _predictions_table(evaluation: Evaluation) -> "wandb.Table":
     table = wandb.Table(columns=["image", "path", "label", "prediction", "probability", "correct"])
     mistakes = evaluation.most_confident_mistakes(_IMAGES)
     for i in [*mistakes, *evaluation.least_confident_successes(_IMAGES - len(mistakes))]:
-        small = thumbnail(evaluation.root / evaluation.split.paths[i])
+        small = thumbnail(evaluation.root / evaluation.split.paths[i], evaluation.value_range)
         table.add_data(
             wandb.Image(small) if small else None,
             printable(evaluation.split.paths[i]),

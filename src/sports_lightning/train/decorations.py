@@ -2,11 +2,13 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from sports_lightning.audit.scan import open_and_scan
+from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.evaluation import evaluate_split
@@ -79,7 +81,8 @@ def read_results(folder: Path) -> RunResults:
     found["augment.preprocessing"] = classifier.spec.preprocessing
     cfg = resolve(OmegaConf.create(load_config(folder)), found, folder)
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
-    index, scan = open_and_scan(cfg.data, splits, classifier.spec.classes)
+    choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
+    index, scan = open_and_scan(cfg.data, splits, classifier.spec.classes, choose)
     if index.fingerprint(split) != recorded[split]["fingerprint"]:
         raise UserError(
             f"the {split} images in {index.root} are not those of the run {folder}: restore the images of the run"

@@ -203,6 +203,7 @@ def build_module(cfg: DictConfig, index: DatasetIndex) -> ClassifierModule:
     """
     classifier = build_classifier(cfg.model, index.classes, index.root)
     classifier.spec = replace(classifier.spec, trained_on=index.fingerprint("train"))
+    classifier.set_value_range(index.value_range)
     if cfg.augment.progressive_sizes and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]
         raise UserError(
             f"augment.progressive_sizes needs a model that takes any image size, and {cfg.model.name} takes one only"

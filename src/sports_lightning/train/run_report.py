@@ -97,8 +97,10 @@ def _most_confused(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
 
 def _captioned_thumbnails(evaluation: Evaluation, positions: list[int]) -> list[tuple[str, str, str]]:
     """(data URI, caption, path) of the images at these positions."""
-    paths = evaluation.split.paths
-    return [(thumbnail_uri(evaluation.root / paths[i]), evaluation.caption(i), paths[i]) for i in positions]
+    paths, value_range = evaluation.split.paths, evaluation.value_range
+    return [
+        (thumbnail_uri(evaluation.root / paths[i], value_range), evaluation.caption(i), paths[i]) for i in positions
+    ]
 
 
 def _heatmaps(results: RunResults) -> tuple[list[tuple[str, str, str, str]], str]:

@@ -1,0 +1,109 @@
+"""Which values of deep pixels (16 or 32 bits) are black and white: one range per dataset, never per image.
+
+Images of 8 bits are used as they are. A checkpoint holds the range of the dataset that it was trained on, and other
+commands apply it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from sports_lightning.data.file_hashes import FileCheck
+from sports_lightning.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ValueRange = tuple[float, float]
+Setting = Literal["auto"] | Sequence[float]  # `data.value_range`
+
+Choose = Callable[[Setting, Sequence[FileCheck], str], ValueRange | None]
+
+_BITS = (8, 10, 12, 14, 16)  # of cameras and scanners
+_SIXTEEN_BITS = (0.0, 65535.0)
+_NEARLY_BLACK = 1 / 16  # of the range
+
+
+def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str) -> ValueRange | None:
+    """The value range of a dataset; None if all of its images have 8 bits.
+
+    With "auto" it is 0..1 for floating-point values that are not above 1, and otherwise 0 to the largest number of the
+    fewest bits (8, 10, 12, 14 or 16) that hold every value.
+
+    Args:
+        setting: "auto", or the values of black and white.
+        checks: of the files of all splits.
+        where: the dataset, for messages.
+
+    Raises:
+        UserError: with "auto", integer and floating-point images, negative values, values of more than 16 bits, or
+            colors of 16 bits that use 14 or fewer.
+    """
+    if setting != "auto":
+        return _with_warning((float(setting[0]), float(setting[1])), checks, where)
+    _check_colors([check.high for check in checks if check.deep_kind == "color"], where)
+    deep = _gray(checks)
+    if not deep:
+        return None
+    kinds = sorted({check.deep_kind for check in deep})
+    low, high = min(check.low for check in deep), max(check.high for check in deep)
+    if low >= 0 and len(kinds) == 1:
+        if kinds == ["floating-point"] and high <= 1:
+            return 0.0, 1.0
+        for bits in _BITS:
+            if high < 2**bits:
+                return 0.0, 2.0**bits - 1
+    raise UserError(
+        f"{where} has {' and '.join(kinds)} images with values from {low:g} to {high:g}: set "
+        f"data.value_range=[LOW,HIGH], the values of black and white, or convert them to 8 bits"
+    )
+
+
+def value_range_for_checkpoint(
+    stored: ValueRange | None, setting: Setting, checks: Sequence[FileCheck], where: str
+) -> ValueRange | None:
+    """The value range by which a trained classifier reads images.
+
+    Args:
+        stored: of the checkpoint; None if it was trained on images of 8 bits.
+        setting: `data.value_range`; "auto" uses that of the checkpoint.
+        checks: of the files to read.
+        where: these files, for messages.
+
+    Raises:
+        UserError: the checkpoint has none, and the files do not have 8 or 16 bits.
+    """
+    if setting == "auto" and stored is not None:
+        return _with_warning(stored, checks, where)
+    found = choose_value_range(setting, checks, where)
+    if setting == "auto" and found not in (None, _SIXTEEN_BITS):
+        assert found is not None
+        raise UserError(
+            f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the checkpoint "
+            f"was not trained on such images: set data.value_range=[{found[0]:g},{found[1]:g}] to use them"
+        )
+    return found
+
+
+def _gray(checks: Sequence[FileCheck]) -> list[FileCheck]:
+    """Those of deep gray images."""
+    return [check for check in checks if check.deep_kind not in ("", "color")]
+
+
+def _check_colors(highest: Sequence[float], where: str) -> None:
+    """Refuse 12-bit colors in 16-bit files: Pillow keeps the upper 8 of 16 bits, which are nearly black."""
+    if highest and max(highest) < 2**14:
+        raise UserError(
+            f"the 16-bit color images in {where} hold values up to {max(highest):g} only, and Pillow keeps the upper "
+            f"8 of their 16 bits: scale them to 0..65535, or convert them to 8 bits"
+        )
+
+
+def _with_warning(value_range: ValueRange, checks: Sequence[FileCheck], where: str) -> ValueRange:
+    """`value_range`, after a warning if it does not fit the images."""
+    low, high = value_range
+    deep = _gray(checks)
+    if clipped := sum(check.low < low or check.high > high for check in deep):
+        log.warning("%d images in %s hold values outside of %g to %g, which are clipped", clipped, where, low, high)
+    elif deep and max(check.high for check in deep) < low + _NEARLY_BLACK * (high - low):
+        log.warning("the images in %s are nearly black: no value is near %g, which is white", where, high)
+    return value_range

@@ -1,0 +1,157 @@
+"""Images of 16 and 32 bits: one range of values per dataset, stored in the checkpoint and applied by every command."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from commands import run_command, try_command
+from conftest import assert_error_line
+from sports_lightning.api.image_classifier import ImageTransform
+from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.data.decode import decode
+from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.data.source import open_dataset
+from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
+from sports_lightning.errors import UnreadableImage, UserError
+from sports_lightning.models.classifier import load_classifier
+from sports_lightning.storage.files import read_csv
+
+QUICK = ["data=folder", "model=scratch_cnn", "model.image_size=32", "logger=csv", "data.num_workers=0"]
+QUICK += ["data.batch_size=8", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.precision=32-true"]
+
+
+def check(kind: str, low: float, high: float) -> FileCheck:
+    return FileCheck("digest", "", 1, kind, low, high)
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        ([check("", 0, 0)], None),
+        ([check("integer", 0, 200)], (0, 255)),
+        ([check("integer", 3, 900), check("", 0, 0)], (0, 1023)),
+        ([check("integer", 0, 256), check("integer", 0, 4095)], (0, 4095)),
+        ([check("integer", 0, 4096)], (0, 16383)),
+        ([check("integer", 0, 16384)], (0, 65535)),
+        ([check("integer", 0, 65536)], "integer images with values from 0 to 65536"),
+        ([check("integer", -1, 5)], "from -1 to 5"),
+        ([check("floating-point", 0, 0.3), check("floating-point", 0.5, 1)], (0, 1)),
+        ([check("floating-point", 0, 254.5)], (0, 255)),
+        ([check("floating-point", -0.5, 1)], "data.value_range"),
+        ([check("floating-point", 0, 1), check("integer", 0, 255)], "floating-point and integer"),
+        ([check("color", 0, 65535)], None),
+        ([check("color", 0, 4095)], "16-bit color images .* up to 4095"),
+    ],
+)
+def test_the_range_of_a_dataset(checks: list[FileCheck], expected: tuple[float, float] | str | None) -> None:
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            choose_value_range("auto", checks, "it")
+        assert choose_value_range([0, 9], checks, "it") == (0, 9)
+    else:
+        assert choose_value_range("auto", checks, "it") == expected
+
+
+def test_a_checkpoint_keeps_its_range_and_says_where_it_does_not_fit(caplog: pytest.LogCaptureFixture) -> None:
+    twelve_bits = [check("integer", 0, 4000)]
+    assert value_range_for_checkpoint((0, 4095), "auto", twelve_bits, "it") == (0, 4095)
+    assert value_range_for_checkpoint((0, 255), [0, 4095], twelve_bits, "it") == (0, 4095)
+    assert not caplog.messages
+    value_range_for_checkpoint((0, 1), "auto", twelve_bits, "it")
+    assert "1 images in it hold values outside of 0 to 1" in caplog.text
+    value_range_for_checkpoint((0, 65535), "auto", twelve_bits, "it")
+    assert "nearly black" in caplog.text
+    assert value_range_for_checkpoint(None, "auto", [check("integer", 0, 60_000)], "it") == (0, 65535)
+    assert value_range_for_checkpoint(None, "auto", [check("", 0, 0)], "it") is None
+    with pytest.raises(UserError, match=r"set data.value_range=\[0,4095\]"):
+        value_range_for_checkpoint(None, "auto", twelve_bits, "it")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "value_range"),
+    [
+        (np.uint16, "a.png", (0, 4095)),
+        (np.uint16, "a.png", None),  # 0..65535, as in earlier versions
+        (">u2", "a.tif", (0, 65535)),
+        (np.int32, "a.tif", (-100, 4000)),
+        (np.float32, "a.tif", (0, 1)),
+    ],
+)
+def test_the_brightness_of_an_image(
+    dtype: type, name: str, value_range: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    low, high = value_range or (0, 65535)
+    values = np.linspace(low, high, 16).reshape(4, 4).astype(dtype)
+    save(tmp_path / name, values)
+    expected = np.floor((values.astype(np.float64) - low) * 255 / (high - low))
+    image = decode(tmp_path / name, 448, value_range).numpy()
+    assert np.abs(image - expected).max() <= 1, "float32 may round down once more"
+    assert image.min() == 0
+    assert image.max() == 255
+    (found,) = check_files(tmp_path, [name])
+    assert (found.low, found.high) == (values.min(), values.max())
+
+
+def test_pixels_without_a_brightness(tmp_path: Path) -> None:
+    save(tmp_path / "nan.tif", np.full((4, 4), np.nan, np.float32))
+    save(tmp_path / "float.tif", np.full((4, 4), 0.5, np.float32))
+    assert "not a number" in check_files(tmp_path, ["nan.tif"])[0].problem
+    with pytest.raises(UnreadableImage, match=r"32-bit floating-point .* set data.value_range"):
+        decode(tmp_path / "float.tif")
+
+
+def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i, split in enumerate(("train", "valid")):
+        for label in "ab":
+            save(tmp_path / split / label / "1.png", np.full((64, 64), (1000, 4000)[i], np.uint16))
+    settings = {"root": str(tmp_path), "source": None, "cache_dir": str(tmp_path / "cache"), "skip_unreadable": False}
+    reading = {"max_pixels": None, "value_range": "auto"}
+    for _ in range(2):  # read, then taken from the index of file hashes
+        with caplog.at_level(logging.INFO):
+            assert open_dataset(OmegaConf.create(settings | reading), ["train", "val"]).value_range == (0, 4095)
+    assert "0 is black, 4095 is white" in caplog.text
+    assert scan_dataset(tmp_path, tmp_path / "cache").thumbnails.small[:, 0, 0].tolist() == [62, 62, 249, 249]
+    save(tmp_path / "train" / "a" / "2.tif", np.full((64, 64), 0.5, np.float32))
+    scan = scan_dataset(tmp_path, tmp_path / "cache")
+    assert "floating-point and integer images" in caplog.text
+    assert scan.value_range is None
+    assert scan_dataset(tmp_path, tmp_path / "cache", [0, 2000]).thumbnails.small[-1, 0, 0] == 255
+
+
+@pytest.mark.slow
+def test_train_stores_the_range_and_predict_and_evaluate_apply_it(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        for label, part in (("dark", 0.3), ("light", 0.9)):
+            for i in range(4):
+                save(tmp_path / "float" / split / label / f"{i}.tiff", np.full((32, 32), part - i / 50, np.float32))
+    run_command("train", *QUICK, "data.root=float", "hydra.run.dir=run", "augment=none")
+    checkpoint = tmp_path / "run/checkpoints/best.ckpt"
+    preprocessing = load_classifier(checkpoint).preprocessing
+    assert preprocessing.value_range == (0, 1)
+    transform = ImageTransform(preprocessing)
+    image = tmp_path / "float/test/light/0.tiff"
+    assert transform(image).unique().tolist() == [229]
+    with Image.open(image) as opened:
+        assert transform(opened).unique().tolist() == [229]
+
+    run_command("predict", f"ckpt_path={checkpoint}", "float/test", "hydra.run.dir=predicted")
+    run_command("evaluate", f"ckpt_path={checkpoint}", "hydra.run.dir=evaluated")
+    predicted, evaluated, trained = (
+        [row["top1_probability"] for row in read_csv(tmp_path / folder / "predictions.csv")]
+        for folder in ("predicted", "evaluated", "run")
+    )
+    assert len(predicted) == 8
+    assert predicted == evaluated == trained
+    with Image.open(tmp_path / "predicted/predictions.png") as grid:
+        assert grid.getpixel((115, 160)) == (76, 76, 76, 255), "the first tile, of brightness 0.3"
+    result = try_command("predict", f"ckpt_path={checkpoint}", "float/test", "data.value_range=[1,0]")
+    assert_error_line(result, "data.value_range=[1, 0]", "[0,4095]")
