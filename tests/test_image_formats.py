@@ -111,7 +111,9 @@ def test_heic_is_named_or_read_by_the_extra_whatever_the_file_is_called(
     assert list_images(tmp_path) == ["phone", "phone.jpg"]
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
     for name in ("phone", "phone.jpg"):
-        assert check_files(tmp_path, [name])[0].problem.startswith("HEIC: pip install 'sports-lightning[heic]'")
+        assert check_files(tmp_path, [name])[0].problem.startswith(
+            "HEIC, which needs pillow-heif: pip install -e '.[heic]'"
+        )
         with pytest.raises(UnreadableImage, match=rf"{name} .* HEIC"):
             decode(tmp_path / name)
 

@@ -1,6 +1,7 @@
 """Odd datasets: leftovers of operating systems, nested folders, Unicode forms, missing classes."""
 
 import logging
+import os
 import random
 import unicodedata
 from pathlib import Path
@@ -18,6 +19,8 @@ from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.image_folder import DatasetIndex, Split, read_image_folder
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
+from sports_lightning.reports import plots
+from sports_lightning.storage.files import read_csv, write_csv
 
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
@@ -123,3 +126,14 @@ def test_partners_decoded_in_parallel_change_no_draw(tree: Path, views: int | No
         expected = mix(torch.stack([first, transform(epoch)(files(partner))]), torch.tensor([index, partner]))
         assert torch.equal(image, expected[0])
         assert torch.equal(target, expected[1])  # type: ignore[arg-type]
+
+
+def test_names_that_are_not_utf_8_are_drawn_and_written_escaped(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    save(tmp_path / "a.png")
+    plots.confusion_matrix(torch.eye(2), [name, "b"], tmp_path / "matrix.png")
+    plots.image_grid([tmp_path / "a.png"], [f"{name}\nis b"], tmp_path / "grid.png")
+    write_csv(tmp_path / "a.csv", ["label", "path"], [[name, f"{name}/a.png"]])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "caf\\udce9,caf\\udce9/a.png"
+    (tmp_path / "b.csv").write_bytes(b"label\ncaf\xe9\n")  # of version 0.1
+    assert read_csv(tmp_path / "b.csv") == [{"label": name}]

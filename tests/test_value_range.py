@@ -1,6 +1,8 @@
 """Images of 16 and 32 bits: one range of values per dataset, stored in the checkpoint and applied by every command."""
 
+import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.models.classifier import load_classifier
+from sports_lightning.runs.layout import missing_decorations
 from sports_lightning.storage.files import read_csv
 
 QUICK = ["data=folder", "model=scratch_cnn", "model.image_size=32", "logger=csv", "data.num_workers=0"]
@@ -128,9 +131,10 @@ def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCa
 
 
 @pytest.mark.slow
-def test_train_stores_the_range_and_predict_and_evaluate_apply_it(tmp_path: Path) -> None:
+def test_train_stores_the_range_and_other_commands_apply_it_whatever_the_classes_are_called(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"l\xe9ger")  # not UTF-8, as in old archives
     for split in ("train", "valid", "test"):
-        for label, part in (("dark", 0.3), ("light", 0.9)):
+        for label, part in (("dark", 0.3), (latin, 0.9)):
             for i in range(4):
                 save(tmp_path / "float" / split / label / f"{i}.tiff", np.full((32, 32), part - i / 50, np.float32))
     run_command("train", *QUICK, "data.root=float", "hydra.run.dir=run", "augment=none")
@@ -138,13 +142,19 @@ def test_train_stores_the_range_and_predict_and_evaluate_apply_it(tmp_path: Path
     preprocessing = load_classifier(checkpoint).preprocessing
     assert preprocessing.value_range == (0, 1)
     transform = ImageTransform(preprocessing)
-    image = tmp_path / "float/test/light/0.tiff"
+    image = tmp_path / "float/test" / latin / "0.tiff"
     assert transform(image).unique().tolist() == [229]
     with Image.open(image) as opened:
         assert transform(opened).unique().tolist() == [229]
 
     run_command("predict", f"ckpt_path={checkpoint}", "float/test", "hydra.run.dir=predicted")
     run_command("evaluate", f"ckpt_path={checkpoint}", "hydra.run.dir=evaluated")
+    run_command("compare", "run", "evaluated", "hydra.run.dir=compared")
+    run_command("audit", "data=folder", "data.root=float", "hydra.run.dir=audited")
+    assert not missing_decorations(tmp_path / "run")
+    for file in ("run/per_class.csv", "run/report.html", "predicted/predictions.csv", "audited/audit.html"):
+        assert "l\\udce9ger" in (tmp_path / file).read_text(encoding="utf-8"), "escaped"
+    assert len(json.loads((tmp_path / "compared/compare.json").read_text())["runs"]) == 2
     predicted, evaluated, trained = (
         [row["top1_probability"] for row in read_csv(tmp_path / folder / "predictions.csv")]
         for folder in ("predicted", "evaluated", "run")

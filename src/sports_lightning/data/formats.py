@@ -95,7 +95,7 @@ def _read_heic() -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ValueError("HEIC: pip install 'sports-lightning[heic]' reads it, or convert it to JPEG") from None
+        raise ValueError("HEIC, which needs pillow-heif: pip install -e '.[heic]', or convert it to JPEG") from None
     register_heif_opener()
 
 

@@ -127,12 +127,17 @@ class ResizeAndCrop:
         if self.crop_mode == "squash":
             target = [tall, wide]
         elif (tall * width >= wide * height) == (self.crop_mode == "center"):  # the height decides
-            target = [tall, max(1, tall * width // height)]
+            target = [tall, self._other_side(tall * width, height)]
         else:
-            target = [max(1, wide * height // width), wide]
+            target = [self._other_side(wide * height, width), wide]
         if target != [height, width]:
             image = F.resize(image, target, self.interpolation, antialias=True)
         return F.center_crop(self._pad(image), self.size)
+
+    def _other_side(self, product: int, side: int) -> int:
+        """The side that keeps the aspect ratio, rounded as by timm: down for a center crop to a square."""
+        rounds_down = self.crop_mode == "center" and self.scaled[0] == self.scaled[1]
+        return max(1, product // side if rounds_down else round(product / side))
 
     def _pad(self, image: Tensor) -> Tensor:
         """Pad an image to the input size where it is smaller."""
