@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from commands import run_command
 from processes import Result
@@ -71,9 +72,9 @@ def assert_error_line(result: Result, *parts: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start every test in its own temporary folder, and undo its changes of the environment."""
+    """Start every test in its own temporary folder; undo its changes of the environment and of Pillow's limit."""
     monkeypatch.chdir(tmp_path)
-    with patch.dict(os.environ):
+    with patch.dict(os.environ), patch.object(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS):
         yield
 
 

@@ -123,6 +123,11 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
 @pytest.mark.parametrize(
     ("override", "remedy"),
     [
+        ("model.image_size=[1,2,3]", "height and width"),
+        ("+model.arguments.in_chans=4", "3 or 1"),
+        ("model.crop_mode=pad", "center, squash, border"),
+        ("data.value_range=[5,5]", "[0,4095]"),
+        ("data.max_pixels=0", "1 or more"),
         ("trainer.fast_dev_run=true", "debug=fast"),
         ("trainer.fast_dev_run=3", "debug=fast"),
         ("trainer.overfit_batches=2", "debug=overfit"),

@@ -181,13 +181,16 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no font")
 
-    classifier = SimpleNamespace(spec=SimpleNamespace(classes=["a", "b"]))
+    classifier = SimpleNamespace(
+        spec=SimpleNamespace(classes=["a", "b"]), preprocessing=SimpleNamespace(value_range=None)
+    )
     monkeypatch.setattr(models, "load_classifier", lambda _: classifier)
     monkeypatch.setattr(prediction, "compute_logits", logits)
     monkeypatch.setattr(prediction.plots, "image_grid", fail)
     for file in ("best.ckpt", "predictions.png"):
         (tmp_path / file).touch()
     cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": {"batch_size": 4}}
+    cfg["data"] = {"max_pixels": None, "value_range": "auto"}
     with caplog.at_level(logging.WARNING):
         predict(OmegaConf.create(cfg), tmp_path)
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 5

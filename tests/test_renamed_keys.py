@@ -37,7 +37,7 @@ def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
     }
     upgraded = upgrade_config(stored)
     assert upgraded == {
-        "data": {"batch_size": "auto"},
+        "data": {"batch_size": "auto", "max_pixels": 89_478_485, "value_range": "auto"},
         "augment": {
             "fixed_augmentations": 2,
             "progressive_sizes": [[0, 64]],
@@ -51,5 +51,10 @@ def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
 
 
 def test_a_stored_batch_size_is_unchanged() -> None:
-    stored = {"data": {"batch_size": 6}, "inference": {"batch_size": "${data.batch_size}"}}
+    stored = {"augment": {}, "inference": {"batch_size": 6}}
+    assert upgrade_config(stored) == stored
+    stored = {
+        "data": {"batch_size": 6, "max_pixels": None, "value_range": [0, 1]},
+        "inference": {"batch_size": "${data.batch_size}"},
+    }
     assert upgrade_config(stored) == stored

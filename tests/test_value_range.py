@@ -19,7 +19,8 @@ from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
-from sports_lightning.models.classifier import load_classifier
+from sports_lightning.models.classifier import build_classifier, load_classifier
+from sports_lightning.predict.prediction import _set_value_range
 from sports_lightning.runs.layout import missing_decorations
 from sports_lightning.storage.files import read_csv
 
@@ -59,7 +60,12 @@ def test_the_range_of_a_dataset(checks: list[FileCheck], expected: tuple[float, 
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
             choose_value_range("auto", checks, "it")
-        assert choose_value_range([0, 9], checks, "it") == (0, 9)
+        assert choose_value_range([0, 65535], checks, "it") == (0, 65535)
+        if checks[0].deep_kind == "color":
+            with pytest.raises(UserError, match="16-bit color"):
+                choose_value_range([0, 4095], checks, "it")
+        else:
+            assert choose_value_range([0, 9], checks, "it") == (0, 9)
     else:
         assert choose_value_range("auto", checks, "it") == expected
 
@@ -77,6 +83,16 @@ def test_a_checkpoint_keeps_its_range_and_says_where_it_does_not_fit(caplog: pyt
     assert value_range_for_checkpoint(None, "auto", [check("", 0, 0)], "it") is None
     with pytest.raises(UserError, match=r"set data.value_range=\[0,4095\]"):
         value_range_for_checkpoint(None, "auto", twelve_bits, "it")
+
+
+def test_predict_refuses_only_the_kinds_of_images_that_have_no_range(tmp_path: Path) -> None:
+    model = {"name": "scratch_cnn", "pretrained": False, "weights": None, "image_size": None, "crop_mode": None}
+    classifier = build_classifier(OmegaConf.create(model | {"arguments": {}}), ["a", "b"], tmp_path)
+    checks = {"a": check("integer", 0, 60_000), "b": check("floating-point", 0, 1), "c": check("", 0, 0)}
+    assert list(_set_value_range(classifier, "auto", checks)) == ["b"]
+    assert classifier.preprocessing.value_range == (0, 65535)
+    assert not _set_value_range(classifier, [0, 1], checks)
+    assert classifier.preprocessing.value_range == (0, 1)
 
 
 @pytest.mark.parametrize(

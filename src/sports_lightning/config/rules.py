@@ -68,6 +68,11 @@ MODEL = (
         lambda size: isinstance(size, ListConfig) and len(size) != 2,
         "model.image_size={0} must be a number of pixels, or height and width, as in [224,320]",
     ),
+    Rule(
+        ("model.arguments.in_chans",),
+        lambda channels: channels not in (None, 1, 3),
+        "model.arguments.in_chans={0} must be 3 or 1: images are RGB, or converted to gray",
+    ),
 )
 
 # Arguments of Lightning's Trainer that train does not support, and what to use instead.

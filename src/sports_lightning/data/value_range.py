@@ -35,12 +35,12 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
         where: the dataset, for messages.
 
     Raises:
-        UserError: with "auto", integer and floating-point images, negative values, values of more than 16 bits, or
-            colors of 16 bits that use 14 or fewer.
+        UserError: with "auto", integer and floating-point images, negative values, or values of more than 16 bits;
+            colors of 16 bits that use 14 or fewer, unless the setting is 0 to 65535.
     """
     if setting != "auto":
         return _with_warning((float(setting[0]), float(setting[1])), checks, where)
-    _check_colors([check.high for check in checks if check.deep_kind == "color"], where)
+    _check_colors(checks, where)
     deep = _gray(checks)
     if not deep:
         return None
@@ -89,8 +89,9 @@ def _gray(checks: Sequence[FileCheck]) -> list[FileCheck]:
     return [check for check in checks if check.deep_kind not in ("", "color")]
 
 
-def _check_colors(highest: Sequence[float], where: str) -> None:
+def _check_colors(checks: Sequence[FileCheck], where: str) -> None:
     """Refuse 12-bit colors in 16-bit files: Pillow keeps the upper 8 of 16 bits, which are nearly black."""
+    highest = [check.high for check in checks if check.deep_kind == "color"]
     if highest and max(highest) < 2**14:
         raise UserError(
             f"the 16-bit color images in {where} hold values up to {max(highest):g} only, and Pillow keeps the upper "
@@ -99,7 +100,13 @@ def _check_colors(highest: Sequence[float], where: str) -> None:
 
 
 def _with_warning(value_range: ValueRange, checks: Sequence[FileCheck], where: str) -> ValueRange:
-    """`value_range`, after a warning if it does not fit the images."""
+    """`value_range`, after a warning if it does not fit the images.
+
+    Raises:
+        UserError: see `_check_colors`.
+    """
+    if value_range != _SIXTEEN_BITS:
+        _check_colors(checks, where)
     low, high = value_range
     deep = _gray(checks)
     if clipped := sum(check.low < low or check.high > high for check in deep):

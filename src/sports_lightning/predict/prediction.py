@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor
 
-from sports_lightning.data.file_hashes import check_files, printable
+from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.image_folder import Split, describe_ignored, list_images
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
@@ -138,11 +138,7 @@ def predict_images(
     """
     checks = check_files(Path(), paths)
     unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
-    try:
-        stored = classifier.preprocessing.value_range
-        classifier.set_value_range(value_range_for_checkpoint(stored, value_range, checks, "the input"))
-    except UserError as error:
-        unreadable |= {path: str(error) for path, check in zip(paths, checks, strict=True) if check.deep_kind}
+    unreadable |= _set_value_range(classifier, value_range, dict(zip(paths, checks, strict=True)))
     readable = [path for path in paths if path not in unreadable]
     if not readable:
         path, reason = next(iter(unreadable.items()))
@@ -152,3 +148,17 @@ def predict_images(
         lambda settings: compute_logits(classifier, Path(), split, settings), inference
     )
     return Predictions(readable, logits, classifier.spec.classes, unreadable, classifier.preprocessing.value_range)
+
+
+def _set_value_range(classifier: Classifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
+    """Set the value range of the classifier, and return {path: reason} of the deep images that have none."""
+    unreadable: dict[str, str] = {}
+    stored = classifier.preprocessing.value_range
+    for kind in sorted({check.deep_kind for check in checks.values()} - {""}):
+        files = {path: check for path, check in checks.items() if check.deep_kind == kind}
+        try:
+            found = value_range_for_checkpoint(stored, setting, list(files.values()), "the input")
+            classifier.set_value_range(found or classifier.preprocessing.value_range)
+        except UserError as error:
+            unreadable |= dict.fromkeys(files, str(error))
+    return unreadable
