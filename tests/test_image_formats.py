@@ -64,17 +64,18 @@ def test_known_extensions_are_not_opened_and_other_files_are_counted(
     monkeypatch.undo()
     for name, start in {"bm.txt": b"BMW", "p.txt": b"P5 is", "v.mp4": b"\0\0\0\x18ftypisom", "empty": b""}.items():
         (tmp_path / name).write_bytes(start)
+    colors.save(tmp_path / "camera.NEF", "TIFF")
     (tmp_path / "loop").symlink_to(tmp_path)
     ignored: Counter[str] = Counter()
     assert list_images(tmp_path, ignored) == names
-    assert describe_ignored(ignored) == "1 .mp4, 2 .txt, 1 linked folder, 1 no extension"
+    assert describe_ignored(ignored) == "1 .mp4, 1 .nef, 2 .txt, 1 linked folder, 1 no extension"
     (only_text := tmp_path / "text").mkdir()
     (only_text / "a.txt").touch()
     with pytest.raises(UserError, match=r"matches no images \(1 \.txt\)"):
         find_inputs([str(only_text)])
     with caplog.at_level(logging.INFO):
         find_inputs([str(tmp_path)])
-    assert "files that are not read as images: 1 .mp4, 3 .txt" in caplog.text
+    assert "files that are not read as images: 1 .mp4, 1 .nef, 3 .txt" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I;16B"])

@@ -14,6 +14,11 @@ EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
     ".jp2", ".ppm", ".pgm", ".pbm", ".heic", ".heif",
 )  # fmt: skip
+# Raw files of cameras begin like TIFF, and what Pillow reads of them is a thumbnail.
+_RAW_EXTENSIONS = (
+    ".dng", ".nef", ".nrw", ".cr2", ".arw", ".sr2", ".srf", ".srw", ".pef", ".orf", ".rw2", ".3fr", ".erf", ".iiq",
+    ".kdc", ".mos", ".mef",
+)  # fmt: skip
 
 _SIGNATURE_BYTES = 12
 _JPEG = b"\xff\xd8\xff"
@@ -34,7 +39,9 @@ def is_image_name(name: str) -> bool:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether the first bytes of a regular file are those of an image format, whatever its name."""
+    """Whether a file that is no raw file of a camera begins like an image format."""
+    if str(path).lower().endswith(_RAW_EXTENSIONS):
+        return False
     try:
         with open(path, "rb", buffering=0, opener=open_without_blocking) as file:
             return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and _is_image(file.read(_SIGNATURE_BYTES))
