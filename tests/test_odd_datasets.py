@@ -109,7 +109,7 @@ def test_a_cache_needs_digests(tree: Path) -> None:
 @pytest.mark.parametrize("views", [None, 2])
 def test_partners_decoded_in_parallel_change_no_draw(tree: Path, views: int | None) -> None:
     split = read_image_folder(tree, ["train"]).splits["train"]
-    files, mix = ImageFiles(tree, split, None), PairMix(3, 0.4, 1.0)
+    files, mix = ImageFiles(tree, split, None), PairMix(3, 0.4, 1)
 
     def transform(epoch: int):  # type: ignore[no-untyped-def]
         return lambda image: (image + torch.randint(50, ()) + random.randrange(9) + np.random.randint(9)).byte()

@@ -124,6 +124,8 @@ def test_pixels_without_a_brightness(tmp_path: Path) -> None:
     save(tmp_path / "nan.tif", np.full((4, 4), np.nan, np.float32))
     save(tmp_path / "float.tif", np.full((4, 4), 0.5, np.float32))
     assert "not a number" in check_files(tmp_path, ["nan.tif"])[0].problem
+    with pytest.raises(UnreadableImage, match="not a number"):
+        decode(tmp_path / "nan.tif", None, (0, 1))
     with pytest.raises(UnreadableImage, match=r"32-bit floating-point .* set data.value_range"):
         decode(tmp_path / "float.tif")
 

@@ -66,7 +66,7 @@ class PairMix:
 
     def __init__(self, num_classes: int, mixup: float, cutmix: float) -> None:
         kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-        self.choices = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
+        self.choices = [kind(alpha=float(alpha), num_classes=num_classes) for kind, alpha in kinds if alpha]
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (2, 3, h, w) and int64 (2,) to uint8 (3, h, w) and float32 (classes,)."""

@@ -18,7 +18,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ from sports_lightning.data.formats import (
     open_image,
     open_without_blocking,
 )
-from sports_lightning.data.modes import deep_kind, has_deep_colors
+from sports_lightning.data.modes import deep_kind, deep_values, has_deep_colors
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 log = logging.getLogger(__name__)
@@ -141,10 +140,8 @@ def _extremes(image: Image.Image) -> tuple[float, float]:
     Raises:
         ValueError: a value is infinite or not a number.
     """
-    values = np.asarray(image)
+    values = deep_values(image)
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite((low, high)).all():
-        raise ValueError("pixels that are infinite or not a number: replace them")
     # Of several channels with 16 bits, Pillow keeps the upper 8.
     return (low, high) if deep_kind(image) else (low * 256, high * 256 + 255)
 

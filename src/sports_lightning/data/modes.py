@@ -82,6 +82,18 @@ def has_deep_colors(image: Image.Image) -> bool:
     return not deep_kind(image) and ";16" in str(image.tile)  # type: ignore[attr-defined]
 
 
+def deep_values(image: Image.Image) -> np.ndarray:
+    """The pixels of a deep image (height, width), as stored.
+
+    Raises:
+        ValueError: a value is infinite or not a number.
+    """
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are infinite or not a number: replace them")
+    return values
+
+
 def _to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image.Image:
     # Pillow's own conversion clips at 255, which makes an image white.
     if value_range is None and not image.mode.startswith("I;16"):
@@ -90,5 +102,5 @@ def _to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image
             f"of black and white, or convert the image to 8 bits"
         )
     low, high = value_range or _SIXTEEN_BITS
-    values = np.asarray(image).astype(np.float32)
+    values = deep_values(image).astype(np.float32)
     return Image.fromarray(((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8))
