@@ -95,7 +95,7 @@ def _check_colors(checks: Sequence[FileCheck], where: str) -> None:
     if highest and max(highest) < 2**14:
         raise UserError(
             f"the 16-bit color images in {where} hold values up to {max(highest):g} only, and Pillow keeps the upper "
-            f"8 of their 16 bits: scale them to 0..65535, or convert them to 8 bits"
+            f"8 of their 16 bits: scale them to 0..65535, or set data.value_range=[0,65535] to use them as they are"
         )
 
 
