@@ -100,6 +100,8 @@ def _suggestion(message: str, command: str) -> str:
     """How to correct a choice or a key that the config does not have."""
     choice = re.search(r"Could not find '([\w/]+)/([^']+)' Available options in '[^']+': (.*)", message)
     if choice:
+        if choice[1] == "trainer":  # groups of other projects, such as trainer=gpu
+            return " Set trainer.accelerator (cpu, gpu, mps), trainer.devices or trainer.strategy (ddp, fsdp) instead."
         close = difflib.get_close_matches(choice[2], choice[3].split(), n=1)
         return f" Did you mean {choice[1]}={close[0]}?" if close else ""
     if "requires --multirun" in message or "does not support sweep type" in message:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.values import Problem
 
@@ -33,6 +33,10 @@ def monitor_problems(cfg: DictConfig) -> list[Problem]:
     """Return the callbacks that monitor an unknown metric, or a metric in the wrong direction."""
     known = [f"{split}/{name}" for split in ("val", "train") for name in METRICS]
     problems = []
+    best = (cfg.get("callbacks") or {}).get("best")
+    if isinstance(best, DictConfig) and best.get("monitor") is None:
+        message = f"callbacks.best.monitor=null: the best checkpoint needs a metric: one of {', '.join(known)}"
+        problems.append(Problem("callbacks.best.monitor", message))
     for key, callback in _monitoring_callbacks(cfg):
         monitor, mode = callback.monitor, callback.get("mode")
         if monitor not in known:
@@ -41,7 +45,16 @@ def monitor_problems(cfg: DictConfig) -> list[Problem]:
         elif mode in ("min", "max") and mode != monitor_mode(monitor):
             message = f"{key}.mode={mode} would select the worst {monitor}: leave mode out, or set {key}.mode=null"
             problems.append(Problem(f"{key}.mode", message))
+        elif monitor.startswith("train/") and not _validates_after_epochs(cfg):
+            message = f"{key}.monitor={monitor} is known after each epoch only: leave out trainer.val_check_interval "
+            message += "and trainer.check_val_every_n_epoch, or monitor a metric of val/"
+            problems.append(Problem(f"{key}.monitor", message))
     return problems
+
+
+def _validates_after_epochs(cfg: DictConfig) -> bool:
+    interval = OmegaConf.select(cfg, "trainer.val_check_interval")
+    return OmegaConf.select(cfg, "trainer.check_val_every_n_epoch") == 1 and interval in (None, 1.0)
 
 
 def _monitoring_callbacks(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:

@@ -15,8 +15,9 @@ _OPTIONS_WITH_VALUE = (
     *("--info", "-i", "--experimental-rerun"),
 )
 
-# Hydra refuses null for a group that the defaults list sets.
-_NO_CHOICE = {f"{group}=null": f"{group}=none" for group in ("callbacks", "logger")}
+# Groups of which none can be chosen, with the default that means so; Hydra itself takes no null for a group.
+_NO_CHOICE = {"callbacks": "none", "logger": "none", "debug": None, "experiment": None}
+_NONE_WORDS = ("none", "null", "false", "no", "off")
 
 
 def quote_value(text: str) -> str:
@@ -55,7 +56,7 @@ def last_value(arguments: Sequence[str], key: str) -> str | None:
 
 
 def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Replace the keys of version 0.1 by their new names, and `logger=null` by the choice `none`.
+    """Replace the keys of version 0.1 by their new names, and usual spellings by those that Hydra accepts.
 
     Args:
         arguments: the command line; keys may follow `+`, `++`, `~` or `changes.`, or be in `${…}`.
@@ -63,7 +64,7 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
     Returns:
         The command line with new keys only, and a notice for each key that was replaced.
     """
-    renamed, notices = [_NO_CHOICE.get(argument, argument) for argument in arguments], []
+    renamed, notices = [argument for given in arguments for argument in _accepted(given)], []
     for old, new in RENAMED_KEYS.items():
         pattern = rf"^((?:\+\+?|~)?(?:changes\.)?|.*\$\{{){re.escape(old)}(?=[=}}]|$)"
         replaced = [re.sub(pattern, lambda found, new=new: found[1] + new, argument) for argument in renamed]  # type: ignore[misc]
@@ -71,6 +72,16 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
             notices.append(rename_notice(old))
         renamed = replaced
     return renamed, notices
+
+
+def _accepted(argument: str) -> list[str]:
+    """Spell `logger=false` as Hydra accepts it, and `+trainer.KEY=VALUE` so that the config may have the key."""
+    key, equals, value = argument.partition("=")
+    if equals and key in _NO_CHOICE and value.lower() in _NONE_WORDS:
+        return [f"{key}={_NO_CHOICE[key]}"] if _NO_CHOICE[key] else []
+    if re.fullmatch(r"\+[A-Za-z_]\w*(\.\w+)+", key):
+        return [f"+{argument}"]
+    return [argument]
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:

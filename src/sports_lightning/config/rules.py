@@ -1,5 +1,6 @@
 """Rules on several config keys, and rules that no type expresses. Each has one message with culprit and remedy."""
 
+import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,11 @@ def broken_rules(cfg: DictConfig, rules: Iterable[Rule], wrong_keys: Container[s
         if not any(key in wrong_keys for key in rule.keys):
             values = [OmegaConf.select(cfg, key) for key in rule.keys]
             if rule.is_broken(*values):
-                problems.append(Problem(rule.keys[0], rule.message.format(*values)))
+                problems.append(
+                    Problem(
+                        rule.keys[0], rule.message.format(*("null" if value is None else value for value in values))
+                    )
+                )
     return problems
 
 
@@ -45,6 +50,26 @@ def _are_not_epoch_size_pairs(sizes: Any) -> bool:
         return sizes is not None
     pairs = [list(pair) if isinstance(pair, ListConfig) else [] for pair in sizes]
     return not all(len(p) == 2 and all(type(n) is int for n in p) and p[0] >= 0 and p[1] >= 1 for p in pairs)
+
+
+# Schedules that are not laid out over the length of the run.
+_WITHOUT_LENGTH = ("constant", "none", "step", "multistep")
+
+
+def _is_unlimited(count: int | None) -> bool:
+    return count in (None, -1)
+
+
+def _is_no_duration(time: Any) -> bool:
+    is_clock = isinstance(time, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time)
+    return time is not None and not is_clock and not isinstance(time, DictConfig)
+
+
+def _is_no_interval(interval: Any) -> bool:
+    if interval is None or isinstance(interval, str | DictConfig):  # these have a rule of their own
+        return False
+    is_count = type(interval) is int and interval >= 1
+    return not is_count and not (type(interval) is float and 0 < interval <= 1)
 
 
 def required(key: str, example: str) -> Rule:
@@ -119,10 +144,45 @@ _TRAINER = (
         "trainer.limit_val_batches={0} leaves no metric to choose the best checkpoint by: set it above 0",
     ),
     Rule(
-        ("trainer.max_epochs", "trainer.check_val_every_n_epoch"),
-        lambda epochs, every: every and epochs % every,
-        "trainer.max_epochs={0} is not a multiple of trainer.check_val_every_n_epoch={1}, so the last epoch would not "
-        "be validated: set trainer.check_val_every_n_epoch=1",
+        ("trainer.max_epochs",),
+        lambda epochs: epochs == 0,
+        "trainer.max_epochs={0} trains nothing: set 1 or more, or to evaluate a checkpoint, use python -m "
+        "sports_lightning.evaluate",
+    ),
+    Rule(
+        ("trainer.max_steps",),
+        lambda steps: steps == 0,
+        "trainer.max_steps={0} trains nothing: set 1 or more, or -1 for no limit",
+    ),
+    Rule(
+        ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
+        lambda epochs, steps, time: _is_unlimited(epochs) and _is_unlimited(steps) and time is None,
+        "trainer.max_epochs={0} trains without end: set trainer.max_epochs, trainer.max_steps or trainer.max_time",
+    ),
+    Rule(
+        ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "scheduler.name"),
+        lambda epochs, steps, time, schedule: (
+            _is_unlimited(epochs) and _is_unlimited(steps) and time is not None and schedule not in _WITHOUT_LENGTH
+        ),
+        "trainer.max_epochs={0} leaves open when scheduler.name={3} has to reach its end: set trainer.max_epochs (or "
+        "trainer.max_steps) as well as trainer.max_time, or scheduler=constant",
+    ),
+    Rule(
+        ("trainer.max_time",),
+        _is_no_duration,
+        "trainer.max_time={0} must be DD:HH:MM:SS, such as 00:12:00:00, or {{hours: 12}}",
+    ),
+    Rule(
+        ("trainer.val_check_interval",),
+        lambda interval: isinstance(interval, str | DictConfig),
+        "trainer.val_check_interval={0} validates by the clock, so that no run could be repeated or resumed exactly: "
+        "set a number of batches, or a fraction of an epoch",
+    ),
+    Rule(
+        ("trainer.val_check_interval",),
+        _is_no_interval,
+        "trainer.val_check_interval={0} must be a number of batches, such as 100, or a fraction of an epoch, such as "
+        "0.5",
     ),
 )
 

@@ -10,6 +10,7 @@ from sports_lightning.config.values import Above, Arguments, AtLeast
 
 Count = Annotated[int, AtLeast(1)]
 CountOrZero = Annotated[int, AtLeast(0)]
+CountOrUnlimited = Annotated[int, AtLeast(-1)]
 Positive = Annotated[float, Above(0)]
 PositiveOrZero = Annotated[float, AtLeast(0)]
 
@@ -107,9 +108,9 @@ class Trainer:
     strategy: Any
     num_nodes: Count
     precision: int | str | None
-    max_epochs: Count
+    max_epochs: CountOrUnlimited | None
     min_epochs: CountOrZero | None
-    max_steps: int
+    max_steps: CountOrUnlimited
     min_steps: CountOrZero | None
     max_time: Any
     limit_train_batches: PositiveOrZero | None
@@ -150,6 +151,7 @@ class Monitor:
     monitor: str | None
     mode: Literal["min", "max"] | None
     patience: CountOrZero
+    save_top_k: CountOrUnlimited
     enable_version_counter: bool
 
 

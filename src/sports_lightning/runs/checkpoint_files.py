@@ -69,9 +69,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         If the run folder was moved, the paths that Lightning's ModelCheckpoint stores are replaced by the new ones.
         """
         checkpoint = load_checkpoint(Path(path))
-        for state in checkpoint.get("callbacks", {}).values():
-            if isinstance(state, dict) and isinstance(state.get("dirpath"), str):  # a ModelCheckpoint's
-                state.update(_moved(state, state["dirpath"], os.path.realpath(Path(path).parent)))
+        states = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, dict)]
+        before = next((state["folder"] for state in states if "folder" in state), None)  # LastCheckpoint's
+        for state in states:
+            if isinstance(state.get("dirpath"), str):  # a ModelCheckpoint's
+                state.update(_moved(state, before or state["dirpath"], os.path.realpath(Path(path).parent)))
         return checkpoint
 
 

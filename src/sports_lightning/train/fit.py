@@ -52,6 +52,7 @@ from sports_lightning.train.trainer import (
     resume_may_round_differently,
     stop_together,
 )
+from sports_lightning.train.validation_schedule import ValidateAtEnd
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def _trainer(
     # Settings are logged only once everything is set up, so that an early error leaves no trace in a dashboard.
     settings = LambdaCallback(on_train_start=lambda trainer, _: log_settings(trainer.loggers, cfg, provenance))
     strategy = choose_strategy(cfg.trainer.strategy, processes, callbacks.average_weights)
-    in_order = [*callbacks.all, settings, *([pruning] if pruning else [])]
+    in_order = [ValidateAtEnd(), *callbacks.all, settings, *([pruning] if pruning else [])]
     return build_trainer(cfg.trainer, strategy, in_order, loggers)
 
 
@@ -232,8 +233,6 @@ def check_before_training(
     """Raise UserError for everything that would fail during or after the training."""
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
-    if trainer.limit_val_batches == 0:
-        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen by validation, set 1 or more")
     if point and trainer.is_global_zero:
         check_unchanged(point, callbacks.last.provenance)
         if resume_may_round_differently(cfg.trainer.strategy, trainer.world_size):

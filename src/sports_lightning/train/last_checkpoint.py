@@ -7,6 +7,7 @@ epoch are saved in the checkpoint.
 """
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import differences, flatten
 from sports_lightning.runs.signals import Interrupted, install_handlers, received
+from sports_lightning.train.validation_schedule import validates_next
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class LastCheckpoint(Checkpoint):
             "seconds": self.seconds_before + time.monotonic() - self.started,
             "interruptions": self.interruptions,
             "stopped": self._is_stopped,
+            "folder": os.path.realpath(self.path.parent),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -75,9 +78,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if a checkpoint is due; end the run if a signal was received."""
-        every = trainer.val_check_batch or trainer.num_training_batches
-        validates_next = trainer.is_last_batch or (batch_idx + 1) % every == 0
-        if validates_next or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        is_exact = not trainer.is_last_batch and not validates_next(trainer)
+        if not is_exact or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0  # type: ignore[operator]
         if self.every_n_minutes is not None:

@@ -17,6 +17,7 @@ from sports_lightning.evaluate.metrics import ClassificationMetrics
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier
 from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
+from sports_lightning.train.validation_schedule import batches_per_epoch
 
 _TRAIN_METRICS = "train_metrics"
 
@@ -139,15 +140,13 @@ class ClassifierModule(pl.LightningModule):
             raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
         set_trainable(net, self.finetune_config, self.current_epoch)
 
-        epochs = self.trainer.max_epochs
-        assert epochs is not None
         steps_per_epoch = _steps_per_epoch(self.trainer)
         schedule = self.scheduler_config
         try:
             scheduler, _ = timm.scheduler.create_scheduler_v2(
                 optimizer,
                 sched=schedule.name,
-                num_epochs=epochs,
+                num_epochs=_epochs(self.trainer, steps_per_epoch),  # type: ignore[arg-type]  a fraction works
                 warmup_epochs=schedule.warmup_epochs,
                 warmup_lr=config.lr * schedule.warmup_start,
                 min_lr=config.lr * schedule.final,
@@ -185,10 +184,13 @@ class ClassifierModule(pl.LightningModule):
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int:
     """Optimizer steps per epoch. Lightning's `estimated_stepping_batches` would start loading before the resume."""
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches)
-    if trainer.max_steps != -1:
-        steps = min(steps, trainer.max_steps // trainer.max_epochs)  # type: ignore[operator]
-    return max(1, steps)
+    batches = batches_per_epoch(trainer)
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+
+
+def _epochs(trainer: pl.Trainer, steps_per_epoch: int) -> float:
+    """The length of the run in epochs, a fraction if `max_steps` ends it; 1 if only `max_time` does."""
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps / steps_per_epoch
+    length = min(epochs, steps)  # type: ignore[type-var]
+    return 1 if length == math.inf else length  # type: ignore[return-value]

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,10 +21,13 @@ from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
 from sports_lightning.runs.process import Process
+from sports_lightning.train.best_checkpoint import build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
 
 log = logging.getLogger(__name__)
+
+_KINDS: dict[Any, type[Callback]] = {"best": ModelCheckpoint, "last": LastCheckpoint}
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,16 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
     Raises:
         UserError: a checkpoint callback is missing.
     """
-    callbacks = [instantiate(callback, _convert_="all") for callback in cfg.get("callbacks", {}).values() if callback]
-    best = next((c for c in callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
-    last = next((c for c in callbacks if isinstance(c, LastCheckpoint)), None)
-    if best is None or last is None:
+    nodes = {name: node for name, node in cfg.get("callbacks", {}).items() if node}
+    if not {"best", "last"} <= set(nodes):
         raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
-    return RunCallbacks(callbacks, best, last)
+    folder = Path(nodes["last"].path).parent
+    built = {name: build_checkpoints(name, node, folder) for name, node in nodes.items()}
+    callbacks = [callback for parts in built.values() for callback in parts]
+    for name, parts in built.items():
+        if not isinstance(parts[0], _KINDS.get(name, Callback)):
+            raise UserError(f"callbacks.{name} is no {_KINDS.get(name, Callback).__name__}: set another _target_")
+    return RunCallbacks(callbacks, built["best"][0], built["last"][0])
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
@@ -142,7 +150,10 @@ def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback],
     """Instantiate `conf/trainer/*.yaml`, with checkpoints that are written atomically."""
     plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
     parts = {"strategy": strategy, "callbacks": callbacks, "logger": loggers, "plugins": plugins}
-    return instantiate(trainer, **parts, _convert_="all")
+    built: pl.Trainer = instantiate(trainer, **parts, _convert_="all")
+    # With max_steps, Lightning would end an epoch twice if a run resumes between two epochs.
+    built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    return built
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""Rules on callbacks: those that this package has its own way for, and settings that checkpoints cannot have."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sports_lightning.config.monitors import METRICS
+from sports_lightning.config.values import Problem
+
+# Lightning's callbacks that cannot work here, and what to use instead.
+_REPLACED = {
+    "LearningRateFinder": "compare learning rates with a sweep, -m optimizer.lr=1e-4,1e-3,1e-2",
+    "BatchSizeFinder": "use data.batch_size=auto",
+    "StochasticWeightAveraging": "average the weights with callbacks=[default,ema]",
+    "GradientAccumulationScheduler": "use trainer.accumulate_grad_batches, which is the same in every epoch",
+    "BackboneFinetuning": "use finetune=gradual, or finetune=head",
+    "BaseFinetuning": "use finetune=gradual, or finetune=head",
+    "ModelPruning": "pruned weights have other names, by which a checkpoint could not be loaded",
+}
+_NEED_A_LOGGER = ("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor")
+# Checkpoints between two validations have no metric of their own.
+_BETWEEN_VALIDATIONS = ("every_n_train_steps", "train_time_interval")
+
+
+def callback_problems(cfg: DictConfig) -> list[Problem]:
+    """Return the callbacks of `conf/train.yaml` that cannot work."""
+    problems = [problem for key, node in _nodes(cfg, "callbacks") for problem in _problems(key, node, cfg)]
+    for group in ("callbacks", "logger"):
+        problems += [problem for key, node in _nodes(cfg, group) for problem in _target_problems(key, node)]
+    return problems
+
+
+def _nodes(cfg: DictConfig, group: str) -> Iterator[tuple[str, Any]]:
+    nodes = cfg.get(group)
+    for name in nodes if isinstance(nodes, DictConfig) else ():
+        if nodes[name] is not None:
+            yield f"{group}.{name}", nodes[name]
+
+
+def _target_problems(key: str, node: Any) -> Iterator[Problem]:
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(target, str):
+        yield Problem(key, f"{key} has no _target_: set {key}._target_=CLASS, or {key}=null to leave it out")
+    elif target.startswith("lightning.pytorch."):  # its classes are not those of the trainer
+        known = target.replace("lightning.pytorch.", "pytorch_lightning.", 1)
+        yield Problem(key, f"{key}._target_={target} is of another package: use {known}")
+
+
+def _problems(key: str, node: Any, cfg: DictConfig) -> Iterator[Problem]:
+    target = str(node.get("_target_")) if isinstance(node, DictConfig) else ""
+    kind = target.rpartition(".")[2]
+    if not target.startswith(("pytorch_lightning.", "lightning.pytorch.")):
+        return
+    if kind in _REPLACED:
+        yield Problem(key, f"{key}: {kind} is not supported: {_REPLACED[kind]}")
+    elif kind in _NEED_A_LOGGER and not any(_nodes(cfg, "logger")):
+        message = f"{key}: {kind} needs a logger: use logger=tensorboard (metrics.csv has the learning rate anyway)"
+        yield Problem(key, message)
+    elif kind == "ModelCheckpoint":
+        yield from _checkpoint_problems(key, node)
+
+
+def _checkpoint_problems(key: str, node: DictConfig) -> Iterator[Problem]:
+    if node.get("save_last"):
+        message = f"{key}.save_last={node.save_last}: callbacks.last writes last.ckpt after every epoch: leave it out"
+        yield Problem(key, message)
+    for name in _BETWEEN_VALIDATIONS if node.get("monitor") else ():
+        if node.get(name):
+            yield Problem(
+                key,
+                f"{key}.{name}={node[name]} saves weights to which no {node.monitor} belongs: validate more often "
+                f"instead, with trainer.val_check_interval",
+            )
+    known = {"epoch", "step", *(f"{split}/{name}" for split in ("val", "train") for name in METRICS)}
+    for name in re.findall(r"\{([^:}]*)", str(node.get("filename") or "")):
+        if name not in known:
+            message = f"{key}.filename={node.filename}: {name} is unknown; use {', '.join(sorted(known))}"
+            yield Problem(key, message)

@@ -1,0 +1,62 @@
+"""`best.ckpt`: the checkpoint with the best metric, whatever further checkpoints a run keeps."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+_LIGHTNING = "pytorch_lightning.callbacks."
+_FURTHER = ("save_top_k", "every_n_epochs", "save_on_train_epoch_end")  # settings of further checkpoints only
+
+
+class FurtherCheckpoints(ModelCheckpoint):
+    """Checkpoints next to `best.ckpt`, such as those of the three best epochs."""
+
+    @property
+    def state_key(self) -> str:
+        """Distinct for other folders and names, so that a run can have several of these callbacks."""
+        return f"{super().state_key}{self.dirpath}/{self.filename}"
+
+
+def build_checkpoints(name: str, node: DictConfig, folder: Path) -> list[Any]:
+    """Instantiate a callback, where Lightning's `ModelCheckpoint` needs more than one, or safer settings.
+
+    Args:
+        name: of the callback. `best` writes `best.ckpt` in any case; its settings may ask for further checkpoints.
+        node: its config.
+        folder: of the run's checkpoints.
+    """
+    is_checkpoint = str(node.get("_target_")).startswith(_LIGHTNING) and node._target_.endswith(".ModelCheckpoint")
+    if not is_checkpoint:
+        return [instantiate(node, _convert_="all")]
+    if name != "best":
+        return [_further(node, node.get("filename"), node.get("dirpath") or folder, {})]
+    best = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor=node.monitor,
+        mode=node.mode,
+        save_weights_only=node.get("save_weights_only", False),
+        enable_version_counter=False,
+    )
+    filename, place = node.get("filename"), Path(node.get("dirpath") or folder)
+    keeps_further = any(node.get(setting, 1) not in (1, None) for setting in _FURTHER)
+    if node.get("save_top_k") == 0 or not (keeps_further or filename != "best" or place != folder):
+        return [best]
+    if filename == "best":
+        filename = f"{{epoch:02d}}-{{{node.monitor}:.4f}}"
+    return [best, _further(node, filename, place, {"enable_version_counter": True})]
+
+
+def _further(node: DictConfig, filename: str | None, folder: Path | str, settings: dict[str, Any]) -> ModelCheckpoint:
+    if filename and node.get("auto_insert_metric_name", True):
+        # As Lightning does it, but the slash of val/acc would start a folder.
+        filename = re.sub(r"\{([^:}]*)", lambda found: f"{found[1].replace('/', '_')}={{{found[1]}", filename)
+        settings = {**settings, "auto_insert_metric_name": False}
+    target = f"{FurtherCheckpoints.__module__}.{FurtherCheckpoints.__qualname__}"
+    changed = {"_target_": target, "filename": filename, "dirpath": str(folder), **settings}
+    further: ModelCheckpoint = instantiate(node, **changed, _convert_="all")
+    return further
