@@ -9,6 +9,7 @@ from sports_lightning.config.overrides import collect_positional, last_value, op
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import Process
+from sports_lightning.runs.resume import continue_command
 from sports_lightning.sweeps.resume import is_sweep_folder
 
 JOB_OPTION = "--job"  # of the processes that a sweep or `reproduce` starts
@@ -117,5 +118,10 @@ def _resumed(value: str, arguments: Sequence[str], is_sweep: Callable[[Path], bo
         kind, allowed = ResumedSweep, _MULTIRUN_OPTIONS
     for argument in arguments:
         if argument not in allowed and not argument.startswith(("resume=", "trust=")):
-            raise UserError(f"resume={value} uses the settings stored there: leave out {argument}")
+            message = f"resume={value} uses the settings stored there: leave out {argument}"
+            changed = [a for a in arguments if "=" in a and not a.startswith(("-", "resume=", "trust="))]
+            if kind is ResumedRun and changed:
+                further = continue_command(Path(value).expanduser().absolute(), changed)
+                message += f". To continue a run with other settings in a new folder: {further}"
+            raise UserError(message)
     return kind(value, (last_value(arguments, "trust") or "").lower() in ("true", "yes", "on", "y", "1"))

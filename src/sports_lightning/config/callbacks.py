@@ -33,10 +33,9 @@ def callback_problems(cfg: DictConfig) -> list[Problem]:
 
 
 def _nodes(cfg: DictConfig, group: str) -> Iterator[tuple[str, Any]]:
-    nodes = cfg.get(group)
-    for name in nodes if isinstance(nodes, DictConfig) else ():
-        if nodes[name] is not None:
-            yield f"{group}.{name}", nodes[name]
+    for name, node in (cfg.get(group) or {}).items():
+        if node is not None:
+            yield f"{group}.{name}", node
 
 
 def _target_problems(key: str, node: Any) -> Iterator[Problem]:

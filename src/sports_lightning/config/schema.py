@@ -239,6 +239,7 @@ class Train(SweepSettings):
     seed: CountOrZero
     test: bool
     resume: str | None
+    ckpt_path: str | None
     refit: Positive | None
     calibrate: bool
 

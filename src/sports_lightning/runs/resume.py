@@ -2,13 +2,14 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.earlier_versions import upgrade_config
-from sports_lightning.config.overrides import format_command
+from sports_lightning.config.overrides import arguments_from, format_command
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.layout import has_ended, is_finished, missing_decorations
@@ -88,6 +89,23 @@ def resume_command(folder: Path) -> str:
     return format_command("train", [f"resume={folder}"])
 
 
+def continue_command(folder: Path, overrides: Sequence[str]) -> str:
+    """The command that continues the run in `folder` with other settings, in a new folder.
+
+    Args:
+        folder: the run folder.
+        overrides: the changed settings.
+    """
+    try:
+        stored: Any = load_hydra_config(folder)["hydra"]
+        arguments = arguments_from(stored)
+    except (UserError, LookupError, TypeError):
+        arguments = ["…"]
+    changed = {override.partition("=")[0].lstrip("+") for override in (*overrides, "resume=", "ckpt_path=")}
+    kept = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in changed]
+    return format_command("train", [*kept, f"ckpt_path={folder / LAST_CHECKPOINT}", *overrides])
+
+
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
     """The newest unfinished, unlocked run with a checkpoint and the settings of `cfg`; None if there is none.
 
@@ -128,7 +146,8 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
         if not is_finished(folder):
             raise UserError(f"resume={value} was pruned by its search: nothing is left to do")
         raise UserError(
-            f"resume={value} holds a finished run. To train it further, start a new run from its weights: "
+            f"resume={value} holds a finished run. To train it for more epochs: "
+            f"{continue_command(folder, ['trainer.max_epochs=NUMBER'])}. To start a new run from its weights: "
             f"model.weights={folder}/checkpoints/best.ckpt"
         )
     if not is_trusted:

@@ -12,6 +12,7 @@ from sports_lightning.cli.composed_command import composed_command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_train
 from sports_lightning.errors import UserError
+from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import Process, is_rank_zero
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
@@ -30,7 +31,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
             complete_decorations(folder)
         return
-    resume_from = checkpoint_to_resume(cfg, folder)
+    resume_from = checkpoint_to_resume(cfg, folder) or continued_checkpoint(cfg)
     if is_rank_zero():
         lock_run_folder(folder)
     from sports_lightning.audit.scan import open_and_scan

@@ -102,7 +102,7 @@ def fit(
         index: the images, with the splits "train" and "val".
         folder: the run folder.
         provenance: see `collect_provenance`; may be empty.
-        resume_from: the last checkpoint of an interrupted run.
+        resume_from: the last checkpoint of the interrupted run, or of another run that this one continues.
         pruning: the callback of a trial in a search.
         started: when the run was started or resumed, by `time.monotonic()`; by default with this process.
 
@@ -111,7 +111,7 @@ def fit(
         Pruned: the search has pruned this trial.
         Interrupted: a signal was received; the run is saved.
     """
-    point = read_resume_point(resume_from) if resume_from else None
+    point = read_resume_point(resume_from, folder) if resume_from else None
     _seed(cfg.seed)
     processes = count_processes(cfg.trainer)
     module = build_module(cfg, index)
@@ -127,6 +127,7 @@ def fit(
 
     parameters = count_parameters(module.classifier)
     _log_start(run_cfg, index, folder, parameters, precision)
+    module.continues = point is not None and point.continues
     module.frozen = use_cached_features(module.classifier, data, run_cfg)
     _seed(cfg.seed)  # the number of draws so far depends on the state of the caches
     _run(trainer, module, data, run_cfg, resume_from)
@@ -233,6 +234,16 @@ def check_before_training(
     """Raise UserError for everything that would fail during or after the training."""
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
+    if (
+        point
+        and point.continues
+        and cfg.trainer.max_epochs not in (None, -1)
+        and point.epochs >= cfg.trainer.max_epochs
+    ):
+        raise UserError(
+            f"ckpt_path={point.path} has been trained for {point.epochs} epochs, and trainer.max_epochs="
+            f"{cfg.trainer.max_epochs} counts them too: set a larger number"
+        )
     if point and trainer.is_global_zero:
         check_unchanged(point, callbacks.last.provenance)
         if resume_may_round_differently(cfg.trainer.strategy, trainer.world_size):
@@ -255,9 +266,10 @@ def _seed(seed: int) -> None:
 
 def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | None) -> PrecisionChoice:
     """The precision of the run; a resumed run uses its earlier one, since a new trial may choose another."""
-    requested = point.precision if point else cfg.trainer.precision
+    is_fixed = point and not point.continues
+    requested = point.precision if point and is_fixed else cfg.trainer.precision
     chosen = choose_precision(requested, cfg.trainer.accelerator, module, resolve_cache_dir(cfg.data))
-    return replace(chosen, why="the precision before the interruption") if point else chosen
+    return replace(chosen, why="the precision before the interruption") if is_fixed else chosen
 
 
 def _batch_size(

@@ -21,10 +21,13 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import differences, flatten
+from sports_lightning.runs.resume import LAST_CHECKPOINT
 from sports_lightning.runs.signals import Interrupted, install_handlers, received
 from sports_lightning.train.validation_schedule import validates_next
 
 log = logging.getLogger(__name__)
+
+_SHARED_BY_CONTINUED = ("data.train", "data.val", "processes", "batch_size")  # provenance of both runs
 
 
 class LastCheckpoint(Checkpoint):
@@ -129,16 +132,24 @@ class ResumePoint:
         path: the checkpoint.
         provenance: of the run, by dotted keys.
         precision, batch_size: the resolved values of `trainer.precision` and `data.batch_size`.
+        epochs: that have ended.
+        continues: whether the checkpoint is of another run, which the new run continues.
     """
 
     path: Path
     provenance: dict[str, Any]
     precision: str
     batch_size: int
+    epochs: int
+    continues: bool
 
 
-def read_resume_point(path: Path) -> ResumePoint:
+def read_resume_point(path: Path, folder: Path) -> ResumePoint:
     """Read the resume point from `last.ckpt`.
+
+    Args:
+        path: the checkpoint.
+        folder: the run folder.
 
     Raises:
         UserError: the file is damaged or of another kind.
@@ -147,7 +158,9 @@ def read_resume_point(path: Path) -> ResumePoint:
     try:
         state = checkpoint["callbacks"][LastCheckpoint.__qualname__]
         provenance = flatten(state["provenance"] if "provenance" in state else state["facts"])  # version 0.1
-        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"])
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        continues = path != folder / LAST_CHECKPOINT
+        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"], epochs, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 
@@ -162,10 +175,12 @@ def check_unchanged(point: ResumePoint, provenance: dict[str, Any]) -> None:
     """
     changed = differences(point.provenance, flatten(provenance))
     changed.pop("data.root", None)  # the fingerprints identify the images
+    if point.continues:
+        changed = {name: pair for name, pair in changed.items() if name.startswith(_SHARED_BY_CONTINUED)}
     if "settings" in changed:
         raise UserError(f"{point.path} was written with other settings: run it with those, or start a new run")
     for name, (before, now) in changed.items():
-        if name.startswith(("data", "processes")):
+        if name.startswith(("data", "processes", "batch_size")):
             raise UserError(
                 f"{point.path} cannot be resumed: {name} was {before} and is {now}; restore it, or start a new run"
             )

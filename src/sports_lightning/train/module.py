@@ -35,6 +35,7 @@ class ClassifierModule(pl.LightningModule):
 
     Attributes:
         loss_is_finite: whether the loss of the last training step was finite.
+        continues: whether the run continues another one, of which only weights, optimizer and progress are restored.
         frozen: the part of the model whose outputs are cached; if set, batches hold those outputs instead of images.
     """
 
@@ -53,6 +54,7 @@ class ClassifierModule(pl.LightningModule):
         self.loss = loss
         self.optimizer_config, self.scheduler_config, self.finetune_config = optimizer, scheduler, finetune
         self.frozen: FrozenPart | None = None
+        self.continues = False
         self.loss_is_finite = True
         set_trainable(classifier.net, finetune)
         num_classes = len(classifier.spec.classes)
@@ -67,8 +69,13 @@ class ClassifierModule(pl.LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """Prepare the epoch in which a run resumes."""
+        """Prepare the epoch in which a run resumes, and set the learning rate of a run that continues another one."""
         self.on_train_epoch_start()
+        if self.continues:
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.optimizer_config.lr
+            for scheduler in self.trainer.lr_scheduler_configs:
+                self.lr_scheduler_step(scheduler.scheduler, None)
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze further stages with `finetune=gradual`, and keep frozen parts in eval mode."""
@@ -146,7 +153,7 @@ class ClassifierModule(pl.LightningModule):
             scheduler, _ = timm.scheduler.create_scheduler_v2(
                 optimizer,
                 sched=schedule.name,
-                num_epochs=_epochs(self.trainer, steps_per_epoch),  # type: ignore[arg-type]  a fraction works
+                num_epochs=_epochs(self.trainer, steps_per_epoch),  # type: ignore[arg-type] # a fraction works too
                 warmup_epochs=schedule.warmup_epochs,
                 warmup_lr=config.lr * schedule.warmup_start,
                 min_lr=config.lr * schedule.final,
@@ -177,7 +184,9 @@ class ClassifierModule(pl.LightningModule):
         return gathered.view(-1, *value.shape).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # "train_figures" in version 0.1
-        """Restore this device's metrics of the epoch so far."""
+        """Restore this device's metrics of the epoch so far; forget tables, schedule and end of a continued run."""
+        if self.continues:
+            checkpoint["callbacks"], checkpoint["lr_schedulers"] = {}, []
         for name, device_values in (checkpoint.get(_TRAIN_METRICS) or checkpoint["train_figures"]).items():
             setattr(self.train_metrics, name, device_values[self.global_rank])
 
@@ -192,5 +201,5 @@ def _epochs(trainer: pl.Trainer, steps_per_epoch: int) -> float:
     """The length of the run in epochs, a fraction if `max_steps` ends it; 1 if only `max_time` does."""
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps / steps_per_epoch
-    length = min(epochs, steps)  # type: ignore[type-var]
-    return 1 if length == math.inf else length  # type: ignore[return-value]
+    length = min(epochs, steps)
+    return 1 if length == math.inf else length

@@ -42,7 +42,7 @@ def _ends_here(trainer: pl.Trainer) -> bool:
     if trainer.should_stop and trainer.fit_loop._can_stop_early:
         return True
     epochs = trainer.max_epochs
-    return trainer.is_last_batch and epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs  # type: ignore[operator]
+    return trainer.is_last_batch and epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
 
 
 def validates_next(trainer: pl.Trainer) -> bool:
