@@ -23,7 +23,7 @@ from sports_lightning.errors import UserError
 
 NEEDED = {
     "train": ["data.root=here", "callbacks=[default,early_stopping,ema]", "finetune=last_stages"],
-    "benchmark": ["data.root=here"],
+    "benchmark": ["data.root=here", "callbacks=[default,early_stopping]"],
     "evaluate": ["ckpt_path=best.ckpt"],
     "predict": ["ckpt_path=best.ckpt", "input=here"],
     "audit": ["data.root=here", "model=resnet50", "model.weights=weights.pth"],
@@ -134,11 +134,45 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
         ("trainer.barebones=yes", "sports_lightning.benchmark"),
         ("trainer.enable_checkpointing=no", "leave it out"),
         ("trainer.use_distributed_sampler=on", "leave it out"),
-        ("trainer.limit_test_batches=5", "test=false"),
+        ("trainer.limit_test_batches=0", "test=false"),
         ("trainer.limit_predict_batches=5", "leave it out"),
         ("trainer.limit_val_batches=0", "above 0"),
         ("trainer.limit_train_batches=0.0", "above 0"),
+        ("trainer.max_epochs=0", "evaluate"),
+        ("trainer.max_steps=0", "-1 for no limit"),
+        ("trainer.max_epochs=-1", "trainer.max_time"),
+        ("trainer.max_epochs=null", "trainer.max_steps"),
+        ("trainer.max_time=10", "DD:HH:MM:SS"),
+        ("trainer.max_time='00:10'", "DD:HH:MM:SS"),
+        ("trainer.val_check_interval=0", "fraction of an epoch"),
+        ("trainer.val_check_interval=1.5", "fraction of an epoch"),
+        ("trainer.val_check_interval='00:00:10:00'", "a number of batches"),
+        ("trainer.val_check_interval={minutes: 10}", "a number of batches"),
+        ("+trainer.gpu=1", "--help"),
+        ("+trainer.limit_train_batch=1", "did you mean trainer.limit_train_batches?"),
+        ("+trainer.logger=false", "logger=NAME"),
         ("callbacks.best.monitor=val/accuracy", "val/loss, val/acc"),
+        ("callbacks.best.monitor=null", "val/loss, val/acc"),
+        ("callbacks.best.save_top_k=-2", "-1 or more"),
+        ("+callbacks.best.save_last=true", "callbacks.last"),
+        ("+callbacks.best.every_n_train_steps=5", "trainer.val_check_interval"),
+        ("callbacks.best.filename='{epoch}-{val_acc:.2f}'", "val_acc is unknown"),
+        ("+callbacks.x=5", "_target_"),
+        ("+callbacks.x={monitor: val/acc}", "_target_"),
+        ("+callbacks.x._target_=lightning.pytorch.callbacks.Timer", "use pytorch_lightning.callbacks.Timer"),
+        ("+logger.x._target_=lightning.pytorch.loggers.CSVLogger", "use pytorch_lightning.loggers.CSVLogger"),
+        *(
+            (f"+callbacks.x._target_=pytorch_lightning.callbacks.{name}", remedy)
+            for name, remedy in {
+                "LearningRateFinder": "-m optimizer.lr=",
+                "lr_finder.LearningRateFinder": "-m optimizer.lr=",
+                "BatchSizeFinder": "data.batch_size=auto",
+                "StochasticWeightAveraging": "callbacks=[default,ema]",
+                "GradientAccumulationScheduler": "trainer.accumulate_grad_batches",
+                "BackboneFinetuning": "finetune=gradual",
+                "ModelPruning": "not supported",
+            }.items()
+        ),
         ("callbacks.best={monitor: val/loss, mode: max}", "callbacks.best.mode=null"),
         ("callbacks.early_stopping.mode=min", "callbacks.early_stopping.mode=null"),
         ("callbacks.best.mode=up", "one of min, max"),
@@ -163,6 +197,26 @@ def test_impossible_settings_are_one_line_with_a_remedy(override: str, remedy: s
         check("train", override)
     assert override.partition("=")[0].strip("+") in str(error.value)
     assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["trainer.max_epochs=-1", "trainer.max_time=00:01:00:00"], "scheduler=constant"),
+        (["callbacks.best.monitor=train/loss", "trainer.val_check_interval=0.5"], "a metric of val/"),
+        (["callbacks.early_stopping.monitor=train/loss", "trainer.check_val_every_n_epoch=2"], "a metric of val/"),
+        (["logger=csv", "+callbacks.x._target_=pytorch_lightning.callbacks.LearningRateMonitor"], "logger=tensorboard"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_one_line(overrides: list[str], remedy: str) -> None:
+    with pytest.raises(UserError, match=remedy):
+        check("train", *overrides)
+
+
+def test_a_length_in_steps_or_a_constant_rate_needs_no_number_of_epochs() -> None:
+    check("train", "trainer.max_epochs=-1", "trainer.max_steps=100")
+    check("train", "trainer.max_epochs=null", "trainer.max_time=00:01:00:00", "scheduler=constant")
+    check("train", "trainer.max_time={hours: 1}", "trainer.val_check_interval=1.0")
 
 
 def test_all_mistakes_are_one_line() -> None:

@@ -83,8 +83,9 @@ def test_such_a_step_is_skipped_on_request(few: Path, tmp_path: Path, accumulate
         torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for run in ("skipped", "shorter")
     )
-    parameters = [name for name in first if "running" not in name and "num_batches" not in name]
-    assert all(torch.equal(first[name], second[name]) for name in parameters), "no trace of the last step"
+    # The batch that is accumulated with the bad one updates BatchNorm's statistics.
+    names = [name for name in first if accumulated == 1 or not ("running" in name or "num_batches" in name)]
+    assert all(torch.equal(first[name], second[name]) for name in names), "no trace of the last step"
 
 
 def test_non_finite_weights_do_not_replace_a_good_checkpoint(few: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Config keys of version 0.1 keep working, with a notice that names the new key."""
 
+import re
+
 import pytest
 
 from sports_lightning.config.earlier_versions import RENAMED_KEYS, upgrade_config
@@ -10,7 +12,7 @@ from sports_lightning.config.overrides import rename_keys
 @pytest.mark.parametrize("form", ["{}=4", "++{}=4", "+{}=4", "~{}", "changes.{}=4", "+changes.{}=4", "seed=${{{}}}"])
 def test_an_old_key_on_the_command_line_becomes_the_new_one(old: str, new: str, form: str) -> None:
     arguments, notices = rename_keys(["-m", form.format(old), "data=sample"])
-    assert arguments == ["-m", form.format(new), "data=sample"]
+    assert arguments == ["-m", re.sub(r"^\+(?=\w)", "++", form.format(new)), "data=sample"]
     assert len(notices) == 1
     assert old in notices[0]
     assert new in notices[0]
@@ -23,9 +25,17 @@ def test_other_arguments_are_unchanged(argument: str) -> None:
     assert rename_keys([argument]) == ([argument], [])
 
 
-@pytest.mark.parametrize("group", ["logger", "callbacks"])
-def test_null_is_the_choice_none_of_a_group(group: str) -> None:
-    assert rename_keys([f"{group}=null"]) == ([f"{group}=none"], [])
+@pytest.mark.parametrize("word", ["null", "none", "None", "false", "False", "no", "off"])
+def test_a_word_for_none_is_accepted_for_a_group(word: str) -> None:
+    given = [f"{group}={word}" for group in ("logger", "callbacks", "debug", "experiment")]
+    assert rename_keys(given) == (["logger=none", "callbacks=none"], [])
+
+
+def test_a_key_that_the_config_has_may_follow_a_plus() -> None:
+    assert rename_keys(["+trainer.barebones=true", "+experiment=head"])[0] == [
+        "++trainer.barebones=true",
+        "+experiment=head",
+    ]
 
 
 def test_a_stored_config_of_version_0_1_is_upgraded() -> None:

@@ -112,6 +112,8 @@ def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
         if isinstance(error, BrokenPipeError | HydraException):
             raise
         where = error.filename or "the run folder"
+        if Path(where).suffix == ".yaml" and Path(where).parent.name != ".hydra":
+            raise UserError(f"can't read {where}: {error.strerror or error}") from error
         raise UserError(
             f"can't write {where}: {error.strerror or error}; choose another place with hydra.run.dir=FOLDER"
         ) from error

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sports_lightning.config import rules, schema
-from sports_lightning.config.callbacks import callback_problems
 from sports_lightning.config.earlier_versions import rename_config_keys
+from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
 from sports_lightning.config.rules import Rule, broken_rules
 from sports_lightning.config.values import Problem, apply_schema
@@ -110,7 +110,7 @@ def check_report(cfg: DictConfig) -> None:
 
 def _check(cfg: DictConfig, command: type, command_rules: Iterable[Rule]) -> None:
     problems = normalize(cfg, command)
-    problems += [*monitor_problems(cfg), *callback_problems(cfg)]
+    problems += [*monitor_problems(cfg), *lightning_problems(cfg)]
     problems += broken_rules(cfg, command_rules, {problem.key for problem in problems})
     _raise_if_any(problems)
 

@@ -125,8 +125,8 @@ _TRAINER = (
     ),
     Rule(
         ("trainer.limit_test_batches",),
-        lambda limit: limit is not None,
-        "trainer.limit_test_batches={0} has no effect, because the final test uses the whole split: use test=false",
+        lambda limit: limit == 0,
+        "trainer.limit_test_batches={0} leaves nothing to evaluate: to skip the test split, use test=false",
     ),
     Rule(
         ("trainer.limit_predict_batches",),

@@ -42,6 +42,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def spread(self, count: int) -> "Split":
+        """`count` of the images, in order and at equal distances, so that all classes have their share."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        return Split([self.paths[i] for i in chosen], self.labels[chosen], [self.digests[i] for i in chosen])
+
 
 @dataclass(frozen=True)
 class DatasetIndex:

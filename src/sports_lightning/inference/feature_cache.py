@@ -77,8 +77,8 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     """Replace the images of `data` by the outputs of the frozen part of the classifier, if the settings allow it.
 
     The settings allow it if the first part of the model is frozen for the whole run, if the number of augmentations per
-    image is fixed, and, for stages, if all outputs fit into `finetune.cache_limit_gb`. The logits are those of the
-    whole model.
+    image is fixed, if the run is not limited to fewer images than there are, and, for stages, if all outputs fit into
+    `finetune.cache_limit_gb`. The logits are those of the whole model.
 
     Args:
         classifier: with `requires_grad` set as in training.
@@ -90,7 +90,7 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     """
     count = count_fixed_augmentations(cfg.augment)
     may_cache = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
-    if count is None or not may_cache:
+    if count is None or not may_cache or _trains_on_few(cfg, len(data.index.splits["train"])):
         return None
     part = find_frozen_part(classifier)
     if part is None:
@@ -118,6 +118,15 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     data.train_set = TrainingFeatures(features, train.labels)
     data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
     return part
+
+
+def _trains_on_few(cfg: DictConfig, images: int) -> bool:
+    """Whether limits on batches and epochs let a run train on fewer images than there are, as `debug=fast` does."""
+    limit, epochs = cfg.trainer.limit_train_batches, cfg.trainer.max_epochs
+    if limit is None or epochs in (None, -1):
+        return False
+    per_epoch = limit * images if isinstance(limit, float) else limit * cfg.data.batch_size
+    return bool(epochs * per_epoch < images)
 
 
 def logits_from_features(

@@ -25,7 +25,7 @@ def continued_checkpoint(cfg: DictConfig) -> Path | None:
     Raises:
         UserError: it is no `last.ckpt` in a run folder, or its run had settings that have to stay the same.
     """
-    if cfg.ckpt_path is None:
+    if cfg.get("ckpt_path") is None:  # no key of earlier versions
         return None
     given = Path(os.path.abspath(Path(cfg.ckpt_path).expanduser()))
     places = (given, given / LAST_CHECKPOINT, given.parent / LAST_CHECKPOINT.parent / given.name)

@@ -54,6 +54,8 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
             if not _is_intact(folder):  # otherwise another process has built it in the meantime
                 _build(folder, build)
     except OSError as error:
+        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(cache_dir):
+            raise  # `build` could not read one of its inputs
         raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error
     return folder
 

@@ -104,12 +104,19 @@ class FiniteLoss(Callback):
 
     Args:
         folder: where that file is written.
-        skip: skip the optimizer step instead, with all of its batches where gradients are accumulated.
+        skip: skip the optimizer step instead, with all of its batches where gradients are accumulated, and restore the
+            statistics of BatchNorm.
     """
 
     def __init__(self, folder: str, skip: bool = False) -> None:
         self.path, self.skip = Path(folder) / "not_finite.txt", skip
         self._step_is_bad = False
+        self._buffers: dict[str, Tensor] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Keep a copy of the buffers, such as BatchNorm's statistics, which the forward pass updates."""
+        if self.skip:
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Check the loss.
@@ -123,6 +130,8 @@ class FiniteLoss(Callback):
         if not is_bad:
             return
         self._step_is_bad = True
+        for name, buffer in pl_module.named_buffers() if self.skip else ():
+            buffer.copy_(self._buffers[name])
         batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
         paths = [printable(path) for path in data.train_paths(batch_idx)]
         if trainer.world_size > 1:

@@ -21,7 +21,7 @@ from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import acquire_lock, load_config
 from sports_lightning.storage.files import read_csv
 from sports_lightning.train.resolved_config import resolve
-from sports_lightning.train.results import RunResults
+from sports_lightning.train.results import RunResults, evaluated_images
 from sports_lightning.train.run_report import write_model_card, write_report
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,6 @@ def read_results(folder: Path) -> RunResults:
             f"the {split} images in {index.root} are not those of the run {folder}: restore the images of the run"
         )
     evaluation, _ = halve_batch_on_out_of_memory(
-        lambda inference: evaluate_split(classifier, index, split, inference), cfg.inference
+        lambda inference: evaluate_split(classifier, evaluated_images(index, cfg), split, inference), cfg.inference
     )
     return RunResults(folder, cfg, index, classifier, evaluation, metrics, provenance, epochs, scan)

@@ -107,12 +107,26 @@ def write_results(results: RunResults) -> None:
     write_json(results.folder / "metrics.json", results.metrics)
 
 
+def evaluated_images(index: DatasetIndex, cfg: DictConfig) -> DatasetIndex:
+    """The images of the final evaluation: all of val and test, or as many as `trainer.limit_test_batches` allows."""
+    limit = cfg.trainer.get("limit_test_batches")  # not in configs of version 0.1
+    if limit is None:
+        return index
+    splits = dict(index.splits)
+    for name in {"val", "test"} & set(splits):
+        batches = -(-len(splits[name]) // cfg.inference.batch_size)
+        batches = max(1, int(batches * limit)) if isinstance(limit, float) else limit
+        splits[name] = splits[name].spread(batches * cfg.inference.batch_size)
+    return replace(index, splits=splits)
+
+
 def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
     """Evaluate on val, and on test if there is one; the head refit and the temperature are saved before the test.
 
     If the run is interrupted after this point, resuming it repeats both from the same weights, with the same outcome.
     """
     cfg, inference = run.cfg, run.cfg.inference
+    index = evaluated_images(run.index, cfg)
     classifier.spec = replace(classifier.spec, temperature=1.0)
     if cfg.refit:
         _, inference = halve_batch_on_out_of_memory(
@@ -120,7 +134,7 @@ def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
         )
     cached_part = (run.frozen, resolve_cache_dir(cfg.data)) if run.frozen else None
     val, inference = halve_batch_on_out_of_memory(
-        lambda settings: evaluate_split(classifier, run.index, "val", settings, cached_part), inference
+        lambda settings: evaluate_split(classifier, index, "val", settings, cached_part), inference
     )
     if cfg.calibrate:
         temperature = fit_temperature(val.logits, val.labels)
@@ -131,7 +145,7 @@ def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
     if "test" not in run.index.splits:
         return {"val": val}
     test, _ = halve_batch_on_out_of_memory(
-        lambda settings: evaluate_split(classifier, run.index, "test", settings, cached_part), inference
+        lambda settings: evaluate_split(classifier, index, "test", settings, cached_part), inference
     )
     return {"val": val, "test": test}
 

@@ -105,8 +105,8 @@ def _captioned_thumbnails(evaluation: Evaluation, positions: list[int]) -> list[
 
 def _heatmaps(results: RunResults) -> tuple[list[tuple[str, str, str, str]], str]:
     """(data URI of an image, of its heat map, caption, path) of images across the split, or why there are none."""
-    evaluation, index = results.evaluation, results.index
-    inputs = evaluation_images(results.classifier, index.root, index.splits[results.split])
+    evaluation = results.evaluation
+    inputs = evaluation_images(results.classifier, evaluation.root, evaluation.split)
     count = min(_HEATMAPS, len(inputs))
     chosen = [i * len(inputs) // count for i in range(count)]
     try:

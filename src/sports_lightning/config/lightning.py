@@ -1,12 +1,15 @@
-"""Rules on callbacks: those that this package has its own way for, and settings that checkpoints cannot have."""
+"""Rules on Lightning's trainer, callbacks and loggers: what this package has its own way for, and what it is."""
 
+import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from omegaconf import DictConfig
 
 from sports_lightning.config.monitors import METRICS
+from sports_lightning.config.schema import Trainer
 from sports_lightning.config.values import Problem
 
 # Lightning's callbacks that cannot work here, and what to use instead.
@@ -24,12 +27,27 @@ _NEED_A_LOGGER = ("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonito
 _BETWEEN_VALIDATIONS = ("every_n_train_steps", "train_time_interval")
 
 
-def callback_problems(cfg: DictConfig) -> list[Problem]:
-    """Return the callbacks of `conf/train.yaml` that cannot work."""
-    problems = [problem for key, node in _nodes(cfg, "callbacks") for problem in _problems(key, node, cfg)]
+def lightning_problems(cfg: DictConfig) -> list[Problem]:
+    """Return the arguments of the trainer that Lightning does not have, and the callbacks that cannot work."""
+    problems = list(_unknown_arguments(cfg))
+    problems += [problem for key, node in _nodes(cfg, "callbacks") for problem in _problems(key, node, cfg)]
     for group in ("callbacks", "logger"):
         problems += [problem for key, node in _nodes(cfg, group) for problem in _target_problems(key, node)]
     return problems
+
+
+def _unknown_arguments(cfg: DictConfig) -> Iterator[Problem]:
+    trainer = cfg.get("trainer") or {}
+    if trainer.get("_target_") != "pytorch_lightning.Trainer":
+        return
+    known = [field.name for field in fields(Trainer)]
+    for name in set(trainer) - {*known, "_target_"}:
+        if name in ("callbacks", "logger"):
+            remedy = f"choose {name} with the group {name}=NAME"
+        else:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            remedy = f"did you mean trainer.{close[0]}?" if close else "see --help for all keys"
+        yield Problem(f"trainer.{name}", f"trainer.{name} is no argument of Lightning's Trainer here: {remedy}")
 
 
 def _nodes(cfg: DictConfig, group: str) -> Iterator[tuple[str, Any]]:
@@ -53,9 +71,11 @@ def _problems(key: str, node: Any, cfg: DictConfig) -> Iterator[Problem]:
     if not target.startswith(("pytorch_lightning.", "lightning.pytorch.")):
         return
     if kind in _REPLACED:
-        yield Problem(key, f"{key}: {kind} is not supported: {_REPLACED[kind]}")
+        yield Problem(key, f"{key}._target_={target} is not supported: {_REPLACED[kind]}")
     elif kind in _NEED_A_LOGGER and not any(_nodes(cfg, "logger")):
-        message = f"{key}: {kind} needs a logger: use logger=tensorboard (metrics.csv has the learning rate anyway)"
+        message = (
+            f"{key}._target_={target} needs a logger: use logger=tensorboard (metrics.csv has the learning rate anyway)"
+        )
         yield Problem(key, message)
     elif kind == "ModelCheckpoint":
         yield from _checkpoint_problems(key, node)
