@@ -13,6 +13,7 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line, composed
 from interruption import signal_at_step
 from outcome import outcome
+from sports_lightning.data.image_folder import Split
 from sports_lightning.inference.feature_cache import _trains_on_few
 from sports_lightning.storage.files import read_csv
 from sports_lightning.train.module import _epochs
@@ -115,6 +116,15 @@ def test_a_short_run_does_not_cache_features_of_all_images(
 ) -> None:
     cfg = composed(tmp_path, "experiment=head", "data.batch_size=10", *overrides)
     assert _trains_on_few(cfg, images=500) is expected
+
+
+def test_images_at_equal_distances_are_of_all_classes() -> None:
+    split = Split([f"{i}.jpg" for i in range(12)], [i // 4 for i in range(12)], [f"d{i}" for i in range(12)])
+    few = split.spread(4)
+    assert few.labels.tolist() == [0, 1, 1, 2]
+    assert list(few.paths) == ["0.jpg", "4.jpg", "7.jpg", "11.jpg"]
+    assert list(few.digests) == ["d0", "d4", "d7", "d11"]
+    assert len(split.spread(100)) == 12
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ class FiniteLoss(Callback):
 
     def __init__(self, folder: str, skip: bool = False) -> None:
         self.path, self.skip = Path(folder) / "not_finite.txt", skip
-        self._step_is_bad = False
+        self._batch_is_bad = self._step_is_bad = False
         self._buffers: dict[str, Tensor] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -129,9 +129,7 @@ class FiniteLoss(Callback):
             is_bad = trainer.strategy.reduce_boolean_decision(is_bad, all=False)
         if not is_bad:
             return
-        self._step_is_bad = True
-        for name, buffer in pl_module.named_buffers() if self.skip else ():
-            buffer.copy_(self._buffers[name])
+        self._batch_is_bad = self._step_is_bad = True
         batch_idx, data = trainer.fit_loop.batch_idx, trainer.datamodule  # type: ignore[attr-defined]
         paths = [printable(path) for path in data.train_paths(batch_idx)]
         if trainer.world_size > 1:
@@ -152,6 +150,13 @@ class FiniteLoss(Callback):
                 f"such batches with callbacks.finite_loss.skip=true"
             )
         log.warning("skipped: %s", message)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the buffers as they were before a skipped batch; the backward pass needs them unchanged."""
+        if self._batch_is_bad:
+            for name, buffer in pl_module.named_buffers():
+                buffer.copy_(self._buffers[name])
+        self._batch_is_bad = False
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
