@@ -29,7 +29,7 @@ def test_an_unreadable_input_is_no_unwritable_cache(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         cached_folder(tmp_path / "cache", "kind", "key", lambda _: print((tmp_path / "absent").read_bytes()))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't write .*data.cache_dir"):
+    with pytest.raises(UserError, match=r"can't write .*data.cache_dir"):
         cached_folder(tmp_path / "file", "kind", "key", lambda _: None)
 
 

@@ -66,6 +66,7 @@ def test_other_checkpoints_are_kept_next_to_the_best(
     ((path, callback),) = checkpoints(tmp_path, *overrides).items()
     assert Path(path) == tmp_path / name or path == str(Path(name).absolute())
     assert callback.save_top_k == count
+    assert build_callbacks(composed(tmp_path, *overrides)).further == max(count, 0)
     assert callback._enable_version_counter, "none is overwritten"
 
 

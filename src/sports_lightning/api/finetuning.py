@@ -18,6 +18,7 @@ from sports_lightning.audit.scan import open_and_scan
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, quote_value, rename_keys
 from sports_lightning.errors import UserError
+from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.provenance import collect_provenance
 from sports_lightning.runs.resume import (
     LAST_CHECKPOINT,
@@ -126,7 +127,7 @@ def _prepare_data(cfg: DictConfig, splits: dict[str, Images], folder: Path) -> N
 def _train(cfg: DictConfig, folder: Path, overrides: list[str], started: float) -> None:
     index, scan = open_and_scan(cfg.data, training_splits(cfg))
     provenance = collect_provenance(format_command("train", overrides), cfg.seed, index.provenance())
-    resume_from = folder / LAST_CHECKPOINT if has_checkpoint(folder) else None
+    resume_from = folder / LAST_CHECKPOINT if has_checkpoint(folder) else continued_checkpoint(cfg)
     run = fit(cfg, index, folder, provenance, resume_from, started=started)
     finish_run(run, scan, provenance, folder)
 

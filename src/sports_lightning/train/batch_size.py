@@ -77,13 +77,14 @@ def choose_batch_size(
     return size
 
 
-def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> None:
+def check_disk_space(module: ClassifierModule, folder: Path, averages: bool, further: int = 0) -> None:
     """Check before the training that its checkpoints will fit onto the disk.
 
     Args:
         module: the model to train.
         folder: where the checkpoints are written; those of an interrupted run will be replaced.
         averages: whether the checkpoints hold an average of the weights too.
+        further: number of checkpoints in addition to the best and the last.
 
     Raises:
         UserError: the checkpoints will not fit.
@@ -91,7 +92,8 @@ def check_disk_space(module: ClassifierModule, folder: Path, averages: bool) -> 
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
     existing = sum(file.stat().st_size for file in folder.glob("*.ckpt"))
-    needed = 3 * ((1 + averages) * weights + moments) - existing  # best, last, and the one being written
+    # The best, the last, and the one being written.
+    needed = (3 + further) * ((1 + averages) * weights + moments) - existing
     disk = shutil.disk_usage(folder.parent)
     if disk.free < needed and disk.total:  # total is 0 on network drives that do not report their size
         raise UserError(

@@ -35,7 +35,7 @@ from sports_lightning.train.batch_size import (
     explain_out_of_memory,
 )
 from sports_lightning.train.fsdp import ShardedModule
-from sports_lightning.train.last_checkpoint import ResumePoint, check_unchanged, read_resume_point
+from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import log_settings
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
@@ -234,16 +234,8 @@ def check_before_training(
     """Raise UserError for everything that would fail during or after the training."""
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
-    if (
-        point
-        and point.continues
-        and cfg.trainer.max_epochs not in (None, -1)
-        and point.epochs >= cfg.trainer.max_epochs
-    ):
-        raise UserError(
-            f"ckpt_path={point.path} has been trained for {point.epochs} epochs, and trainer.max_epochs="
-            f"{cfg.trainer.max_epochs} counts them too: set a larger number"
-        )
+    if point:
+        check_not_over(point, cfg.trainer.max_epochs)
     if point and trainer.is_global_zero:
         check_unchanged(point, callbacks.last.provenance)
         if resume_may_round_differently(cfg.trainer.strategy, trainer.world_size):
@@ -252,7 +244,7 @@ def check_before_training(
                 "trainer.strategy=auto or fsdp"
             )
     if trainer.is_global_zero:  # the only process that writes
-        check_disk_space(module, callbacks.last.path.parent, callbacks.average_weights)
+        check_disk_space(module, callbacks.last.path.parent, callbacks.average_weights, callbacks.further)
     build_inference_trainer(cfg.inference)
     if cfg.refit:
         check_head(module.classifier)

@@ -165,6 +165,15 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 
 
+def check_not_over(point: ResumePoint, max_epochs: int | None) -> None:
+    """Raise UserError if a run that continues another one has no epoch left."""
+    if point.continues and max_epochs not in (None, -1) and point.epochs >= max_epochs:
+        raise UserError(
+            f"ckpt_path={point.path} has been trained for {point.epochs} epochs, and trainer.max_epochs={max_epochs} "
+            "counts them too: set a larger number"
+        )
+
+
 def check_unchanged(point: ResumePoint, provenance: dict[str, Any]) -> None:
     """Check that a run resumes with the settings, images and devices it started with.
 

@@ -159,7 +159,7 @@ class ClassifierModule(pl.LightningModule):
                 min_lr=config.lr * schedule.final,
                 step_on_epochs=False,
                 updates_per_epoch=steps_per_epoch,
-                **OmegaConf.to_container(schedule.arguments),  # type: ignore[arg-type]
+                **OmegaConf.to_container(schedule.arguments),
             )
         except (TypeError, ValueError) as error:
             raise UserError(f"scheduler={schedule.name} with {dict(schedule.arguments)}: {error}") from error

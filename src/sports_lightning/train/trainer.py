@@ -21,7 +21,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
 from sports_lightning.runs.process import Process
-from sports_lightning.train.best_checkpoint import build_checkpoints
+from sports_lightning.train.best_checkpoint import FurtherCheckpoints, build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
 
@@ -42,6 +42,11 @@ class RunCallbacks:
     def average_weights(self) -> bool:
         """Whether one of them averages the weights, as `callbacks=[default,ema]` does."""
         return any(isinstance(callback, WeightAveraging) for callback in self.all)
+
+    @property
+    def further(self) -> int:
+        """How many checkpoints they keep in addition to the best and the last, as far as that is limited."""
+        return sum(max(c.save_top_k, 0) for c in self.all if isinstance(c, FurtherCheckpoints))
 
 
 def build_callbacks(cfg: DictConfig) -> RunCallbacks:
