@@ -153,6 +153,8 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
         ("+trainer.logger=false", "logger=NAME"),
         ("callbacks.best.monitor=val/accuracy", "val/loss, val/acc"),
         ("callbacks.best.monitor=null", "val/loss, val/acc"),
+        ("callbacks.best=null", "is missing: add default"),
+        ("callbacks=[early_stopping]", "add default"),
         ("callbacks.best.save_top_k=-2", "-1 or more"),
         ("+callbacks.best.save_last=true", "callbacks.last"),
         ("+callbacks.best.every_n_train_steps=5", "trainer.val_check_interval"),

@@ -25,7 +25,7 @@ def test_other_arguments_are_unchanged(argument: str) -> None:
     assert rename_keys([argument]) == ([argument], [])
 
 
-@pytest.mark.parametrize("word", ["null", "none", "None", "false", "False", "no", "off"])
+@pytest.mark.parametrize("word", ["null", "none", "None", "false", "False", "no", "off", "[]"])
 def test_a_word_for_none_is_accepted_for_a_group(word: str) -> None:
     given = [f"{group}={word}" for group in ("logger", "callbacks", "debug", "experiment")]
     assert rename_keys(given) == (["logger=none", "callbacks=none"], [])

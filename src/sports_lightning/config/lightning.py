@@ -30,6 +30,10 @@ _BETWEEN_VALIDATIONS = ("every_n_train_steps", "train_time_interval")
 def lightning_problems(cfg: DictConfig) -> list[Problem]:
     """Return the arguments of the trainer that Lightning does not have, and the callbacks that cannot work."""
     problems = list(_unknown_arguments(cfg))
+    missing = {"callbacks.best", "callbacks.last"} - {key for key, _ in _nodes(cfg, "callbacks")}
+    if "callbacks" in cfg and missing:
+        message = f"{' and '.join(sorted(missing))} is missing: add default, as in callbacks=[default,ema]"
+        problems.append(Problem("callbacks", message))
     problems += [problem for key, node in _nodes(cfg, "callbacks") for problem in _problems(key, node, cfg)]
     for group in ("callbacks", "logger"):
         problems += [problem for key, node in _nodes(cfg, group) for problem in _target_problems(key, node)]

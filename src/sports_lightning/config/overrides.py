@@ -17,7 +17,7 @@ _OPTIONS_WITH_VALUE = (
 
 # Groups of which none can be chosen, with the default that means so; Hydra itself takes no null for a group.
 _NO_CHOICE = {"callbacks": "none", "logger": "none", "debug": None, "experiment": None}
-_NONE_WORDS = ("none", "null", "false", "no", "off")
+_NONE_WORDS = ("none", "null", "false", "no", "off", "[]")
 
 
 def quote_value(text: str) -> str:

@@ -53,11 +53,9 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
     """Instantiate `conf/callbacks/*.yaml`.
 
     Raises:
-        UserError: a checkpoint callback is missing.
+        UserError: a callback is of another class than expected.
     """
     nodes = {name: node for name, node in cfg.get("callbacks", {}).items() if node}
-    if not {"best", "last"} <= set(nodes):
-        raise UserError("callbacks lacks best or last: add default, as in callbacks=[default,ema]")
     folder = Path(nodes["last"].path).parent
     built = {name: build_checkpoints(name, node, folder) for name, node in nodes.items()}
     callbacks = [callback for parts in built.values() for callback in parts]
