@@ -8,6 +8,7 @@ import torch
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
+from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO, save_checkpoint
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
@@ -26,3 +27,15 @@ def test_a_moved_run_resumes_with_its_own_best_checkpoint(few: Path, tmp_path: P
     assert_error_line(
         try_command("train", f"resume={tmp_path}/René (2)"), "holds a finished run", "checkpoints/best.ckpt"
     )
+
+
+def test_only_the_paths_in_a_moved_run_folder_are_replaced(tmp_path: Path) -> None:
+    states = {
+        "LastCheckpoint": {"folder": "/before/checkpoints"},
+        "best": {"dirpath": "/before/checkpoints", "best_model_path": "/before/checkpoints/best.ckpt"},
+        "elsewhere": {"dirpath": "/models", "best_k_models": {"/models/a.ckpt": 1.0}},
+    }
+    save_checkpoint({"callbacks": states}, tmp_path / "last.ckpt")
+    found = AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["callbacks"]
+    assert found["best"] == {"dirpath": str(tmp_path), "best_model_path": f"{tmp_path}/best.ckpt"}
+    assert found["elsewhere"] == states["elsewhere"]
