@@ -1,4 +1,4 @@
-"""Rules on Lightning's trainer, callbacks and loggers: what this package has its own way for, and what it is."""
+"""Rules on Lightning's trainer, callbacks and loggers, each with what to use instead. No Lightning in here."""
 
 import difflib
 import re

@@ -17,12 +17,12 @@ class FurtherCheckpoints(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Distinct for other folders and names, so that a run can have several of these callbacks."""
-        return f"{super().state_key}{self.dirpath}/{self.filename}"
+        """Distinct for other names, so that a run can have several of these callbacks; the same in a moved run."""
+        return f"{super().state_key}{Path(self.dirpath or '').name}/{self.filename}"
 
 
 def build_checkpoints(name: str, node: DictConfig, folder: Path) -> list[Any]:
-    """Instantiate a callback, where Lightning's `ModelCheckpoint` needs more than one, or safer settings.
+    """Instantiate a callback. Lightning's `ModelCheckpoint` may become two: for `best.ckpt` and for further checkpoints.
 
     Args:
         name: of the callback. `best` writes `best.ckpt` in any case; its settings may ask for further checkpoints.
