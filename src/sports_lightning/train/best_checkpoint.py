@@ -22,7 +22,7 @@ class FurtherCheckpoints(ModelCheckpoint):
 
 
 def build_checkpoints(name: str, node: DictConfig, folder: Path) -> list[Any]:
-    """Instantiate a callback. Lightning's `ModelCheckpoint` may become two: for `best.ckpt` and for further checkpoints.
+    """Instantiate a callback; Lightning's `ModelCheckpoint` may become two, for `best.ckpt` and further checkpoints.
 
     Args:
         name: of the callback. `best` writes `best.ckpt` in any case; its settings may ask for further checkpoints.
