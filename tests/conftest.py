@@ -11,7 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -74,6 +73,8 @@ def assert_error_line(result: Result, *parts: str) -> None:
 @pytest.fixture(autouse=True)
 def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start every test in its own temporary folder; undo its changes of the environment and of libraries' settings."""
+    import torch  # not above: pytest-xdist's first process, which runs no test, reads this file too
+
     monkeypatch.chdir(tmp_path)
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     with patch.dict(os.environ), patch.object(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS):
