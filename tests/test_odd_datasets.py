@@ -5,6 +5,7 @@ import os
 import random
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from sports_lightning.audit.findings import collect_findings, summary
 from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.augment import PairMix
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation, seed_draws
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
-from sports_lightning.data.image_folder import DatasetIndex, Split, read_image_folder
+from sports_lightning.data.image_folder import DatasetIndex, Split, describe_ignored, read_image_folder
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
+from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports import plots
 from sports_lightning.storage.files import read_csv, write_csv
 
@@ -44,28 +47,66 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+LEFTOVERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle")
+LEFTOVERS += (".thumbnails", ".@__thumb", ".ipynb_checkpoints", "#snapshot")
+
+
 def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for folder in ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"):
+    for folder in LEFTOVERS:
         save(tree / "train" / folder / "1.png")
         save(tree / "train" / "a" / folder / "1.png")
-    for name in ("Thumbs.db", "._1.png", "notes.txt", "more.TXT", "noextension"):
+    for name in ("Thumbs.db", ".DS_Store", "._1.png", "Icon\r", "notes.txt", "more.TXT", "noextension"):
         (tree / "train" / "a" / name).write_text("x")
+    save(tree / "train" / "loose.png")
+    save(tree / "elsewhere" / "1.png")
+    (tree / "train" / "a" / "link").symlink_to(tree / "elsewhere")
     with caplog.at_level(logging.INFO):
         index = read_image_folder(tree, ["train"])
+        found = find_inputs([f"{tree}/train", f"{tree}/**/*.png"])
     assert index.classes == ["a", "b", "c"]
     assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in "abc"]
-    assert "7 leftover, 1 no extension" in caplog.text.replace("2 .txt, ", "")
-    assert scan_dataset(tree, tree / "cache").ignored[".txt"] == 2
+    line = "2 .txt, 1 image outside the class folders, 26 leftovers, 1 linked folder, 1 no extension"
+    assert caplog.messages[0] == f"files that are not read as images: {line}"
+    ignored = scan_dataset(tree, tree / "cache").ignored
+    assert describe_ignored(ignored) == line
+    assert not [path for path in found if "@eaDir" in path or "recycle" in path]
+    assert find_inputs([f"{tree}/train/a/@eaDir/*.png"]), "named by the user"
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    (tree / "train" / "a" / "secret").mkdir()
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(UserError, match="secret: Permission denied"):
+        read_image_folder(tree, ["train"])
 
 
 def test_nested_folders_and_images_in_two_classes_are_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tree / "train" / "a" / "deep" / "2.png", 77)
     save(tree / "train" / "b" / "2.png", 77)
+    save(tree / "valid" / "a" / "deeper" / "still" / "2.png", 78)
     with caplog.at_level(logging.INFO):
-        index = open_at(tree, "train")
+        index = open_at(tree, "train", "val")
     assert index.class_counts("train") == [2, 2, 1]
-    assert "nested folders" in caplog.text
-    assert "1 training images occur in two classes, such as train/b/2.png" in caplog.text
+    line = "taken together as one class: 'a' ('deep', 'deeper')"
+    assert [message for message in caplog.messages if line in message]
+    assert "such as train/a/deep/2.png and train/b/2.png, 1 in all" in caplog.text
+    found = collect_findings(scan_dataset(tree, tree / "cache"))
+    assert summary(found)["folders taken together"] == "'a' ('deep', 'deeper')"
+    assert summary(found)["pairs under two labels"] == "1"
+
+
+def test_classes_one_level_too_deep_are_named(tree: Path) -> None:
+    (tree / "animals" / "train").mkdir(parents=True)
+    (tree / "train").rename(tree / "animals" / "train" / "all")
+    with pytest.raises(UserError, match=r"one class only, 'all'.* \('a', 'b', 'c'\), move them up"):
+        read_image_folder(tree / "animals", ["train"])
 
 
 def test_unicode_forms_of_a_name_are_one_class(tree: Path) -> None:

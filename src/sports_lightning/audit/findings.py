@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sports_lightning.audit.duplicates import DuplicatePair
 from sports_lightning.audit.scan import DatasetScan
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, describe_ignored
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, describe_ignored, describe_nested
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import write_csv, write_json
 
@@ -52,6 +52,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
         "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
         "ignored": describe_ignored(scan.ignored),
+        "nested": describe_nested(scan.paths),
         "unreadable": {path: why for path, why in zip(scan.paths, scan.problems, strict=True) if why},
         "tiny": [scan.paths[i] for i in readable if min(scan.thumbnails.size[i]) < TINY],
         "grey": [scan.paths[i] for i in readable if scan.thumbnails.grey[i]],
@@ -133,5 +134,6 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
         "files that are not read as images": found["ignored"] or "none",
+        "folders taken together": found["nested"] or "none",
         "of another size": f"{len(found['odd_sized'])}; the usual size is {width}×{height}",
     }

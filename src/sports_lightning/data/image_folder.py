@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 # Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
-_LEFTOVERS = {"@eadir", "__macosx", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin"}
-_LEFTOVERS |= {"system volume information"}
+_LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
+_LEFTOVERS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "found.000"),
+    *("__macosx", "icon\r", "network trash folder", "temporary items"),
+    *("lost+found", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot"),
+    "__pycache__",
+}
 
 
 class Split:
@@ -108,29 +113,45 @@ def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
     Args:
         folder: searched recursively; hidden entries, known leftovers of operating systems and links to folders, which
             could form loops, are skipped.
-        ignored: receives the number of skipped files by extension, of leftovers and of linked folders.
+        ignored: receives the number of other entries by kind (see `_ignored_kind`), and of linked folders.
+
+    Raises:
+        UserError: a folder can't be listed.
     """
     ignored = Counter() if ignored is None else ignored
     found = []
-    for directory, subfolders, files in os.walk(folder):
-        ignored["leftover"] += len(subfolders)
-        subfolders[:] = [name for name in subfolders if not _is_leftover(name)]
-        ignored["leftover"] -= len(subfolders)
-        ignored["linked folder"] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)
+    for directory, subfolders, files in os.walk(folder, onerror=_refuse):
+        ignored[_LEFTOVER] += sum(map(is_leftover, subfolders))
+        subfolders[:] = [name for name in subfolders if not is_leftover(name)]
+        ignored[_LINK] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)
         relative = os.path.relpath(directory, folder)
         for name in files:
-            if _is_leftover(name):
-                ignored["leftover"] += 1
-            elif is_image_name(name) or is_image_file(os.path.join(directory, name)):
-                found.append(os.path.normpath(os.path.join(relative, name)))
+            if kind := _ignored_kind(os.path.join(directory, name)):
+                ignored[kind] += 1
             else:
-                ignored[os.path.splitext(name)[1].lower() or "no extension"] += 1
+                found.append(os.path.normpath(os.path.join(relative, name)))
     return sorted(found)
 
 
 def describe_ignored(ignored: Counter[str]) -> str:
-    """The counts of `list_images` as text, such as "3 .txt, 1 leftover"; "" if there are none."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()) if count)
+    """The counts of `list_images` as text, such as "3 .txt, 2 leftovers"; "" if there are none."""
+    plurals = {_LEFTOVER: "leftovers", _LINK: "linked folders", _BESIDE: "images outside the class folders"}
+    counts = [(count, kind) for kind, count in sorted(ignored.items()) if count]
+    return ", ".join(f"{count} {kind if count == 1 else plurals.get(kind, kind)}" for count, kind in counts)
+
+
+def describe_nested(paths: Iterable[str]) -> str:
+    """Which folders below class folders are taken together, such as "'animals' ('cat', 'dog')"; "" if there are none.
+
+    Args:
+        paths: of images, relative to the data root.
+    """
+    nested: dict[str, dict[str, None]] = {}
+    for path in paths:
+        _, label, *subfolders, _ = path.split(os.sep)
+        if subfolders:
+            nested.setdefault(label, {})[subfolders[0]] = None
+    return _first_five([f"{label!r} ({_listed(list(names))})" for label, names in sorted(nested.items())])
 
 
 def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> DatasetIndex:
@@ -147,16 +168,27 @@ def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | No
     check_root(root)
     classes = classes or list(class_folders(_split_folder(root, "train")))
     if len(classes) < 2:
-        raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more")
+        inside = class_folders(root / "train" / classes[0])
+        remedy = f"; to use the folders in it as classes ({_listed(list(inside))}), move them up" if inside else ""
+        raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more{remedy}")
     ignored: Counter[str] = Counter()
     index = DatasetIndex(root, classes, {split: _read_split(root, split, classes, ignored) for split in splits})
     if described := describe_ignored(ignored):
         log.info("files that are not read as images: %s", described)
+    if nested := describe_nested(path for split in index.splits.values() for path in split.paths):
+        log.info("folders within class folders are taken together as one class: %s", nested)
     return index
 
 
 def list_classes(folder: Path, ignored: Counter[str] | None = None) -> dict[str, list[str]]:
-    """{class: image files relative to `folder`} of a split's folder, both in alphabetical order."""
+    """{class: image files relative to `folder`} of a split's folder, both in alphabetical order.
+
+    Args:
+        folder: of the split.
+        ignored: see `list_images`; it also receives the number of images beside the class folders.
+    """
+    if ignored is not None:
+        _count_beside_classes(folder, ignored)
     return {
         name: [
             os.path.join(subfolder, file)
@@ -172,7 +204,7 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
 
     Names that differ only in their Unicode normalization (NFC, NFD) are one class, under the first of the names.
     """
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_leftover(entry.name))
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_leftover(entry.name))
     found: dict[str, list[str]] = {}
     first: dict[str, str] = {}
     for name in names:
@@ -191,8 +223,32 @@ def check_root(root: Path) -> None:
         raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a known leftover of an operating system or program."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
+def _ignored_kind(path: str) -> str:
+    """"" for an image; otherwise "leftover", the extension or "no extension"."""
+    name = os.path.basename(path)
+    if is_leftover(name):
+        return _LEFTOVER
+    if is_image_name(name) or is_image_file(path):
+        return ""
+    return os.path.splitext(name)[1].lower() or "no extension"
+
+
+def _count_beside_classes(folder: Path, ignored: Counter[str]) -> None:
+    for entry in os.scandir(folder):
+        if is_leftover(entry.name):
+            ignored[_LEFTOVER] += 1
+        elif not entry.is_dir():
+            ignored[_ignored_kind(entry.path) or _BESIDE] += 1
+
+
+def _refuse(error: OSError) -> None:
+    """Without this, `os.walk` would leave out a folder that it can't list."""
+    raise UserError(f"can't list {error.filename}: {error.strerror}") from error
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -225,11 +281,12 @@ def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str
         labels += [label] * len(found)
     if not paths:
         raise UserError(f"{folder} has no images of the classes {_listed(classes)}")
-    if nested := sorted({os.path.join(*path.split(os.sep)[:2]) for path in paths if path.count(os.sep) > 2}):
-        log.info("images in nested folders belong to the class above: %s", _listed(nested))
     return Split(paths, labels)
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(name) for name in sorted(names)[:5]) + more
+    return _first_five([repr(name) for name in sorted(names)])
+
+
+def _first_five(texts: list[str]) -> str:
+    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")

@@ -46,7 +46,7 @@ def open_dataset(
 ) -> DatasetIndex:
     """Open the dataset that `conf/data/*.yaml` names, and check that every image is readable.
 
-    A warning names classes without images in "val" or "test", and training images in more than one class.
+    Warnings name classes without images in "val" or "test", and an image that is in two classes of a split.
 
     Args:
         data: the config; it decides whether the dataset is generated or downloaded first.
@@ -72,6 +72,8 @@ def open_dataset(
         log.info("values of 16- and 32-bit images: %g is black, %g is white (data.value_range)", *value_range)
     index = DatasetIndex(root, index.classes, readable, value_range)
     _check_classes(index)
+    for name, split in index.splits.items():
+        _warn_of_two_labels(split, root / SPLIT_FOLDERS[name])
     return index
 
 
@@ -102,16 +104,22 @@ def _check_classes(index: DatasetIndex) -> None:
         if missing:
             listed = ", ".join(map(printable, missing[:5])) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
             log.warning("%s has no images of %s: metrics cover the other classes", folder, listed)
-    if train := index.splits.get("train"):
-        first: dict[str, int] = {}
-        doubles = [
-            path
-            for path, label, digest in zip(train.paths, train.labels.tolist(), train.digests, strict=True)
-            if first.setdefault(digest, label) != label
-        ]
-        if doubles:
-            example = printable(doubles[0])
-            log.warning("%d training images occur in two classes, such as %s: see audit", len(doubles), example)
+
+
+def _warn_of_two_labels(split: Split, folder: Path) -> None:
+    """Name one of the images that are in two classes of a split."""
+    first: dict[str, int] = {}
+    doubles = [
+        i
+        for i, (label, digest) in enumerate(zip(split.labels.tolist(), split.digests, strict=True))
+        if split.labels[first.setdefault(digest, i)] != label
+    ]
+    if doubles:
+        example, copy = (printable(split.paths[i]) for i in (first[split.digests[doubles[0]]], doubles[0]))
+        log.warning(
+            "%s has the same image in two classes, such as %s and %s, %d in all: audit lists them",
+            folder, example, copy, len(doubles),
+        )  # fmt: skip
 
 
 def _download(handle: str, root: Path) -> None:

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import FileCheck, check_files, printable
-from sports_lightning.data.image_folder import Split, describe_ignored, list_images
+from sports_lightning.data.image_folder import Split, describe_ignored, is_leftover, list_images
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
@@ -59,7 +59,11 @@ def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
         return [pattern]
     if os.path.isdir(pattern):
         return [os.path.join(pattern, name) for name in list_images(Path(pattern), ignored)]
-    return sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    named = set(pattern.split(os.sep))
+    files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    found = [path for path in files if not any(map(is_leftover, set(path.split(os.sep)) - named))]
+    ignored["leftover"] += len(files) - len(found)
+    return found
 
 
 @dataclass(frozen=True)
