@@ -21,9 +21,11 @@ from sports_lightning.compare.significance import holm, mean_and_error, paired_d
 from sports_lightning.data.image_folder import Split
 from sports_lightning.evaluate.calibration import calibration_metrics, fit_temperature, reliability
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import bootstrap_mean, wilson
+from sports_lightning.evaluate.intervals import bootstrap_mean, describe_missing, wilson
 from sports_lightning.evaluate.metrics import confusion_matrix, macro_intervals
+from sports_lightning.evaluate.tables import print_metrics, write_tables
 from sports_lightning.models.classifier import load_classifier
+from sports_lightning.storage.files import read_csv
 from sports_lightning.train.refit_head import fit_linear
 
 
@@ -210,3 +212,18 @@ def test_flip_tta_averages_the_logits_of_both_images(trained: tuple[Path, str], 
     first, second = (tmp_path / "out/predictions.csv").read_text().splitlines()[1:3]
     numbers = [[float(cell) for cell in row.split(",")[2:12:2]] for row in (first, second)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-6), "an image and its mirror image have the same logits"
+
+
+def test_classes_without_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = evaluation_of(torch.eye(4)[[0, 1, 3]], [0, 1, 1])
+    metrics = {"test": evaluation.metrics()}
+    assert metrics["test"]["classes_missing"] == ["class 2", "class 3"]
+    assert metrics["test"]["recall_macro"] == pytest.approx((1 + 0.5 + 0) / 3), "class 3 is predicted, class 2 is not"
+    print_metrics(metrics)
+    assert "test has no images of class 2, class 3" in capsys.readouterr().out
+    write_tables(evaluation, tmp_path)
+    assert [row["count"] for row in read_csv(tmp_path / "per_class.csv")] == ["1", "2", "0", "0"]
+    assert fit_temperature(torch.randn(50, 3), torch.ones(50, dtype=torch.int64)) > 0
+    assert "classes_missing" not in evaluation_of(torch.eye(2), [0, 1]).metrics()
+    everything = {"val": {"classes_missing": [str(i) for i in range(12)]}, "test": {}}
+    assert describe_missing(everything)[0].endswith("8, 9 and 2 more")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sports_lightning.compare.run_reader import Run
 from sports_lightning.compare.significance import PairedDifference, holm, mean_and_error, paired_difference
+from sports_lightning.evaluate.intervals import describe_missing
 
 ALPHA = 0.05  # significance level of the corrected p-values
 
@@ -66,6 +67,11 @@ class Comparison:
     seeds: list[SeedGroup]
     pairings: list[Pairing]
     not_paired: list[str]
+
+    @property
+    def missing(self) -> list[str]:
+        """A line for each split of a run that has no images of some classes."""
+        return [f"{run.name}: {line}" for run in self.runs for line in describe_missing(run.metrics)]
 
     def settings(self, run: Run) -> dict[str, Any]:
         """The settings of `run` in which the compared runs differ."""

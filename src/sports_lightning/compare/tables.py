@@ -56,8 +56,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(_pairs_table(comparison))
     if len(comparison.pairings) > _PRINTED_PAIRS:
         console.print(f"… and {len(comparison.pairings) - _PRINTED_PAIRS} more pairs in compare.html")
-    for line in comparison.not_paired:
-        console.print(f"not paired: {escape(line)}", soft_wrap=True)
+    for line in [*(f"not paired: {line}" for line in comparison.not_paired), *comparison.missing]:
+        console.print(escape(line), soft_wrap=True)
 
 
 def _runs_table(comparison: Comparison) -> Table:

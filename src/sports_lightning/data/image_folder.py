@@ -270,7 +270,7 @@ def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str
     files = {normalize(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
     known = {normalize(name) for name in classes}
     if unknown := [name for key, (name, _) in files.items() if key not in known]:
-        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: every split needs the classes of train/")
+        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: known are {_listed(classes)}")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):

@@ -103,7 +103,7 @@ def _check_classes(index: DatasetIndex) -> None:
             raise UserError(f"class {missing[0]!r} has no readable images in {folder}")
         if missing:
             listed = ", ".join(map(printable, missing[:5])) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
-            log.warning("%s has no images of %s: metrics cover the other classes", folder, listed)
+            log.warning("%s has no images of %s: metrics cover the classes that occur", folder, listed)
 
 
 def _warn_of_two_labels(split: Split, folder: Path) -> None:

@@ -26,7 +26,8 @@ from sports_lightning.models.classifier import Classifier
 class ClassMetrics:
     """Metrics of one class: image count, precision, recall and F1, with 95 % intervals for the latter two.
 
-    `most_confused_with` is the class that its images are most often mistaken for; "" where all are correct.
+    `most_confused_with` is the class that its images are most often mistaken for; "" where all are correct. Precision,
+    recall and F1 are 0 where they are undefined: all three of a class with `count` 0.
     """
 
     label: str
@@ -106,7 +107,10 @@ class Evaluation:
         return replace(self, split=split, logits=self.logits[rest])
 
     def metrics(self) -> dict[str, Any]:
-        """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name."""
+        """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name.
+
+        `classes_missing` lists the classes without images, if there are any.
+        """
         metrics: dict[str, Any] = compute_metrics(self.logits, self.labels)
         metrics |= calibration_metrics(self.probabilities, self.labels)
         count = len(self.split)
@@ -118,7 +122,9 @@ class Evaluation:
         if count > 1:
             intervals["loss"] = bootstrap_mean(-self.label_probabilities.log().numpy())
             intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
-        return {**metrics, "count": count, "ci95": intervals}
+        images = self.confusion.sum(dim=1).tolist()
+        missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
+        return {**metrics, "count": count, **({"classes_missing": missing} if missing else {}), "ci95": intervals}
 
     def per_class(self) -> list[ClassMetrics]:
         """One row per class, in the order of `classes`."""

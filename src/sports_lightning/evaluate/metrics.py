@@ -2,7 +2,7 @@
 
 All but two follow from the confusion matrix. `loss` is plain cross-entropy in nats, whatever the training loss was.
 Macro averages are means over the classes that occur as label or prediction, with 0 where a score is undefined, as in
-scikit-learn.
+scikit-learn. A class that a split has no images of counts with 0 if it is predicted, and not at all otherwise.
 """
 
 import numpy as np

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
-from sports_lightning.evaluate.intervals import METHODS, format_metric
+from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric
 from sports_lightning.storage.files import write_csv
 
 
@@ -57,7 +58,10 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     names = [name for name, value in next(iter(metrics.values())).items() if isinstance(value, int | float)]
     for name in names:
         table.add_row(name, *(format_metric(values, name, digits=3).replace(" ", "\n") for values in metrics.values()))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for line in describe_missing(metrics):
+        console.print(escape(line), soft_wrap=True)
 
 
 def _with_leak_free_column(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

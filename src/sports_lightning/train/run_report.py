@@ -16,7 +16,7 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.evaluate.calibration import reliability
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import METHODS, format_metric
+from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -50,7 +50,7 @@ def write_report(results: RunResults, path: Path) -> None:
         calibration=chart(
             {"this model": [(b.confidence, b.accuracy) for b in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]}
         ),
-        per_class=sorted(evaluation.per_class(), key=lambda row: row.f1),
+        per_class=sorted(evaluation.per_class(), key=lambda row: (row.count == 0, row.f1)),
         confused=_most_confused(evaluation),
         cells=[(r, c, int(evaluation.confusion[r, c])) for r, c in evaluation.confusion.nonzero().tolist()],
         totals=evaluation.confusion.sum(dim=1).clamp(min=1).tolist(),
@@ -83,6 +83,7 @@ def _shared_values(results: RunResults) -> dict[str, Any]:
         "classes": results.index.classes,
         "preprocessing": spec.preprocessing,
         "temperature": spec.temperature,
+        "missing": describe_missing(results.metrics),
         "audit": summary(collect_findings(results.scan)) if results.scan else {},
     }
 
