@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
 from commands import run_command
-from sports_lightning.audit.duplicates import find_duplicates
-from sports_lightning.audit.hash_neighbours import find_neighbours
-from sports_lightning.audit.scan import scan_dataset
-from sports_lightning.audit.thumbnails import read_thumbnails
+from sports_lightning.audit.duplicates import _compare, find_duplicates
+from sports_lightning.audit.findings import collect_findings
+from sports_lightning.audit.hash_neighbours import find_neighbours, thin_out
+from sports_lightning.audit.scan import DatasetScan, scan_dataset
+from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 
 
 def image(seed: int, side: int = 160) -> Image.Image:
@@ -72,6 +74,46 @@ def test_identical_files_are_pairs_and_unreadable_or_blank_ones_are_not() -> Non
 def test_unrelated_images_are_not_pairs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     assert find_duplicates(noise, ["a", "b", "c"]) == []
+
+
+def scan_of(splits: list[str], digests: list[str], small: np.ndarray) -> DatasetScan:
+    """A scan of images of one class, without files."""
+    paths, count = [f"{split}/a/{i}.png" for i, split in enumerate(splits)], len(splits)
+    thumbnails = Thumbnails(small, np.zeros((count, 2), np.int32), np.zeros(count, bool))
+    pairs = find_duplicates(small, digests)
+    return DatasetScan(Path(), splits, ["a"] * count, paths, digests, [""] * count, thumbnails, pairs, {})
+
+
+def test_thousands_of_identical_files_take_linear_time() -> None:
+    splits = ["train"] * 16_000 + ["val"] * 2_000 + ["test"] * 2_000
+    scan = scan_of(splits, ["a"] * 20_000, np.zeros((20_000, 32, 32), np.uint8))
+    assert len(scan.pairs) == 19_999
+    assert [len(scan.leaks(split)) for split in ("train", "val", "test")] == [0, 2_000, 2_000]
+    assert len(collect_findings(scan)["leaks"]) == 4_000
+
+
+def test_a_large_group_of_near_copies_is_compared_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = np.asarray(image(0, 32).convert("L"), float)
+    noise = np.random.default_rng(0).normal(0, 3, (90, 32, 32))
+    small = (0.8 * base + 20 + noise).clip(0, 255).astype(np.uint8)
+    compared = []
+
+    def compare(pixels: np.ndarray, pairs: np.ndarray, *rest: Any) -> np.ndarray:
+        compared.append(len(pairs))
+        return _compare(pixels, pairs, *rest)
+
+    monkeypatch.setattr("sports_lightning.audit.duplicates._compare", compare)
+    scan = scan_of(["train"] * 40 + ["test"] * 50, [str(i) for i in range(90)], small)
+    assert compared[0] <= 16 * 90, "of 90 · 89 pairs"
+    assert compared[1] <= 3 * 90
+    assert len(scan.leaks("test")) == 50, "each is paired with one of the first"
+
+
+def test_rows_with_many_neighbours_keep_the_first_and_the_most_similar() -> None:
+    rows, others = np.array([0, 0, 1, 1, 1, 1, 1]), np.array([5, 6, 9, 8, 7, 6, 5])
+    similarity = np.array([0.1, 0.2, 0.9, 0.8, 0.7, 0.6, 0.5])
+    kept = thin_out(rows, others, similarity, most=4, first=1, best=2)
+    assert kept.tolist() == [True, True, True, True, False, False, True]
 
 
 @pytest.fixture

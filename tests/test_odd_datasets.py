@@ -140,6 +140,9 @@ def test_a_test_folder_without_classes_names_predict(tree: Path) -> None:
         (tree / "test" / name).rmdir()
     with pytest.raises(UserError, match="test=false and label them with predict input="):
         open_at(tree, "test")
+    save(tree / "test" / "unsorted" / "1.png")  # beside the images, or instead of them
+    with pytest.raises(UserError, match=r"'unsorted'.*test=false and label them with predict input="):
+        open_at(tree, "train", "test")
 
 
 def test_a_cache_needs_digests(tree: Path) -> None:

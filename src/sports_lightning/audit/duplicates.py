@@ -13,16 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dctn
 
-from sports_lightning.audit.hash_neighbours import find_neighbours, unit
+from sports_lightning.audit.hash_neighbours import find_neighbours, thin_out, unit
 from sports_lightning.audit.thumbnails import SIDE
 
-VERSION = 3  # of the results: increase it with any change that affects them
+VERSION = 4  # of the results: increase it with any change that affects them
 
 _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
 _ALIKE = 0.8  # least correlation of low frequencies for comparing pixels; that of copies is mostly above 0.95
 _CLOSE = 0.95  # least correlation of pixels for a closer alignment
 _SAME = 0.977  # least correlation of the pixels of duplicates, chosen by inspecting pairs of 100 Sports
+_OF_GROUP = (8, 2, 1)  # an image with more than 8 copies keeps the 2 first and the most similar one
 _AT_ONCE = 2**14  # images
 _LEAST_CONTRAST = 4.0  # standard deviation in gray levels; all blank images below it resemble each other
 
@@ -58,7 +59,8 @@ class DuplicatePair(NamedTuple):
 def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair]:
     """Find pairs of duplicate images.
 
-    Each of several byte-identical files is paired with the first one, and only the first is compared with others.
+    Each of several byte-identical files is paired with the first one, and only the first is compared with others. The
+    number of pairs grows linearly with that of images: an image with many copies is paired with some of them.
 
     Args:
         small: (n, 32, 32) uint8, see `Thumbnails`.
@@ -74,6 +76,8 @@ def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair
         for closeness, spans in ((_CLOSE, _SPANS), (_SAME, _CLOSE_SPANS)):
             similarity = _compare(pixels, candidates, mirrored, spans)
             enough = similarity >= closeness
+            # In a large group of copies, some of an image's copies are enough: among them the first one.
+            enough[enough] = thin_out(candidates[enough, 0], candidates[enough, 1], similarity[enough], *_OF_GROUP)
             candidates, mirrored, similarity = candidates[enough], mirrored[enough], similarity[enough]
         for (a, b), value, flipped in zip(candidates, similarity, mirrored, strict=True):
             earlier, later = sorted((int(distinct[a]), int(distinct[b])))

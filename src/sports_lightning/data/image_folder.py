@@ -21,6 +21,7 @@ from sports_lightning.storage.packed_strings import PackedStrings
 log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+_UNLABELED = ", or train with test=false and label them with predict input={}"
 # Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
 _LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
 _LEFTOVERS = {
@@ -260,7 +261,7 @@ def _split_folder(root: Path, split: str) -> Path:
     if not class_folders(folder):
         remedy = "put the images into one sub-folder per class"
         if split == "test" and list_images(folder):
-            remedy += f", or train with test=false and label them with predict input={folder}"
+            remedy += _UNLABELED.format(folder)
         raise UserError(f"{folder} holds no class folders: {remedy}")
     return folder
 
@@ -270,7 +271,8 @@ def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str
     files = {normalize(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
     known = {normalize(name) for name in classes}
     if unknown := [name for key, (name, _) in files.items() if key not in known]:
-        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: known are {_listed(classes)}")
+        remedy = _UNLABELED.format(folder) if split == "test" and len(unknown) == len(files) else ""
+        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: known are {_listed(classes)}{remedy}")
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
