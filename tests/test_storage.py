@@ -32,7 +32,7 @@ from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
 from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
 from sports_lightning.storage.disk_cache import cached_folder
-from sports_lightning.storage.locks import FileLock
+from sports_lightning.storage.locks import FileLock, one_at_a_time
 from sports_lightning.storage.parallel import usable_cores
 
 
@@ -74,6 +74,27 @@ def test_processes_that_build_the_same_folder_share_it(tmp_path: Path) -> None:
     assert set(folders) == {tmp_path / "things" / "key"}
     assert (folders[0] / "who").read_text() == "anyone"
     assert [path.name for path in (tmp_path / "things").iterdir()] == ["key"]
+
+
+def work_alone(folder: Path) -> bool:
+    with one_at_a_time(folder / "target", "the target"):
+        was_alone = not (folder / "busy").exists()
+        (folder / "busy").touch()
+        time.sleep(0.2)
+        (folder / "busy").unlink()
+    return was_alone
+
+
+def test_processes_work_one_at_a_time_and_a_killed_one_blocks_nobody(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(work_alone, [tmp_path] * 3, chunksize=1) == [True] * 3
+    killed = multiprocessing.get_context("fork").Process(target=work_alone, args=[tmp_path])
+    killed.start()
+    while not (tmp_path / "busy").exists():
+        time.sleep(0.01)
+    killed.kill()
+    work_alone(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from scipy.fft import dctn
 from sports_lightning.audit.hash_neighbours import find_neighbours, thin_out, unit
 from sports_lightning.audit.thumbnails import SIDE
 
-VERSION = 4  # of the results: increase it with any change that affects them
-
 _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24
 _ALIKE = 0.8  # least correlation of low frequencies for comparing pixels; that of copies is mostly above 0.95

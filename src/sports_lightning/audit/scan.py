@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.audit.duplicates import VERSION, DuplicatePair, find_duplicates, first_of_each
+from sports_lightning.audit.duplicates import DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.image_folder import (
@@ -28,8 +28,7 @@ from sports_lightning.data.image_folder import (
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import Choose, Setting, ValueRange, choose_value_range
 from sports_lightning.errors import UserError
-from sports_lightning.runs.process import is_rank_zero
-from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions, resolve_cache_dir
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ def open_and_scan(
     classes: list[str] | None = None,
     choose: Choose = choose_value_range,
 ) -> tuple[DatasetIndex, DatasetScan | None]:
-    """Open the dataset of a run, and scan it unless `data.audit` is false or this is not the first rank.
+    """Open the dataset of a run, and scan it unless `data.audit` is false.
 
     Args:
         data: `conf/data/*.yaml`.
@@ -111,9 +110,12 @@ def open_and_scan(
         UserError: see `open_dataset`.
     """
     index = open_dataset(data, splits, classes, choose)
-    if not data.audit or not is_rank_zero():
-        return index, None
-    return index, scan_dataset(index.root, resolve_cache_dir(data), index.value_range or "auto")
+    return index, scan_opened(index, data)
+
+
+def scan_opened(index: DatasetIndex, data: DictConfig) -> DatasetScan | None:
+    """Scan the folder of an opened dataset; None if `data.audit` is false."""
+    return scan_dataset(index.root, resolve_cache_dir(data), index.value_range or "auto") if data.audit else None
 
 
 def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> DatasetScan:
@@ -156,7 +158,7 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
     # The order of the files decides which image of a pair is the first; file names do not matter.
-    key = fingerprint(["scan", VERSION, library_versions(), splits, labels, digests, used_range])
+    key = cache_key(__name__, splits, labels, digests, used_range)
     try:
         thumbnails, pairs = _read(cached_folder(cache_dir, "scan", key, build))
     except UserError:  # the cache folder is not writable

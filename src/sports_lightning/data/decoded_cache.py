@@ -16,13 +16,11 @@ from tqdm import tqdm
 from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions
+from sports_lightning.storage.disk_cache import cache_key, cached_folder
 from sports_lightning.storage.locks import FileLock
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 _SHARED_MEMORY = Path("/dev/shm")
-VERSION = 1  # of the cached pixels: increase it when `decode` changes them
-
 _RUNS = "sports_lightning-"  # prefix of the runs' folders in shared memory
 _RAM = "SPORTS_LIGHTNING_RAM"
 _ALIVE = ".lock"  # held until the run ends
@@ -114,7 +112,7 @@ def open_images(
             raise UserError("data.cache=ram needs /dev/shm, which this system does not have: set data.cache=disk")
         cache_dir = _ram()
     assert len(split.digests) == len(split), "caching needs the digests of all images"
-    key = fingerprint(["images", VERSION, library_versions(), least, value_range, list(split.digests)])
+    key = cache_key(__name__, least, value_range, list(split.digests))
     return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
 
 

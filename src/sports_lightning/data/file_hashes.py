@@ -18,6 +18,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
+import PIL
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ from sports_lightning.data.formats import (
     open_without_blocking,
 )
 from sports_lightning.data.modes import deep_kind, deep_values, has_deep_colors
+from sports_lightning.storage.code_digest import code_digest
+from sports_lightning.storage.locks import one_at_a_time
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 log = logging.getLogger(__name__)
@@ -63,13 +66,28 @@ class FileCheck(NamedTuple):
 def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[FileCheck]:
     """Read and check every file, except those that the index knows to be readable.
 
+    Several processes that need the same files wait for the one that reads them.
+
     Args:
         root: the folder that the paths are relative to.
         paths: the files.
         cache_dir: folder of the index, `file_hashes.sqlite`; None reads every file and stores nothing.
     """
+    if cache_dir is None:
+        return _check(root, paths, None, [None] * len(paths))
+    checks = _load(root, paths, cache_dir)
+    if all(checks):
+        return checks  # type: ignore[return-value]
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError:  # reported by `_store`
+        return _check(root, paths, cache_dir, checks)
+    with one_at_a_time(cache_dir / f"files-{_key_digest(root)}", f"the file hashes of {root}") as has_waited:
+        return _check(root, paths, cache_dir, _load(root, paths, cache_dir) if has_waited else checks)
+
+
+def _check(root: Path, paths: Sequence[str], cache_dir: Path | None, checks: list[FileCheck | None]) -> list[FileCheck]:
     latest = time.time_ns() - _RACY_NS
-    checks = _load(root, paths, cache_dir) if cache_dir else [None] * len(paths)
     new = [i for i, check in enumerate(checks) if check is None]
     stats = [_stat(os.path.join(root, paths[i])) for i in new]
 
@@ -84,7 +102,7 @@ def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None)
         checks[i] = check
     # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
     stored = {
-        paths[i]: (str(stat), check)
+        paths[i]: (_state(stat), check)
         for i, stat in zip(new, stats, strict=True)
         if (check := checks[i]) and not check.problem and max(stat[1:]) < latest
     }
@@ -155,6 +173,16 @@ def _stat(path: str) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def _state(stat: tuple[int, int, int]) -> str:
+    """What an entry depends on, besides the file's path: its size and times, and the code that has checked it."""
+    return f"{stat} {_code()}"
+
+
+@cache
+def _code() -> str:
+    return f"{code_digest(__name__)} {PIL.__version__}"
+
+
 def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
     """The index's valid entry of each file, or None; all None if the index is missing or damaged."""
     checks: list[FileCheck | None] = []
@@ -173,7 +201,7 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
                     known = {name: entry for name, *entry in rows}
                     for path, name in zip(part, names, strict=True):
                         stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
-                        is_valid = stat == str(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
+                        is_valid = stat == _state(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
                         deep = (kind, low, high) if kind else ()  # without new numbers for the other images
                         checks.append(FileCheck(digest, "", pixels, *deep) if is_valid else None)
     except sqlite3.OperationalError:  # missing, not permitted, or locked
@@ -211,3 +239,7 @@ def _columns(check: FileCheck) -> tuple[str | float, ...]:
 
 def _key(folder: Path) -> bytes:
     return os.fsencode(folder.resolve())
+
+
+def _key_digest(folder: Path) -> str:
+    return hashlib.blake2b(_key(folder), digest_size=8).hexdigest()

@@ -230,7 +230,7 @@ def is_leftover(name: str) -> bool:
 
 
 def _ignored_kind(path: str) -> str:
-    """"" for an image; otherwise "leftover", the extension or "no extension"."""
+    """ "" for an image; otherwise "leftover", the extension or "no extension"."""
     name = os.path.basename(path)
     if is_leftover(name):
         return _LEFTOVER

@@ -15,6 +15,7 @@ from sports_lightning.data.value_range import Choose, choose_value_range
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import sync_to_disk
+from sports_lightning.storage.locks import one_at_a_time
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +27,19 @@ def provide_data(data: DictConfig) -> Path:
         UserError: the data is missing and is not to be downloaded, or the download fails.
     """
     root = Path(str(data.root)).expanduser()
-    if data.source == "sample":
-        draw_sample(root)
-    elif not root.exists() and data.source:
-        if not data.download:
-            raise UserError(
-                f"data.root={root} does not exist: set data.root=FOLDER if you have {data.source}, "
-                f"data.download=true to fetch it from Kaggle, or data=sample to try the synthetic sample"
-            )
-        _download(data.source, root)
+    if root.exists() or not data.source:
+        return root
+    if data.source != "sample" and not data.download:
+        raise UserError(
+            f"data.root={root} does not exist: set data.root=FOLDER if you have {data.source}, "
+            f"data.download=true to fetch it from Kaggle, or data=sample to try the synthetic sample"
+        )
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(root, str(root)):
+        if data.source == "sample":
+            draw_sample(root)
+        elif not root.exists():  # otherwise another process has downloaded it in the meantime
+            _download(data.source, root)
     return root
 
 
@@ -133,7 +138,6 @@ def _download(handle: str, root: Path) -> None:
     except Exception as error:  # requests, kagglehub and zipfile each raise their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"can't download {handle} from Kaggle ({reason}); go online or set data.root=FOLDER") from error
-    root.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))  # one per process
     try:
         for name in SPLIT_FOLDERS.values():

@@ -28,6 +28,17 @@ def device_type(accelerator: str) -> str:
     return accelerator
 
 
+def select_device(device: torch.device) -> None:
+    """Use this GPU for everything in this process that names no GPU by number, such as inference."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def inference_devices(accelerator: str) -> int | list[int]:
+    """What Lightning's Trainer takes as `devices` for one device: the selected GPU, or one device of another type."""
+    return [torch.cuda.current_device()] if device_type(accelerator) == "cuda" else 1
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices natively (AMX or AVX-512-BF16); emulation is far slower."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -27,7 +27,8 @@ from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.storage.disk_cache import cached_folder, fingerprint, library_versions, resolve_cache_dir
+from sports_lightning.storage.code_digest import foreign_code_digests
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,11 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
+    transforms = {transform["_target_"].rpartition(".")[0] for transform in plain["transforms"].values() if transform}
     features = []
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
-        augmentation_key = [plain, draws]
+        augmentation_key = [plain, draws, foreign_code_digests(transforms)]
         images = _FixedAugmentation(data.train_set, number)
         features.append(store.features(images, train.digests, augmentation_key))
     data.train_set = TrainingFeatures(features, train.labels)
@@ -166,7 +168,8 @@ class FeatureCache:
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         spec = classifier.spec
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
-        self.key_parts = ["features of full batches", library_versions(), *frozen]
+        layers = {type(layer).__module__ for layer in classifier.net.modules()}
+        self.key_parts = [*frozen, foreign_code_digests(layers)]
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any = None) -> Tensor:
         """Return the outputs (n, …) float32 for a dataset, memory-mapped.
@@ -179,7 +182,7 @@ class FeatureCache:
         assert len(digests) == len(dataset), "the images have no digests"  # type: ignore[arg-type]
         settings = [self.inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
         device = device_type(self.inference.accelerator)  # other types of device round differently
-        key = fingerprint([*self.key_parts, *settings, device, augmentation_key, list(digests)])
+        key = cache_key(__name__, *self.key_parts, *settings, device, augmentation_key, list(digests))
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")

@@ -26,7 +26,7 @@ from sports_lightning.data.dataset import EvaluationImages
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
-from sports_lightning.inference.devices import device_type, require_compiler, synchronize
+from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.storage.disk_cache import resolve_cache_dir
@@ -153,7 +153,7 @@ def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, flo
 
 
 def build_inference_trainer(inference: DictConfig, *callbacks: Callback, progress: bool = True) -> pl.Trainer:
-    """A Lightning trainer that only runs a model on one device.
+    """A Lightning trainer that only runs a model on one device: the GPU that this process trains on, if it does.
 
     Raises:
         UserError: `inference.compile` without a compiler.
@@ -162,7 +162,7 @@ def build_inference_trainer(inference: DictConfig, *callbacks: Callback, progres
         require_compiler()
     return pl.Trainer(
         accelerator=inference.accelerator,
-        devices=1,
+        devices=inference_devices(inference.accelerator),
         precision=inference.precision,
         callbacks=list(callbacks),
         logger=False,

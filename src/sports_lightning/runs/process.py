@@ -48,6 +48,12 @@ def is_rank_zero() -> bool:
     return Process.from_environment().rank == 0
 
 
+def local_rank() -> int:
+    """Rank of this process among those of the run on this machine; 0 outside distributed training."""
+    is_launched = TORCHRUN in os.environ or RUN_FOLDER in os.environ
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_launched else 0
+
+
 def is_externally_launched() -> bool:
     """Whether torchrun or srun has started this process, and all others of the run with it."""
     return TORCHRUN in os.environ

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sports_lightning.errors import UserError
-from sports_lightning.storage.locks import FileLock
+from sports_lightning.storage.code_digest import code_digest
+from sports_lightning.storage.locks import one_at_a_time
 
 _CONTENTS = "contents.json"  # {file name: digest, or [digest, size, mtime]}; written last
 _ALWAYS_HASHED = 2**26  # bytes; larger files are hashed only if their size or modification time has changed
@@ -35,6 +35,17 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in ("pillow", "simplejpeg", "torch", "torchvision", "timm")}
 
 
+def cache_key(module: str, *values: Any) -> str:
+    """The key of a value for `cached_folder`: what it depends on, with the versions of libraries and of our own code.
+
+    Args:
+        module: `__name__` of the module that computes the value; its code, and all that it imports of this package,
+            is part of the key.
+        values: what else the value depends on, as JSON values.
+    """
+    return fingerprint([code_digest(module), library_versions(), *values])
+
+
 def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder `cache_dir/kind/key`, filled by `build(folder)` unless it exists and is intact.
 
@@ -50,7 +61,7 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _building(folder):
+        with one_at_a_time(folder, f"the {kind} in {cache_dir}"):
             if not _is_intact(folder):  # otherwise another process has built it in the meantime
                 _build(folder, build)
     except OSError as error:
@@ -58,22 +69,6 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
             raise  # `build` could not read one of its inputs
         raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error
     return folder
-
-
-@contextmanager
-def _building(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(wait=True)
-    except OSError:  # a drive without locks: processes may build the same folder twice, which is harmless
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.path.unlink()
-        lock.release()
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:

@@ -1,7 +1,10 @@
 """File locks, with which processes coordinate who writes a file."""
 
 import errno
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -9,6 +12,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     import msvcrt
+
+log = logging.getLogger(__name__)
 
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -63,6 +68,36 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+@contextmanager
+def one_at_a_time(target: Path, what: str) -> Iterator[bool]:
+    """Wait until no other process works on `target`, and let others wait until this one has finished or ended.
+
+    Yields whether another process worked on it.
+
+    On a drive without locks nobody waits: the work must be harmless if two processes do it.
+
+    Args:
+        target: a file or folder, beside which the lock file lies meanwhile; the folder of both exists.
+        what: the target, for the log line of a process that has to wait.
+    """
+    lock, has_waited = FileLock(target.with_name(f".{target.name}.lock")), False
+    try:
+        if not lock.acquire():
+            has_waited = True
+            log.info("another process computes %s: waiting for it", what)
+            while not lock.acquire(wait=True):  # msvcrt gives up after ten seconds
+                pass
+    except OSError:
+        yield has_waited
+        return
+    try:
+        yield has_waited
+    finally:
+        with suppress(OSError):
+            lock.path.unlink()
+        lock.release()
 
 
 if os.name == "nt":

@@ -34,9 +34,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume_from = checkpoint_to_resume(cfg, folder) or continued_checkpoint(cfg)
     if is_rank_zero():
         lock_run_folder(folder)
-    from sports_lightning.audit.scan import open_and_scan
+    from sports_lightning.audit.scan import scan_opened
+    from sports_lightning.data.source import open_dataset
 
-    index, scan = open_and_scan(cfg.data, training_splits(cfg))
+    index = open_dataset(cfg.data, training_splits(cfg))
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search
@@ -47,7 +48,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
     provenance = collect_provenance(composed_command(), cfg.seed, index.provenance()) if is_rank_zero() else {}
     run = fit(cfg, index, folder, provenance, resume_from, reports_to_search())
     if is_rank_zero():
-        finish_run(run, scan, provenance, folder)
+        # Scanned after the training, since the other ranks would wait meanwhile and might give up.
+        finish_run(run, scan_opened(index, cfg.data), provenance, folder)
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import require_compiler
+from sports_lightning.inference.devices import require_compiler, select_device
 from sports_lightning.inference.feature_cache import use_cached_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
@@ -51,6 +51,7 @@ from sports_lightning.train.trainer import (
     count_processes,
     resume_may_round_differently,
     stop_together,
+    training_device,
 )
 from sports_lightning.train.validation_schedule import ValidateAtEnd
 
@@ -114,6 +115,7 @@ def fit(
     point = read_resume_point(resume_from, folder) if resume_from else None
     _seed(cfg.seed)
     processes = count_processes(cfg.trainer)
+    select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
     precision = _precision(cfg, module, point)
     batch_size = _batch_size(cfg, module, precision.precision, processes, point)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.accelerators import AcceleratorRegistry
@@ -20,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
-from sports_lightning.runs.process import Process
+from sports_lightning.runs.process import Process, local_rank
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints, build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
@@ -95,25 +96,43 @@ def count_processes(trainer: DictConfig) -> int:
     Raises:
         UserError: devices that this machine does not have, or torchrun or srun has started another number of processes.
     """
+    processes = len(_devices(trainer)) * trainer.num_nodes
+    process = Process.from_environment()
+    if process.is_externally_launched and process.world_size != processes:
+        raise UserError(
+            f"torchrun or srun has started {process.world_size} processes, but trainer.devices={trainer.devices} on "
+            f"trainer.num_nodes={trainer.num_nodes} machines make {processes}: set trainer.devices to the number of "
+            "processes per machine"
+        )
+    return processes
+
+
+def training_device(trainer: DictConfig) -> torch.device:
+    """The device on which this process trains.
+
+    Args:
+        trainer: `conf/trainer/*.yaml`.
+
+    Raises:
+        UserError: devices that this machine does not have.
+    """
+    devices = _devices(trainer)
+    return devices[local_rank() % len(devices)]
+
+
+def _devices(trainer: DictConfig) -> list[torch.device]:
+    """The devices of this machine on which the run trains."""
     devices = OmegaConf.to_container(trainer.devices) if isinstance(trainer.devices, ListConfig) else trainer.devices
     try:
         accelerator = type(AcceleratorRegistry.get(device_type(trainer.accelerator)))
         if not accelerator.is_available():
             raise ValueError("there is no such device here")
         requested = accelerator.auto_device_count() if devices == "auto" else devices
-        per_node = len(accelerator.get_parallel_devices(accelerator.parse_devices(requested)))
+        found = accelerator.get_parallel_devices(accelerator.parse_devices(requested))
     except Exception as error:  # Lightning's, of several types
         settings = f"trainer.accelerator={trainer.accelerator} trainer.devices={devices}"
         raise UserError(f"{settings}: {str(error).splitlines()[0]}") from error
-    processes = per_node * trainer.num_nodes
-    process = Process.from_environment()
-    if process.is_externally_launched and process.world_size != processes:
-        raise UserError(
-            f"torchrun or srun has started {process.world_size} processes, but trainer.devices={devices} on "
-            f"trainer.num_nodes={trainer.num_nodes} machines make {processes}: set trainer.devices to the number of "
-            "processes per machine"
-        )
-    return processes
+    return list(found)
 
 
 def choose_strategy(strategy: Any, processes: int, average_weights: bool) -> Any:

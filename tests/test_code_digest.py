@@ -1,0 +1,79 @@
+"""The keys of caches change with the code that computes the cached value, without a number to be increased by hand."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sports_lightning.data.decoded_cache import open_images
+from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.image_folder import Split
+from sports_lightning.storage import code_digest as code
+from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
+from sports_lightning.storage.disk_cache import cache_key
+
+PACKAGE = {
+    "__init__": "from sports_lightning.api import other",
+    "data/decode": "import numpy, sports_lightning.errors\nfrom sports_lightning.data import modes",
+    "data/modes": "def f():\n    from sports_lightning.storage.files import write_text",
+    "data/other": "",
+    "storage/__init__": "",
+    "storage/files": "x = 1",
+    "errors": "",
+    "api": "",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small package in place of this one."""
+    for name, text in PACKAGE.items():
+        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "package" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(code, "_FOLDER", tmp_path / "package")
+    monkeypatch.setattr(code, "code_digest", code_digest.__wrapped__)
+    return tmp_path / "package"
+
+
+@pytest.mark.parametrize("changed", PACKAGE)
+def test_the_digest_depends_on_all_that_a_module_imports(package: Path, changed: str) -> None:
+    before = code.code_digest("sports_lightning.data.decode")
+    (package / f"{changed}.py").write_text(PACKAGE[changed] + "\ny = 2")
+    is_imported = changed in ("data/decode", "data/modes", "storage/__init__", "storage/files", "errors")
+    assert (code.code_digest("sports_lightning.data.decode") != before) == is_imported
+
+
+def test_changed_code_decodes_and_checks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    split = Split(["1.png"], [0], ["a"])
+    folders = [open_images(tmp_path, split, 8, "disk", tmp_path / "cache").folder]  # type: ignore[union-attr]
+    folders.append(open_images(tmp_path, split, 8, "disk", tmp_path / "cache").folder)  # type: ignore[union-attr]
+    monkeypatch.setattr("time.time_ns", lambda: 2**62)
+    check_files(tmp_path, ["1.png"], tmp_path / "cache")
+    monkeypatch.setattr("sports_lightning.storage.disk_cache.code_digest", lambda module: f"new {module}")
+    folders.append(open_images(tmp_path, split, 8, "disk", tmp_path / "cache").folder)  # type: ignore[union-attr]
+    assert len(set(folders)) == 2
+    opened = []
+    monkeypatch.setattr("sports_lightning.data.file_hashes._read", lambda path: opened.append(path))
+    check_files(tmp_path, ["1.png"], tmp_path / "cache")
+    assert not opened
+    monkeypatch.setattr("sports_lightning.data.file_hashes._code", lambda: "new")
+    check_files(tmp_path, ["1.png"], tmp_path / "cache")
+    assert opened
+
+
+def test_a_key_depends_on_module_and_values() -> None:
+    keys = {cache_key(f"sports_lightning.{name}", 1) for name in ("data.decode", "data.augment")}
+    assert len(keys | {cache_key("sports_lightning.data.decode", 2)}) == 3
+
+
+def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_network.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["my_network", "torch.nn.modules.linear", "timm.models.resnet", "sports_lightning.models.scratch_cnn"]
+    first = foreign_code_digests([*names, "builtins", "no_such_module"])
+    assert list(first) == ["my_network"]
+    (tmp_path / "my_network.py").write_text("x = 2")
+    assert foreign_code_digests(names) != first
+    assert sys.modules.get("my_network") is None

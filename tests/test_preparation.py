@@ -1,0 +1,88 @@
+"""What the processes of a run prepare: once per machine, and on the device of each process."""
+
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from sports_lightning.data import file_hashes, source
+from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.data.source import provide_data
+from sports_lightning.inference import devices as inference_devices
+from sports_lightning.train import trainer as trainer_module
+from sports_lightning.train.trainer import training_device
+
+PROCESSES = 3
+
+
+def run_in_processes(function: Any, *arguments: Any) -> list[Any]:
+    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
+        return pool.starmap(function, [arguments] * PROCESSES, chunksize=1)
+
+
+def test_processes_of_one_machine_read_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reads").mkdir()
+    paths = [f"{i}.png" for i in range(4)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(tmp_path / path)
+    read, now = file_hashes._read, time.time_ns
+
+    def read_slowly(path: Path) -> FileCheck:
+        time.sleep(0.1)
+        (tmp_path / "reads" / f"{path.name} {now()}").touch()
+        return read(path)
+
+    monkeypatch.setattr(file_hashes, "_read", read_slowly)
+    monkeypatch.setattr("time.time_ns", lambda: now() + 60 * 10**9)  # so that the files count as old enough
+    results = run_in_processes(check_files, tmp_path, paths, tmp_path / "cache")
+    assert results == [results[0]] * PROCESSES
+    assert len(list((tmp_path / "reads").iterdir())) == len(paths)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["file_hashes.sqlite"]
+
+
+def test_processes_of_one_machine_download_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(handle: str, root: Path) -> None:
+        (tmp_path / f"download {time.time_ns()}").touch()
+        time.sleep(0.3)
+        root.mkdir()
+
+    monkeypatch.setattr(source, "_download", download)
+    data = OmegaConf.create({"root": str(tmp_path / "new" / "data"), "source": "a/b", "download": True})
+    assert run_in_processes(provide_data, data) == [tmp_path / "new" / "data"] * PROCESSES
+    assert len(list(tmp_path.glob("download *"))) == 1
+
+
+class FakeGpus:
+    """Four GPUs, as Lightning's accelerator shows them."""
+
+    is_available = staticmethod(lambda: True)
+    auto_device_count = staticmethod(lambda: 4)
+    parse_devices = staticmethod(lambda devices: list(range(devices)) if isinstance(devices, int) else devices)
+    get_parallel_devices = staticmethod(lambda numbers: [torch.device("cuda", number) for number in numbers])
+
+
+@pytest.mark.parametrize(
+    ("devices", "local_rank", "launched", "expected"),
+    [([2, 3], "1", True, 3), ("auto", "2", True, 2), ([1], None, False, 1), (2, "1", False, 0)],
+)
+def test_a_process_prepares_and_evaluates_on_the_gpu_that_it_trains_on(
+    devices: Any, local_rank: str | None, launched: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module.AcceleratorRegistry, "get", lambda name: FakeGpus())
+    for name, value in {"LOCAL_RANK": local_rank, "TORCHELASTIC_RUN_ID": "x" if launched else None}.items():
+        if value:
+            monkeypatch.setenv(name, value)
+    settings = OmegaConf.create({"accelerator": "gpu", "devices": devices, "num_nodes": 1})
+    device = training_device(settings)
+    assert device == torch.device("cuda", expected)
+    selected = []
+    monkeypatch.setattr(torch.cuda, "set_device", selected.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: selected[-1].index)
+    monkeypatch.setattr(inference_devices, "device_type", lambda accelerator: "cuda")
+    inference_devices.select_device(device)
+    assert inference_devices.inference_devices("auto") == [expected]
