@@ -150,7 +150,7 @@ def test_the_drawn_decorations_are_those_of_the_layout(monkeypatch: pytest.Monke
 def test_out_of_memory_halves_the_inference_batch(caplog: pytest.LogCaptureFixture) -> None:
     from omegaconf import OmegaConf
 
-    from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
+    from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 
     def compute(inference: Any) -> Tensor:
         if inference.batch_size > 8:

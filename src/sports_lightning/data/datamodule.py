@@ -85,8 +85,12 @@ class SportsDataModule(pl.LightningDataModule):
         return [str(self.index.root / self.index.splits["train"].paths[index]) for _, index, _ in items]
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation split, without randomness; every device evaluates all of it."""
-        return build_loader(self.val_set, self.data.batch_size, self._num_workers())
+        """Batches of the validation split, without randomness; every device evaluates all of it.
+
+        They are as large as the training batches of a device, which fit into its memory.
+        """
+        devices = self.trainer.world_size if self.trainer else 1
+        return build_loader(self.val_set, self.data.batch_size // devices, self._num_workers())
 
     def _num_workers(self) -> int:
         if self.trainer is None:  # outside of training

@@ -24,8 +24,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
-        from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
         from sports_lightning.evaluate.tables import print_metrics, write_tables
+        from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance

@@ -25,6 +25,7 @@ from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.code_digest import foreign_code_digests
@@ -172,7 +173,7 @@ class FeatureCache:
         self.key_parts = [*frozen, foreign_code_digests(layers)]
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any = None) -> Tensor:
-        """Return the outputs (n, …) float32 for a dataset, memory-mapped.
+        """Return the outputs (n, …) float32 for a dataset, memory-mapped; out of memory halves `inference.batch_size`.
 
         Args:
             dataset: preprocessed images.
@@ -180,8 +181,16 @@ class FeatureCache:
             augmentation_key: the augmentation of `dataset`, as plain data.
         """
         assert len(digests) == len(dataset), "the images have no digests"  # type: ignore[arg-type]
-        settings = [self.inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
-        device = device_type(self.inference.accelerator)  # other types of device round differently
+        features, self.inference = halve_batch_on_out_of_memory(
+            lambda inference: self._features(dataset, digests, augmentation_key, inference), self.inference
+        )
+        return features
+
+    def _features(
+        self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any, inference: DictConfig
+    ) -> Tensor:
+        settings = [inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
+        device = device_type(inference.accelerator)  # other types of device round differently
         key = cache_key(__name__, *self.key_parts, *settings, device, augmentation_key, list(digests))
 
         def build(folder: Path) -> None:
@@ -195,7 +204,7 @@ class FeatureCache:
                         np.lib.format.write_array_header_1_0(file, layout)
                     file.write(outputs.contiguous().numpy().data)
 
-                run_batches(self.part.run, self.classifier, dataset, self.inference, write)
+                run_batches(self.part.run, self.classifier, dataset, inference, write)
 
         return torch.from_numpy(
             np.load(cached_folder(self.cache_dir, "features", key, build) / "features.npy", mmap_mode="c")

@@ -19,8 +19,8 @@ from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.image_folder import Split, describe_ignored, is_leftover, list_images
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.evaluate.tables import top5_columns
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports import plots

@@ -12,7 +12,7 @@ from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.evaluation import evaluate_split
-from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.reports import plots
 from sports_lightning.reports.decorations import draw_missing

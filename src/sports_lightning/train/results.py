@@ -13,8 +13,8 @@ from sports_lightning.audit.scan import DatasetScan, find_leaks
 from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.evaluate.calibration import fit_temperature
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without_leaks
-from sports_lightning.evaluate.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.evaluate.tables import write_tables
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import measure_cost
 from sports_lightning.models.classifier import Classifier, load_classifier, save_classifier
 from sports_lightning.reports.decorations import short_reason
