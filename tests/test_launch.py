@@ -42,6 +42,7 @@ FURTHER = Process(1, run_folder=Path("run"))
         (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"))),
         (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
         (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),
+        (TRAIN, ["resume=run", "inference.batch_size=8"], ALONE, ResumedRun("run", False, ("inference.batch_size=8",))),
         (TRAIN, ["resume='René (2)'", "trust=yes"], ALONE, ResumedRun("René (2)", True)),
         (TRAIN, ["resume=sweep", "-m"], ALONE, ResumedSweep("sweep", False)),
         (TRAIN, ["resume=auto", "seed=1"], ALONE, Composed(("resume=auto", "seed=1"))),
@@ -84,6 +85,8 @@ def test_options_that_print_are_recognized(arguments: list[str], expected: bool)
     [
         (TRAIN, ["resume=run", "seed=1"], ALONE, "leave out seed=1"),
         (TRAIN, ["resume=run", "-m"], ALONE, "leave out -m"),
+        (TRAIN, ["resume=run", "inference.size=8"], ALONE, "leave out inference.size=8"),
+        (TRAIN, ["resume=sweep", "data.root=x"], ALONE, "leave out data.root=x"),
         (COMPARE, ["a"], FIRST, "compare runs in one process: start one task, not 2"),
         (COMPARE, ["a", "runs=b"], ALONE, "runs is given both as"),
     ],

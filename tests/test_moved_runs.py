@@ -5,21 +5,46 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
+from sports_lightning.runs.changed_settings import read_changes, store_changes
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO, save_checkpoint
+from sports_lightning.runs.resume import load_config, run_settings
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
 
+def test_changed_settings_are_stored_beside_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    stored = {"data": {"root": "images", "num_workers": 2}, "inference": {"batch_size": 32}}
+    OmegaConf.save(OmegaConf.create(stored), tmp_path / "run/.hydra/config.yaml")
+    before = run_settings(tmp_path / "run", OmegaConf.create())
+    monkeypatch.setenv("HOME", "/home/me")
+    for arguments in (["inference.batch_size=8", "data.root=~/my [images], 2"], ["data.root='a b'", "data.cache=null"]):
+        store_changes(tmp_path / "run", read_changes(arguments))
+    changed = {"root": f"{tmp_path}/a b", "num_workers": 2, "cache": None}
+    assert load_config(tmp_path / "run") == {"data": changed, "inference": {"batch_size": 8}}
+    assert run_settings(tmp_path / "run", OmegaConf.create()) == before, "it is the same run"
+    assert read_changes(["data.root=~/my [images], 2"]) == {"data": {"root": "/home/me/my [images], 2"}}
+
+
 @pytest.mark.slow
 def test_a_moved_run_resumes_with_its_own_best_checkpoint(few: Path, tmp_path: Path) -> None:
-    run_command("train", *QUICK, f"data.root={few}", "trainer.max_epochs=2", "hydra.run.dir=before")
+    shutil.copytree(few, tmp_path / "data before")
+    arguments = [*QUICK[1:], "data=folder", "data.root='data before'"]
+    run_command("train", *arguments, "trainer.max_epochs=2", "trainer.precision=32-true", "hydra.run.dir=before")
     expected = (tmp_path / "before/metrics.json").read_bytes()
     (tmp_path / "before/metrics.json").unlink()  # as if it had been interrupted before its results were written
     shutil.move(tmp_path / "before", tmp_path / "René (2)")
-    run_command("train", f"resume={tmp_path}/René (2)")
+    shutil.move(tmp_path / "data before", tmp_path / "data, [now]")
+    assert_error_line(try_command("train", f"resume={tmp_path}/René (2)"), "set data.root=FOLDER")
+    shutil.copytree(tmp_path / "data, [now]", tmp_path / "fewer")
+    shutil.rmtree(next((tmp_path / "fewer/valid").iterdir()))
+    resumed = try_command("train", f"resume={tmp_path}/René (2)", "data.root=fewer")
+    assert_error_line(resumed, "data.val.count was")
+    run_command("train", f"resume={tmp_path}/René (2)", "data.root=data, [now]", "inference.num_workers=0")
     assert (tmp_path / "René (2)/metrics.json").read_bytes() == expected
     assert not (tmp_path / "before").exists()
     state = torch.load(tmp_path / "René (2)/checkpoints/last.ckpt", weights_only=True)["callbacks"]

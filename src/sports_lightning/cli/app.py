@@ -34,6 +34,7 @@ from sports_lightning.cli.launch import (
 from sports_lightning.cli.process_setup import environment, prepare_process
 from sports_lightning.config.overrides import rename_keys
 from sports_lightning.errors import UserError
+from sports_lightning.runs.changed_settings import read_changes
 from sports_lightning.runs.process import Process, is_externally_launched, is_rank_zero, remove_stray_ranks
 from sports_lightning.runs.resume import check_resumable
 from sports_lightning.runs.signals import Interrupted, listen
@@ -89,8 +90,8 @@ def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
             return execute(command, load_job(folder), folder)
         case ReceivedJob():
             return execute(command, *receive_job())
-        case ResumedRun(value, is_trusted):
-            return execute_resumed(command, check_resumable(value, is_trusted))
+        case ResumedRun(value, is_trusted, changes):
+            return execute_resumed(command, check_resumable(value, is_trusted), read_changes(changes))
         case ResumedSweep(value, is_trusted):
             stored = open_sweep(value, is_trusted)
             sweep.folder, sweep.overwritten_files, SweepStart.resumes = stored.folder, stored.overwritten_files, True

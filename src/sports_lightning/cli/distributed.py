@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from sports_lightning import CONF_DIR
 from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.errors import UserError
+from sports_lightning.runs.changed_settings import with_changes
 from sports_lightning.runs.process import TORCHRUN, Process, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import RESUMES, enter_working_folder
 
@@ -53,9 +54,14 @@ def adopt_slurm_environment() -> None:
     os.environ[TORCHRUN] = slurm["JOB_ID"]  # Lightning now treats the tasks as processes of torchrun
 
 
-def load_job(folder: Path) -> DictConfig:
-    """The config that another process has composed and Hydra has written into the run folder."""
-    return _set_up(folder, *_stored_configs(folder))
+def load_job(folder: Path, changes: Any = None) -> DictConfig:
+    """The config that another process has composed and Hydra has written into the run folder.
+
+    Args:
+        folder: the run folder.
+        changes: settings that differ from now on, as nested dicts.
+    """
+    return _set_up(folder, *_stored_configs(folder, changes))
 
 
 def broadcast_job(folder: Path) -> None:
@@ -102,9 +108,10 @@ def _command_line() -> list[str]:
     return sys.orig_argv[1:]  # as the user typed it; sys.argv holds the arguments for Hydra
 
 
-def _stored_configs(folder: Path) -> tuple[str, str]:
+def _stored_configs(folder: Path, changes: Any = None) -> tuple[str, str]:
+    """The texts of Hydra's own config and of the command's, with the settings changed when the run was resumed."""
     hydra_cfg, cfg = ((folder / ".hydra" / name).read_text(encoding="utf-8") for name in ("hydra.yaml", "config.yaml"))
-    return hydra_cfg, cfg
+    return hydra_cfg, OmegaConf.to_yaml(with_changes(OmegaConf.create(cfg), folder, changes))
 
 
 def _store() -> Any:

@@ -15,10 +15,11 @@ from sports_lightning.cli.command import Command
 from sports_lightning.cli.distributed import broadcast_job, load_job
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.cli.run_start import RunStart
-from sports_lightning.config.checks import check_sweep, normalize_composed
+from sports_lightning.config.checks import check_sweep, check_train, normalize_composed
 from sports_lightning.config.overrides import arguments_from
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
+from sports_lightning.runs.changed_settings import store_changes
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
 from sports_lightning.runs.resume import (
     LAST_CHECKPOINT,
@@ -80,10 +81,19 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
     return 0
 
 
-def execute_resumed(command: Command, folder: Path) -> int:
-    """Resume the interrupted run in `folder` and return the exit status."""
+def execute_resumed(command: Command, folder: Path, changes: Any = None) -> int:
+    """Resume the interrupted run in `folder` and return the exit status.
+
+    Args:
+        command: the command, train.
+        folder: the run folder.
+        changes: settings that differ from now on, as nested dicts (see `changed_settings`).
+    """
     os.environ[RESUMES] = str(LAST_CHECKPOINT) if has_checkpoint(folder) else "no checkpoint"
-    cfg = load_job(folder)
+    cfg = load_job(folder, changes)
+    if changes:
+        check_train(cfg)
+        store_changes(folder, changes)
     print(f"resuming {folder}", flush=True)
     return execute(command, cfg, folder)
 

@@ -8,6 +8,7 @@ from sports_lightning.cli.command import Command
 from sports_lightning.config.overrides import collect_positional, last_value, options_first
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
+from sports_lightning.runs.changed_settings import may_change
 from sports_lightning.runs.process import Process
 from sports_lightning.runs.resume import continue_command
 from sports_lightning.sweeps.resume import is_sweep_folder
@@ -48,10 +49,17 @@ class ReceivedJob:
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """An interrupted run that resumes; `is_trusted`: its config may name any `_target_`."""
+    """An interrupted run that resumes.
+
+    Attributes:
+        value: its folder.
+        is_trusted: whether its config may name any `_target_`.
+        changes: KEY=VALUE of the settings that differ from now on.
+    """
 
     value: str
     is_trusted: bool
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,12 +124,14 @@ def _resumed(value: str, arguments: Sequence[str], is_sweep: Callable[[Path], bo
     kind: type[ResumedRun | ResumedSweep] = ResumedRun
     if is_sweep(Path(value).expanduser()):
         kind, allowed = ResumedSweep, _MULTIRUN_OPTIONS
+    changes = tuple(argument for argument in arguments if may_change(argument)) if kind is ResumedRun else ()
     for argument in arguments:
-        if argument not in allowed and not argument.startswith(("resume=", "trust=")):
+        if argument not in (*allowed, *changes) and not argument.startswith(("resume=", "trust=")):
             message = f"resume={value} uses the settings stored there: leave out {argument}"
             changed = [a for a in arguments if "=" in a and not a.startswith(("-", "resume=", "trust="))]
             if kind is ResumedRun and changed:
                 further = continue_command(Path(value).expanduser().absolute(), changed)
                 message += f". To continue a run with other settings in a new folder: {further}"
             raise UserError(message)
-    return kind(value, (last_value(arguments, "trust") or "").lower() in ("true", "yes", "on", "y", "1"))
+    is_trusted = (last_value(arguments, "trust") or "").lower() in ("true", "yes", "on", "y", "1")
+    return ResumedRun(value, is_trusted, changes) if kind is ResumedRun else ResumedSweep(value, is_trusted)

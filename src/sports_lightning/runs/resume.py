@@ -12,6 +12,7 @@ from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.config.overrides import arguments_from, format_command
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
+from sports_lightning.runs.changed_settings import with_changes
 from sports_lightning.runs.layout import has_ended, is_finished, missing_decorations
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
@@ -169,12 +170,14 @@ def enter_working_folder(cwd: Path) -> None:
 
 
 def load_config(folder: Path) -> Any:
-    """The config of a run folder, with the keys of this version, as dicts and lists.
+    """The config of a run folder, with the keys of this version and the settings changed when it was resumed.
+
+    As dicts and lists.
 
     Raises:
         UserError: it can't be read.
     """
-    return upgrade_config(_load(folder, "config.yaml"))
+    return with_changes(upgrade_config(_load(folder, "config.yaml")), folder)
 
 
 def load_hydra_config(folder: Path) -> Any:
@@ -215,7 +218,7 @@ def settings_fingerprint(cfg: DictConfig) -> str:
 
 def _settings_of(folder: Path) -> str | None:
     try:
-        return settings_fingerprint(OmegaConf.create(load_config(folder)))
+        return settings_fingerprint(OmegaConf.create(upgrade_config(_load(folder, "config.yaml"))))
     except UserError:
         return None
 
