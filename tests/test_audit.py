@@ -209,7 +209,9 @@ def test_neighbours_equal_those_of_a_brute_force_search() -> None:
 
 def test_audit_results_are_cached_until_an_image_changes(flawed: Path, tmp_path: Path) -> None:
     first = scan_dataset(flawed, tmp_path / "cache")
-    assert scan_dataset(flawed, tmp_path / "cache").pairs == first.pairs
+    again = scan_dataset(flawed, tmp_path / "cache")
+    assert again.pairs == first.pairs
+    assert isinstance(again.thumbnails.small, np.memmap), "leaks need none of them"
     assert len(list((tmp_path / "cache/scan").iterdir())) == 1
     image(200).save(flawed / "test/a/copy.png")
     assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
-from sports_lightning.storage.files import read_csv
+from sports_lightning.storage.files import DAMAGED, read_csv
 
 if TYPE_CHECKING:
     from sports_lightning.api.image_classifier import ImageClassifier
@@ -42,7 +42,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """{split: {metric: value}} of `metrics.json`; `ci95` holds the 95 % intervals by metric."""
-        return dict(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8")))
+        return self._read(lambda: dict(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))))
 
     @cached_property
     def config(self) -> DictConfig:
@@ -54,7 +54,7 @@ class Run:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """The content of `run.json`: command, code, packages, machine, data, cost."""
-        return read_provenance(self.folder)
+        return self._read(lambda: read_provenance(self.folder))
 
     @cached_property
     def predictions(self) -> Any:
@@ -80,8 +80,8 @@ class Run:
         """
         self._check_trained()
         epoch = self.provenance["best_epoch"]
-        rows = map(parse_numbers, read_csv(self.folder / "metrics.csv"))
-        return next(row for row in rows if row["epoch"] == epoch)
+        rows = map(parse_numbers, self._read(lambda: read_csv(self.folder / "metrics.csv")))
+        return self._read(lambda: next(row for row in rows if row["epoch"] == epoch))
 
     @property
     def checkpoint(self) -> Path:
@@ -94,6 +94,17 @@ class Run:
 
         return load(self.checkpoint, device)
 
+    def _read(self, read: Callable[[], Any]) -> Any:
+        """Call a function that reads a file of the run.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        try:
+            return read()
+        except DAMAGED as error:
+            raise UserError(f"{self.folder} is damaged or not complete: {error}") from error
+
     def _check_trained(self) -> None:
         if not (self.folder / "metrics.csv").is_file():
             raise UserError(f"{self.folder} holds a run of evaluate, which has no epochs")
@@ -102,7 +113,7 @@ class Run:
         def is_text(column: str) -> bool:
             return column in text or (column.startswith("top") and column[3:].isdecimal())
 
-        rows = read_csv(self.folder / name)
+        rows = self._read(lambda: read_csv(self.folder / name))
         return table({**parse_numbers(row), **{k: v for k, v in row.items() if is_text(k)}} for row in rows)
 
 

@@ -13,7 +13,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.provenance import flatten, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
-from sports_lightning.storage.files import read_csv
+from sports_lightning.storage.files import DAMAGED, read_csv
 
 # Settings that do not influence the result: where a run writes, how it is tracked, how data is loaded.
 _IGNORED_SETTINGS = (
@@ -72,7 +72,7 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], dict[Path, str]
     for folder in finished:
         try:
             runs.append(_read_run(folder, os.path.relpath(folder, parent)))
-        except (OSError, ValueError, LookupError, TypeError, UserError) as error:
+        except (*DAMAGED, UserError) as error:
             skipped[folder] = f"incomplete, or written by another version ({type(error).__name__}: {error})"
     if not runs:
         reasons = "".join(f"; {folder}: {reason}" for folder, reason in list(skipped.items())[:1])
@@ -111,7 +111,7 @@ def _read_run(folder: Path, name: str) -> Run:
     """Read one run.
 
     Raises:
-        OSError, ValueError, LookupError, TypeError, UserError: the folder is incomplete or damaged.
+        UserError and those of `DAMAGED`: the folder is incomplete or damaged.
     """
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     provenance = read_provenance(folder)

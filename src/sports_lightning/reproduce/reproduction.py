@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from sports_lightning.cli.distributed import default_job_logging
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import load_classifier
+from sports_lightning.runs.changed_settings import CHANGES
 from sports_lightning.runs.provenance import differences, flatten, read_digests, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
-from sports_lightning.storage.files import read_csv
+from sports_lightning.storage.files import DAMAGED, read_csv
+
+log = logging.getLogger(__name__)
 
 # Provenance that differs between any two runs or does not influence the result.
 _IGNORED = (
@@ -100,12 +104,13 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
         hydra_config.hydra.runtime.output_dir = str(folder)
         for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")
-    shutil.copytree(original / ".hydra", folder / ".hydra")
+    shutil.copytree(original / ".hydra", folder / ".hydra", ignore=shutil.ignore_patterns(CHANGES))
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     OmegaConf.save(hydra_config, folder / ".hydra" / "hydra.yaml")
     cwd = Path(hydra_config.hydra.runtime.cwd)  # the config's relative paths start there
     if not cwd.is_dir():
-        raise UserError(f"run={original} was started in {cwd}, which does not exist: its relative paths need it")
+        cwd = Path.cwd()
+        log.warning("the folder in which %s was started does not exist: relative paths start from %s", original, cwd)
     arguments = [sys.executable, "-m", "sports_lightning.train", "--job", str(folder)]
     status = subprocess.run(arguments, cwd=cwd).returncode
     if status:
@@ -135,7 +140,7 @@ def read_record(folder: Path) -> RunRecord:
             if not f"{name}.".startswith(_IGNORED) and not name.endswith(".fingerprint")
         }
         return RunRecord(results, provenance, read_digests(folder))
-    except (OSError, ValueError, LookupError) as error:
+    except DAMAGED as error:
         raise UserError(f"run={folder} is not a complete folder of a finished run of train: {error}") from error
 
 

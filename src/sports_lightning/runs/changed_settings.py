@@ -15,7 +15,8 @@ from sports_lightning.config.overrides import last_value
 from sports_lightning.config.schema import Inference
 from sports_lightning.storage.files import write_text
 
-_FILE = Path(".hydra", "resumed.yaml")
+CHANGES = "resumed.yaml"  # beside config.yaml
+_FILE = Path(".hydra", CHANGES)
 _PATHS = ("data.root", "data.cache_dir")
 _KEYS = {*_PATHS, "data.cache", "data.num_workers", *(f"inference.{field.name}" for field in fields(Inference))}
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -125,8 +126,16 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     if before and _settings_of(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        if not has_ended(run) and _settings_of(run) == wanted and is_free(run):
-            return run
+        if has_ended(run) or _settings_of(run) != wanted:
+            continue
+        if not is_zipfile(run / LAST_CHECKPOINT):
+            log.warning("%s is not resumed: its last checkpoint is damaged", run)
+            continue
+        try:
+            if is_free(run):
+                return run
+        except UserError as error:  # a folder that cannot be written to
+            log.warning("%s is not resumed: %s", run, error)
     return None
 
 

@@ -5,12 +5,19 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sports_lightning.errors import UserError, WriteFailed
+
+# What the readers of JSON, CSV and gzip files raise on a torn or foreign file, and their callers on its content.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, StopIteration),
+    *(csv.Error, zlib.error),
+)
 
 # The start of cells that a spreadsheet would evaluate (OWASP, "CSV Injection"), unless they are numbers.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
@@ -95,9 +102,16 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file that `write_csv` wrote, as {column: value}."""
+    """The rows of a CSV file that `write_csv` wrote, as {column: value}.
+
+    Raises:
+        ValueError: a row is torn.
+    """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:  # bytes of names in version 0.1
-        return [{key: _unquoted(value, key) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{path} has a torn row")
+    return [{key: _unquoted(value, key) for key, value in row.items()} for row in rows]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,5 +1,6 @@
 """The folder of a sweep: its jobs, and how to resume it."""
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from sports_lightning.config.overrides import config_dirs, quote_value
 from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs.resume import enter_working_folder
+
+log = logging.getLogger(__name__)
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in a job's environment: the sweep's folder
 MULTIRUN = "multirun.yaml"  # written by Hydra's sweeper and by ours
@@ -54,7 +57,13 @@ def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
     if not files:
         return {}
     options = config_dirs(OmegaConf.load(sweep_folder / MULTIRUN).hydra)
-    return {file.parents[1]: [*options, *map(str, OmegaConf.load(file))] for file in files}
+    folders = {}
+    for file in files:
+        try:
+            folders[file.parents[1]] = [*options, *map(str, OmegaConf.load(file))]
+        except Exception as error:  # the parser may raise anything on a damaged file
+            log.warning("%s is left out, since its %s is damaged: %s", file.parents[1], file.name, error)
+    return folders
 
 
 def is_sweep_folder(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """The result of a sweep: its jobs ranked by validation accuracy, and the best job's command line."""
 
 import json
+import logging
 import os
 import shlex
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import Any
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.runs.layout import PRUNED, is_finished
-from sports_lightning.storage.files import write_csv
+from sports_lightning.storage.files import DAMAGED, write_csv
 from sports_lightning.sweeps.resume import job_folders
+
+log = logging.getLogger(__name__)
 
 _PRINTED_JOBS = 20  # sweep.csv has all
 
@@ -43,16 +46,24 @@ def read_results(sweep_folder: Path) -> list[JobResult]:
     """The finished and pruned jobs of a sweep of train: the finished ones by accuracy, best first, then the pruned."""
     results = []
     for folder, overrides in job_folders(sweep_folder).items():
-        name = os.path.relpath(folder, sweep_folder)
-        if is_finished(folder):
-            val = _read_json(folder / "metrics.json")["val"]
-            seconds = _read_json(folder / "run.json")["seconds"]
-            results.append(JobResult(name, overrides, val["acc"], tuple(val["ci95"]["acc"]), seconds))
-        elif (folder / PRUNED).exists():
-            pruned = _read_json(folder / PRUNED)
-            accuracy = pruned.get("val/acc", pruned["value"])  # version 0.1 stored the objective alone
-            results.append(JobResult(name, overrides, accuracy, None, None))
+        try:
+            results += _read_result(folder, os.path.relpath(folder, sweep_folder), overrides)
+        except DAMAGED as error:
+            log.warning("%s is left out of the table, since it is damaged: %s", folder, error)
     return sorted(results, key=lambda job: (job.is_pruned, -job.accuracy))
+
+
+def _read_result(folder: Path, name: str, overrides: list[str]) -> list[JobResult]:
+    """The result of a job; none if it has not ended."""
+    if is_finished(folder):
+        val = _read_json(folder / "metrics.json")["val"]
+        seconds = _read_json(folder / "run.json")["seconds"]
+        return [JobResult(name, overrides, float(val["acc"]), tuple(val["ci95"]["acc"]), seconds)]
+    if (folder / PRUNED).exists():
+        pruned = _read_json(folder / PRUNED)
+        accuracy = pruned.get("val/acc", pruned["value"])  # version 0.1 stored the objective alone
+        return [JobResult(name, overrides, float(accuracy), None, None)]
+    return []
 
 
 def write_table(sweep_folder: Path) -> None:

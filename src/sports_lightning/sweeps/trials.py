@@ -5,6 +5,7 @@ process, locks its run folder. A trial with neither lock is resumed by the next 
 """
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import PRUNED, has_ended, is_finished
 from sports_lightning.runs.resume import is_free
 from sports_lightning.runs.signals import EXIT_STATUSES
+from sports_lightning.storage.files import DAMAGED
 from sports_lightning.storage.locks import FileLock
 from sports_lightning.sweeps.jobs import SweepJob
+
+log = logging.getLogger(__name__)
 
 
 class Trials:
@@ -112,7 +116,7 @@ class Trials:
 
     def _tell(self, number: int, job: SweepJob) -> None:
         if is_finished(job.folder):
-            self.study.tell(number, [objective_value(job.folder, name) for name in self.study.metric_names or []])
+            self._tell_values(number, job.folder)
         elif (job.folder / PRUNED).exists():
             self.study.tell(number, state=TrialState.PRUNED)
         elif job.status not in EXIT_STATUSES:
@@ -120,6 +124,15 @@ class Trials:
         else:
             return  # keep the lock: this process is being stopped too, and must not start the trial again
         self._release(number)
+
+    def _tell_values(self, number: int, folder: Path) -> None:
+        try:
+            values = [objective_value(folder, name) for name in self.study.metric_names or []]
+        except DAMAGED as error:
+            log.warning("trial %d counts as failed, since %s is damaged: %s", number, folder, error)
+            self.study.tell(number, state=TrialState.FAIL)
+        else:
+            self.study.tell(number, values)
 
 
 def objective_value(folder: Path, name: str) -> float:

@@ -19,7 +19,7 @@ from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.runs.layout import is_finished, missing_decorations
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import acquire_lock, load_config
-from sports_lightning.storage.files import read_csv
+from sports_lightning.storage.files import DAMAGED, read_csv
 from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.results import RunResults, evaluated_images
 from sports_lightning.train.run_report import write_model_card, write_report
@@ -75,7 +75,7 @@ def read_results(folder: Path) -> RunResults:
             "data.batch_size": provenance["batch_size"],
             "trainer.precision": provenance["precision"]["precision"],
         }
-    except (OSError, ValueError, LookupError) as error:
+    except DAMAGED as error:
         raise UserError(f"{folder} is not the complete folder of a finished run of train: {error}") from error
     classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
     found["augment.preprocessing"] = classifier.spec.preprocessing
