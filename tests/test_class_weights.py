@@ -19,9 +19,14 @@ def test_class_weights_are_given_by_name_by_position_or_by_counts() -> None:
         weights = class_weights(given, CLASSES, COUNTS)
         assert weights is not None
         assert weights.tolist() == [1, 1, 5]
+    accented = class_weights(OmegaConf.create({"Caf\u00e9": 3}), ["Cafe\u0301", "dog"], [1, 1])
+    assert accented is not None
+    assert accented.tolist() == [3, 1], "names are compared in their normal form"
 
 
-@pytest.mark.parametrize(("given", "message"), [({"wolf": 2}, "wolf"), ([1, 2], "2 weights for 3 classes")])
+@pytest.mark.parametrize(
+    ("given", "message"), [({"wolf": 2}, "wolf"), ([1, 2], "2 weights for 3 classes"), ([0, 0, 0], "all 0")]
+)
 def test_class_weights_that_do_not_match_the_classes_are_refused(given: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         class_weights(OmegaConf.create(given), CLASSES, COUNTS)  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from sports_lightning.data.image_folder import normalize
 from sports_lightning.errors import UserError
 
 
@@ -44,18 +45,24 @@ def class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Te
         return balanced_weights(class_counts)
     weights: Any = OmegaConf.to_container(given, resolve=True)
     if isinstance(weights, Mapping):
-        by_name = {str(name): weight for name, weight in weights.items()}
-        if unknown := sorted(by_name.keys() - set(classes)):
+        by_name = {normalize(str(name)): weight for name, weight in weights.items()}
+        if unknown := sorted(by_name.keys() - set(map(normalize, classes))):
             raise UserError(
                 f"loss.class_weights names {', '.join(unknown)}, which the data does not have: "
                 f"the classes are {', '.join(classes)}"
             )
-        return torch.tensor([float(by_name.get(name, 1.0)) for name in classes])
+        return _not_all_zero([by_name.get(normalize(name), 1.0) for name in classes])
     if len(weights) != len(classes):
         raise UserError(
             f"loss.class_weights has {len(weights)} weights for {len(classes)} classes: give one for each class, in "
             f"alphabetical order of the classes, or {{CLASS: WEIGHT}}"
         )
+    return _not_all_zero(weights)
+
+
+def _not_all_zero(weights: list[float]) -> Tensor:
+    if not any(weights):
+        raise UserError("loss.class_weights are all 0: give at least one class a larger weight")
     return torch.tensor(weights, dtype=torch.float32)
 
 
