@@ -1,6 +1,7 @@
 """What the processes of a run prepare: once per machine, and on the device of each process."""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sports_lightning.data import file_hashes, source
+from sports_lightning.data import decoded_cache, file_hashes, source
 from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.source import provide_data
 from sports_lightning.inference import devices as inference_devices
@@ -55,6 +56,21 @@ def test_processes_of_one_machine_download_once(tmp_path: Path, monkeypatch: pyt
     data = OmegaConf.create({"root": str(tmp_path / "new" / "data"), "source": "a/b", "download": True})
     assert run_in_processes(provide_data, data) == [tmp_path / "new" / "data"] * PROCESSES
     assert len(list(tmp_path.glob("download *"))) == 1
+
+
+def shared_folder(rank: int) -> Path:
+    os.environ |= {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": str(rank)}
+    return decoded_cache._ram()
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded_cache, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.delenv("SPORTS_LIGHTNING_RAM", raising=False)
+    (tmp_path / f".sports_lightning-{os.getuid()}-of-1").symlink_to(tmp_path / "of a killed run")
+    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
+        folders = pool.map(shared_folder, range(PROCESSES), chunksize=1)
+    assert len(set(folders)) == 1
+    assert len(list(tmp_path.iterdir())) == 2, "the folder and the link to it"
 
 
 class FakeGpus:

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
+from sports_lightning.runs.process import is_externally_launched, local_rank
 from sports_lightning.storage.disk_cache import cache_key, cached_folder
 from sports_lightning.storage.locks import FileLock
 from sports_lightning.storage.parallel import map_ahead, usable_cores
@@ -117,10 +119,16 @@ def open_images(
 
 
 def _ram() -> Path:
-    """This run's folder in shared memory, removed when the first process of the run ends.
+    """This run's folder in shared memory, removed when the first process of the run on this machine ends.
 
-    The other processes of a distributed run are its children and read the name from their environment.
+    The other processes that Lightning starts are its children and read the name from their environment. Those of
+    torchrun and srun, which have the same parent, follow a link named after that.
     """
+    link = _SHARED_MEMORY / f".{_RUNS}{os.getuid()}-of-{os.getppid()}"
+    if _RAM not in os.environ and local_rank() > 0:
+        while not link.is_dir():  # the launcher ends this process if the first one fails
+            time.sleep(0.1)
+        os.environ[_RAM] = str(link.resolve())
     if _RAM not in os.environ:
         _remove_stale()
         new = Path(tempfile.mkdtemp(prefix=f".{_RUNS}", dir=_SHARED_MEMORY))  # hidden from _remove_stale until locked
@@ -130,17 +138,23 @@ def _ram() -> Path:
         folder = new.rename(new.with_name(new.name[1:]))
         os.environ[_RAM] = str(folder)
         atexit.register(_remove_if_owner, os.environ[_RAM], os.getpid())
+        if is_externally_launched():
+            link.symlink_to(folder)
+            atexit.register(link.unlink, missing_ok=True)
     return Path(os.environ[_RAM])
 
 
 def _remove_stale() -> None:
-    """Remove the folders of this user's killed runs."""
+    """Remove the folders of this user's killed runs, and the links to them."""
     for folder in _SHARED_MEMORY.glob(f"{_RUNS}*"):
         with suppress(FileNotFoundError):  # a run that ends right now removes it
             lock = FileLock(folder / _ALIVE)
             if folder.stat().st_uid == os.getuid() and lock.acquire():
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.release()
+    for link in _SHARED_MEMORY.glob(f".{_RUNS}{os.getuid()}-of-*"):
+        if not link.is_dir():
+            link.unlink(missing_ok=True)
 
 
 def _remove_if_owner(folder: str, owner: int) -> None:
