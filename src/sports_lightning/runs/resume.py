@@ -160,6 +160,8 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
             f"{continue_command(folder, ['trainer.max_epochs=NUMBER'])}. To start a new run from its weights: "
             f"model.weights={folder}/checkpoints/best.ckpt"
         )
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"resume={value} is read-only: copy the folder to another place, and resume the copy")
     if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
