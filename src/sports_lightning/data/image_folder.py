@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 _UNLABELED = ", or train with test=false and label them with predict input={}"
-# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
 _LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
+# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
 _LEFTOVERS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "found.000"),
     *("__macosx", "icon\r", "network trash folder", "temporary items"),
