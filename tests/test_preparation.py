@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from sports_lightning.data import decoded_cache, file_hashes, source
+from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.source import provide_data
 from sports_lightning.inference import devices as inference_devices
@@ -102,3 +104,9 @@ def test_a_process_prepares_and_evaluates_on_the_gpu_that_it_trains_on(
     monkeypatch.setattr(inference_devices, "device_type", lambda accelerator: "cuda")
     inference_devices.select_device(device)
     assert inference_devices.inference_devices("auto") == [expected]
+
+
+def test_a_device_validates_in_batches_as_large_as_its_training_batches() -> None:
+    data = SimpleNamespace(batch_size=1024)
+    trained_on = SimpleNamespace(trainer=SimpleNamespace(world_size=8), data=data, val_set=[0], _num_workers=lambda: 0)
+    assert SportsDataModule.val_dataloader(trained_on).batch_size == 128  # type: ignore[arg-type]
