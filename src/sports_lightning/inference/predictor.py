@@ -29,6 +29,7 @@ from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
+from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 _LATENCY_REPEATS = 20  # forward passes, of which the median is reported
@@ -114,7 +115,7 @@ def run_batches(
         dataset: its items are tuples that start with a preprocessed image, uint8 (3, height, width), or with features.
         inference: `conf/inference/*.yaml`.
         receive: gets the outputs (n, …) float32 of the n items of a batch.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar if the output is a terminal.
 
     Raises:
         UserError: `inference.compile` without a compiler.
@@ -168,5 +169,5 @@ def build_inference_trainer(inference: DictConfig, *callbacks: Callback, progres
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=progress and shows_progress_bars(),
     )

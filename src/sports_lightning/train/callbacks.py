@@ -1,15 +1,17 @@
 """Callbacks that Lightning does not provide."""
 
 import logging
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, Timer
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import printable
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class EpochTable(Checkpoint):
-    """Writes `metrics.csv` and `timings.csv`, one row per epoch, during the run.
+    """Writes `metrics.csv` and `timings.csv`, one row per epoch, during the run, and logs each epoch in a line.
 
     `metrics.csv` holds `epoch` (from 0), `train/…` and `val/…` metrics, and `lr` after the epoch's last step; it is
     identical each time a run is repeated. `timings.csv` holds `epoch`, `seconds` of the epoch with its validation, and
@@ -91,6 +93,41 @@ class EpochTable(Checkpoint):
             for name, rows in (("metrics.csv", self.epochs), ("timings.csv", self.timings)):
                 header = list(dict.fromkeys(key for row in rows for key in row))
                 write_csv(self.folder / name, header, [[row.get(key, "") for key in header] for row in rows])
+            left = _seconds_left(trainer, statistics.median(row["seconds"] for row in self.timings[-5:]))
+            log.info("%s", epoch_line({**self.epochs[-1], **self.timings[-1]}, trainer.max_epochs, left))
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int | None, seconds_left: float | None) -> str:
+    """One line on an epoch, for the log.
+
+    Args:
+        row: of `metrics.csv` and `timings.csv`; `val/…` is missing in an epoch without validation.
+        epochs: number of epochs of the run; -1 or None: not limited.
+        seconds_left: expected time until the last epoch has ended; None if that is not known.
+    """
+    number = f"epoch {row['epoch'] + 1}{f'/{epochs}' if epochs and epochs > 0 else ''}"
+    metrics = [
+        f"{split} loss {row[f'{split}/loss']:.4f} acc {row[f'{split}/acc']:.4f}"
+        for split in ("train", "val")
+        if f"{split}/loss" in row
+    ]
+    times = [f"{row['images_per_second']:.0f} img/s", f"{row['seconds']:.1f} s"]
+    if seconds_left is not None:
+        times.append(f"{timedelta(seconds=round(seconds_left))} left")
+    return f"{number}: {', '.join([*metrics, *times])}"
+
+
+def _seconds_left(trainer: pl.Trainer, seconds_per_epoch: float) -> float | None:
+    """Expected time until the first limit of the trainer is reached; None without a limit."""
+    done, steps = trainer.current_epoch + 1, trainer.global_step
+    limits: list[float] = []
+    if trainer.max_epochs not in (None, -1):
+        limits.append((trainer.max_epochs - done) * seconds_per_epoch)  # type: ignore[operator]
+    if trainer.max_steps != -1:
+        limits.append((trainer.max_steps - steps) / max(steps, 1) * done * seconds_per_epoch)
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    limits += [remaining for timer in timers if (remaining := timer.time_remaining()) is not None]
+    return max(0.0, min(limits)) if limits else None
 
 
 def _logged_metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

@@ -15,13 +15,21 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.accelerators import AcceleratorRegistry
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import (
+    Callback,
+    ModelCheckpoint,
+    ProgressBar,
+    RichProgressBar,
+    TQDMProgressBar,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import Logger
 
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
 from sports_lightning.runs.process import Process, local_rank
+from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints, build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
@@ -169,9 +177,19 @@ def resume_may_round_differently(strategy: Any, processes: int) -> bool:
 
 
 def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
-    """Instantiate `conf/trainer/*.yaml`, with checkpoints that are written atomically."""
+    """Instantiate `conf/trainer/*.yaml`, with checkpoints that are written atomically, and no bar in a file."""
     plugins = [*(trainer.plugins or []), AtomicCheckpointIO()]
-    parts = {"strategy": strategy, "callbacks": callbacks, "logger": loggers, "plugins": plugins}
+    shows_bar = trainer.enable_progress_bar
+    if not shows_progress_bars():
+        callbacks = [each for each in callbacks if not isinstance(each, TQDMProgressBar | RichProgressBar)]
+        shows_bar = any(isinstance(each, ProgressBar) for each in callbacks)  # one of the user's own
+    parts = {
+        "strategy": strategy,
+        "callbacks": callbacks,
+        "logger": loggers,
+        "plugins": plugins,
+        "enable_progress_bar": shows_bar,
+    }
     built: pl.Trainer = instantiate(trainer, **parts, _convert_="all")
     # With max_steps, Lightning would end an epoch twice if a run resumes between two epochs.
     built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
