@@ -1,6 +1,8 @@
 """The results of a run in its dashboards."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -24,11 +26,20 @@ _IMAGES = 64  # rows of the predictions table
 def close_loggers(loggers: list[Logger], results: RunResults) -> None:
     """Log the results to each dashboard and close it. A dashboard that fails only causes a warning."""
     for logger in loggers:
-        try:
+        with _warns_on_error(logger):
             log_results(logger, results)
-        except Exception as error:  # whatever a dashboard's client raises
-            log.warning("%s did not get the results: %s", type(logger).__name__, short_reason(error))
-        logger.finalize("success")  # guarded (see build_loggers)
+        with _warns_on_error(logger):
+            logger.finalize("success")
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # waits for the upload, at most WANDB_FINISH_TIMEOUT seconds
+
+
+@contextmanager
+def _warns_on_error(logger: Logger) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever a dashboard's client raises
+        log.warning("%s did not get all results: %s", type(logger).__name__, short_reason(error))
 
 
 def log_results(logger: Logger, results: RunResults) -> None:

@@ -36,7 +36,7 @@ from sports_lightning.train.batch_size import (
 )
 from sports_lightning.train.fsdp import ShardedModule
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
-from sports_lightning.train.loggers import log_settings
+from sports_lightning.train.loggers import build_loggers, log_settings, open_loggers
 from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import PRECISION, PrecisionChoice, choose_precision
@@ -45,7 +45,6 @@ from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.trainer import (
     RunCallbacks,
     build_callbacks,
-    build_loggers,
     build_trainer,
     choose_strategy,
     count_processes,
@@ -301,6 +300,7 @@ def _run(
         deferred(),
         explain_out_of_memory(batch_size),
     ):
+        trainer.loggers = open_loggers(trainer.loggers)
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     if torch.distributed.is_initialized():  # all processes are done; the evaluation that follows uses one device
         torch.distributed.barrier()

@@ -1,14 +1,19 @@
-"""The settings that dashboards show, and Weights & Biases without a prompt, online if possible and else offline."""
+"""Dashboards that neither prompt nor end a run: a server that refuses or does not answer costs a line of the log."""
 
 import logging
 import os
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
+from sports_lightning.reports.decorations import short_reason
 from sports_lightning.runs.layout import METRICS
 from sports_lightning.runs.process import is_rank_zero
 from sports_lightning.storage.reachability import why_unreachable
@@ -16,9 +21,88 @@ from sports_lightning.sweeps.resume import current_sweep
 
 log = logging.getLogger(__name__)
 
+# Settings of the clients, unless the environment has others: how long they wait for a server, and what they print.
+_CLIENT_SETTINGS = {
+    "WANDB_INIT_TIMEOUT": "30",  # seconds
+    "WANDB_SILENT": "true",  # its warnings are logged, its errors raised
+    "WANDB_ERROR_REPORTING": "false",  # the client's messages about itself, which it repeats for half a minute
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # with pauses of 2, 4 and 8 seconds
+}
+_LOGGER_METHODS = ("log_hyperparams", "log_metrics", "log_graph", "after_save_checkpoint", "save", "finalize")
+
+
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Instantiate `conf/logger/*.yaml`. A logger that fails later warns once and does nothing more."""
+    for name, value in _CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
+    for logger in loggers:
+        _guard(logger)
+    return loggers
+
+
+def open_loggers(loggers: list[Logger]) -> list[Logger]:
+    """Start the run in each dashboard, and return the loggers without those whose dashboard cannot be reached."""
+    opened = []
+    for logger in loggers:
+        try:
+            getattr(logger, "experiment", None)  # Lightning's loggers start their run when it is first read
+            opened.append(logger)
+        except Exception as error:  # whatever a dashboard's client raises
+            log.warning("%s was not started; the run continues without it: %s", _name(logger), short_reason(error))
+    return opened
+
+
+def _guard(logger: Logger) -> None:
+    """Warn when the logger fails, and skip its later calls: within `Trainer.fit` an exception would end the run."""
+    has_failed = False
+
+    def guarded(call: Callable[..., Any]) -> Callable[..., None]:
+        @wraps(call)
+        def call_or_warn(*arguments: Any, **options: Any) -> None:
+            nonlocal has_failed
+            if has_failed:
+                return
+            try:
+                call(*arguments, **options)
+            except Exception as error:  # whatever a dashboard's client raises
+                has_failed = True
+                log.warning("%s failed; the run continues without it: %s", _name(logger), short_reason(error))
+
+        return call_or_warn
+
+    for name in _LOGGER_METHODS:
+        setattr(logger, name, guarded(getattr(logger, name)))
+
+
+def _name(logger: Logger) -> str:
+    return type(logger).__name__
+
+
+class FallbackWandbLogger(WandbLogger):
+    """A `WandbLogger` that continues offline if the server refuses the run or does not answer in time."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._wandb_init.pop("anonymous", None)  # Lightning's default, of which recent versions of wandb warn
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of W&B, started at the first access."""
+        try:
+            return super().experiment
+        except Exception as error:  # of many types: no permission, a wrong key, a proxy, a timeout
+            if self._wandb_init.get("mode") == "offline":
+                raise
+            _log_offline(short_reason(error), str(self._save_dir))
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
 
 def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> WandbLogger:
-    """A `WandbLogger` that never prompts and never waits for an unreachable server.
+    """A `WandbLogger` that never prompts and never waits long for a server.
 
     WANDB_MODE takes precedence if it is set. A resumed run keeps its W&B run.
 
@@ -31,15 +115,29 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
     """
     if not arguments.get("group") and (sweep := current_sweep()):
         arguments = {**arguments, "group": sweep.name}
-    os.environ.setdefault("WANDB_SILENT", "true")  # before wandb reads its settings
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", "600" if log_model else "120")  # seconds for the end of the upload
+    _log_warnings_of_wandb()
     reason = None if "WANDB_MODE" in os.environ else why_offline()
     if reason:
-        log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
+        _log_offline(reason, save_dir)
     if is_rank_zero():
         Path(save_dir).mkdir(parents=True, exist_ok=True)
     if run_id := tracked_run_id(Path(save_dir)):
         arguments = {**arguments, "id": run_id, "resume": "allow"}
-    return WandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
+    return FallbackWandbLogger(save_dir=save_dir, mode="offline" if reason else None, **arguments)
+
+
+def _log_warnings_of_wandb() -> None:
+    """Log what the silenced client warns of, such as an upload that fails during the run."""
+    import wandb
+
+    client = logging.getLogger(f"{__name__}.client")
+    client.setLevel(logging.WARNING)
+    wandb.termsetup(wandb.setup().settings, client)
+
+
+def _log_offline(reason: str, save_dir: str) -> None:
+    log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
 
 
 def tracked_run_id(folder: Path) -> str | None:

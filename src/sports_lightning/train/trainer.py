@@ -28,8 +28,8 @@ from pytorch_lightning.loggers import Logger
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO
-from sports_lightning.runs.process import Process, local_rank
 from sports_lightning.runs.console import shows_progress_bars
+from sports_lightning.runs.process import Process, local_rank
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints, build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
@@ -72,27 +72,6 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
         if not isinstance(parts[0], _KINDS.get(name, Callback)):
             raise UserError(f"callbacks.{name} is no {_KINDS.get(name, Callback).__name__}: set another _target_")
     return RunCallbacks(callbacks, built["best"][0], built["last"][0])
-
-
-def build_loggers(cfg: DictConfig) -> list[Logger]:
-    """Instantiate `conf/logger/*.yaml`. A logger that fails when it is closed only causes a warning."""
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
-    for logger in loggers:
-        _guard_finalize(logger)
-    return loggers
-
-
-def _guard_finalize(logger: Logger) -> None:
-    """Lightning calls `finalize` within `Trainer.fit`, where an exception would end a finished training."""
-    finalize = logger.finalize
-
-    def finalize_or_warn(status: str) -> None:
-        try:
-            finalize(status)
-        except Exception as error:  # whatever a dashboard's client raises
-            log.warning("%s could not be closed: %s", type(logger).__name__, error)
-
-    logger.finalize = finalize_or_warn  # type: ignore[method-assign]
 
 
 def count_processes(trainer: DictConfig) -> int:
