@@ -126,7 +126,9 @@ def _prepare_data(cfg: DictConfig, splits: dict[str, Images], folder: Path) -> N
 
 def _train(cfg: DictConfig, folder: Path, overrides: list[str], started: float) -> None:
     index, scan = open_and_scan(cfg.data, training_splits(cfg))
-    provenance = collect_provenance(format_command("train", overrides), cfg.seed, index.provenance())
+    provenance = collect_provenance(
+        format_command("train", overrides), cfg.seed, index.provenance(), cfg.trainer.accelerator
+    )
     resume_from = folder / LAST_CHECKPOINT if has_checkpoint(folder) else continued_checkpoint(cfg)
     run = fit(cfg, index, folder, provenance, resume_from, started=started)
     finish_run(run, scan, provenance, folder)

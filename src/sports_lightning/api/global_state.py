@@ -10,6 +10,7 @@ from PIL import Image
 
 from sports_lightning.cli.process_setup import variables_restored
 from sports_lightning.data.formats import limit_pixels
+from sports_lightning.runs.process import RANK_VARIABLES, remove_stray_ranks
 
 _SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # set by Lightning's seed_everything
 
@@ -28,7 +29,8 @@ def global_state_restored() -> Iterator[None]:
     benchmark, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     most_pixels = Image.MAX_IMAGE_PIXELS
     try:
-        with variables_restored(*_SEED_VARIABLES):
+        with variables_restored(*_SEED_VARIABLES, *RANK_VARIABLES):
+            remove_stray_ranks()
             yield
     finally:
         limit_pixels(most_pixels)

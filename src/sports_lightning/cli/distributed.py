@@ -41,7 +41,6 @@ def adopt_slurm_environment() -> None:
     if is_externally_launched():
         return
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
-        os.environ.pop("SLURM_NTASKS", None)  # with it Lightning would expect SLURM to start one process per device
         return
     from lightning_fabric.plugins.environments import SLURMEnvironment
 

@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sports_lightning import CONF_DIR
 from sports_lightning.errors import ThroughHydra, UserError
 
+_WITHOUT_WORKERS = "load in the main process with data.num_workers=0 inference.num_workers=0"
+
 
 class ErrorReporter:
     """Context manager that turns an error into a line on stderr and an exit status.
@@ -66,6 +68,11 @@ def one_line(error: Exception, command: str) -> str | None:
         error: the error; errors that it was deliberately raised from (`__cause__`) count too.
         command: name of the command.
     """
+    if str(error).startswith("Please call `iter(combined_loader)`") and isinstance(error.__context__, Exception):
+        hidden = error.__context__  # by Lightning's clean-up, after a loader could not be started
+        if isinstance(hidden, OSError):
+            return f"the data-loading workers can't be started ({hidden.strerror or hidden}): {_WITHOUT_WORKERS}"
+        return one_line(hidden, command)
     for cause in _causes(error):
         if isinstance(cause, UserError):
             # An error raised in a data-loading worker arrives with the worker's traceback before its message.
@@ -85,8 +92,22 @@ def one_line(error: Exception, command: str) -> str | None:
         )
     if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"{error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, RuntimeError) and (remedy := _shared_memory_remedy(str(error))):
+        return remedy
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
         return " ".join(str(error).split())
+    return None
+
+
+def _shared_memory_remedy(message: str) -> str | None:
+    """The line for an error of torch's data-loading workers, which pass batches through shared memory."""
+    if re.search(r"unable to (allocate|write|open|mmap|resize).*shm|out of shared memory", message, re.DOTALL):
+        return (
+            f"the shared memory (/dev/shm) is too small for the data-loading workers: {_WITHOUT_WORKERS}, or enlarge "
+            "it (docker run --shm-size=8g)"
+        )
+    if re.search(r"Too many open files|received 0 items of ancdata", message):
+        return f"the data-loading workers have too many open files: {_WITHOUT_WORKERS}, or raise the limit (ulimit -n)"
     return None
 
 

@@ -6,6 +6,7 @@ docs/log has the measurements behind these settings.
 import atexit
 import ctypes
 import gc
+import getpass
 import io
 import logging
 import os
@@ -41,7 +42,18 @@ def prepare_process() -> None:
     logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
+    _complete_user()
     _tune_c_libraries()
+
+
+def _complete_user() -> None:
+    """Give a user id without an account, as in a container, the name and the home folder that libraries ask for."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["LOGNAME"] = "user"
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.getcwd()
 
 
 @cache  # the fork handler can't be unregistered, and several of them would add up

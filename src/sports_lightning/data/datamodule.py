@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -75,7 +74,7 @@ class SportsDataModule(pl.LightningDataModule):
             len(split), self.seed, weights, self.data.reshuffle, rank, world_size, epoch, batches_done * batch_size
         )
         drop_last = len(sampler) >= batch_size
-        return build_loader(self.train_set, batch_size, self._num_workers(), sampler, drop_last)
+        return build_loader(self.train_set, batch_size, self._num_workers(), self._device(), sampler, drop_last)
 
     def train_paths(self, batch_idx: int) -> list[str]:
         """The image files of a batch of this epoch, without the partners of mixup and CutMix."""
@@ -90,13 +89,14 @@ class SportsDataModule(pl.LightningDataModule):
         They are as large as the training batches of a device, which fit into its memory.
         """
         devices = self.trainer.world_size if self.trainer else 1
-        return build_loader(self.val_set, self.data.batch_size // devices, self._num_workers())
+        return build_loader(self.val_set, self.data.batch_size // devices, self._num_workers(), self._device())
 
     def _num_workers(self) -> int:
-        if self.trainer is None:  # outside of training
-            return count_workers(self.data.num_workers, "cpu")
-        device = self.trainer.strategy.root_device.type
-        return count_workers(self.data.num_workers, device, self.trainer.num_devices)
+        devices = self.trainer.num_devices if self.trainer else 1
+        return count_workers(self.data.num_workers, self._device(), devices)
+
+    def _device(self) -> str:
+        return self.trainer.strategy.root_device.type if self.trainer else "cpu"  # "cpu": outside of training
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
@@ -127,17 +127,18 @@ def build_loader(
     dataset: Dataset,
     batch_size: int,
     num_workers: int,
+    device: str,
     sampler: EpochSampler | None = None,
     drop_last: bool = False,
 ) -> DataLoader:
-    """A DataLoader with the settings that all commands share."""
+    """A DataLoader with the settings that all commands share; `device` is torch's name of the device type."""
     return DataLoader(
         dataset,
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
         drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device == "cuda",
         persistent_workers=num_workers > 0,
         collate_fn=_collate,
         worker_init_fn=partial(_start_worker, Image.MAX_IMAGE_PIXELS),

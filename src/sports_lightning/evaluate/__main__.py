@@ -43,7 +43,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
     metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
-    provenance = collect_provenance(composed_command(), None, index.provenance())
+    provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
     write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished

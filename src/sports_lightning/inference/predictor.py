@@ -126,8 +126,9 @@ def run_batches(
         LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs)),
         progress=progress,
     )
-    num_workers = count_workers(inference.num_workers, device_type(inference.accelerator))
-    loader = build_loader(dataset, inference.batch_size, num_workers)
+    device = device_type(inference.accelerator)
+    num_workers = count_workers(inference.num_workers, device)
+    loader = build_loader(dataset, inference.batch_size, num_workers, device)
     trainer.predict(_BatchRunner(function, classifier, inference), loader, return_predictions=False)
 
 

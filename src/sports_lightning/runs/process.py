@@ -10,7 +10,11 @@ from pathlib import Path
 RUN_FOLDER = "SPORTS_LIGHTNING_RUN_FOLDER"
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+# Variables from which Lightning reads the rank of a process and the number of processes.
+RANK_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"),
+    *("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"),
+)
 PROCESS_START = time.monotonic()  # in seconds; a command's run starts with its process
 
 
@@ -62,5 +66,5 @@ def is_externally_launched() -> bool:
 def remove_stray_ranks() -> None:
     """Remove rank variables that no launcher has set for this process: Lightning would use them."""
     if TORCHRUN not in os.environ and RUN_FOLDER not in os.environ:
-        for name in _RANK_VARIABLES:
+        for name in RANK_VARIABLES:
             os.environ.pop(name, None)

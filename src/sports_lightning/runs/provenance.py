@@ -25,13 +25,16 @@ IMAGES = "images.csv.gz"
 _RENAMED = {"learning": "trainable", "numerics": "precision", "on_features": "cached_features"}
 
 
-def collect_provenance(command: str, seed: int | None, data: Mapping[str, Any]) -> dict[str, Any]:
+def collect_provenance(
+    command: str, seed: int | None, data: Mapping[str, Any], accelerator: str = "auto"
+) -> dict[str, Any]:
     """The provenance of a run.
 
     Args:
         command: the command line that composes the run's config.
         seed: the run's seed, if it has one.
         data: the dataset's root, and per split the number and fingerprint of its images (`DatasetIndex.provenance`).
+        accelerator: Lightning's name; with "cpu", the GPUs are neither listed nor touched.
     """
     git = _git_state()
     return {
@@ -39,7 +42,7 @@ def collect_provenance(command: str, seed: int | None, data: Mapping[str, Any]) 
         "seed": seed,
         "git": {"commit": git["commit"], "dirty": bool(git["diff"]), "diff": git["diff"]},
         "packages": _packages(),
-        "machine": machine(),
+        "machine": machine(uses_gpus=accelerator != "cpu"),
         "data": dict(data),
     }
 
@@ -79,14 +82,14 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return {_RENAMED.get(name, name): value for name, value in found.items()}
 
 
-def machine() -> dict[str, Any]:
+def machine(uses_gpus: bool = True) -> dict[str, Any]:
     """Processor and cores, torch's threads, GPUs, operating system and Python version."""
     import torch
 
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count() if uses_gpus else 0)],
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
 

@@ -21,8 +21,9 @@ _ALWAYS_HASHED = 2**26  # bytes; larger files are hashed only if their size or m
 
 
 def resolve_cache_dir(data: DictConfig) -> Path:
-    """`data.cache_dir`, with `~` expanded."""
-    return Path(data.cache_dir).expanduser()
+    """`data.cache_dir`, with `~` expanded; for a user without a home folder, `~` is the working folder."""
+    path = os.path.expanduser(data.cache_dir)
+    return Path(path.replace("~", ".", 1) if path.startswith("~") else path)
 
 
 def fingerprint(values: Any) -> str:

@@ -45,7 +45,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.train.fit import fit
 
     # Collected before the training, since the code may change meanwhile.
-    provenance = collect_provenance(composed_command(), cfg.seed, index.provenance()) if is_rank_zero() else {}
+    provenance = {}
+    if is_rank_zero():
+        provenance = collect_provenance(composed_command(), cfg.seed, index.provenance(), cfg.trainer.accelerator)
     run = fit(cfg, index, folder, provenance, resume_from, reports_to_search())
     if is_rank_zero():
         # Scanned after the training, since the other ranks would wait meanwhile and might give up.

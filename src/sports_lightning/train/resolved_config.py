@@ -30,6 +30,8 @@ def resolve(cfg: DictConfig, values: Mapping[str, Any], folder: Path | None = No
         quoted = str(folder).replace("${", r"\${")
         tree = map_strings(lambda text: text.replace(_RUN_FOLDER, quoted), tree)
     resolved = OmegaConf.create(tree)
+    if resolved.inference.accelerator == "auto":  # otherwise a training on a CPU would be evaluated on a GPU
+        resolved.inference.accelerator = resolved.trainer.accelerator
     for key, value in values.items():
         OmegaConf.update(resolved, key, value, merge=False)
     OmegaConf.set_struct(resolved, True)
