@@ -173,7 +173,7 @@ def test_no_network_names_all_three_ways(tree: Path, tmp_path: Path, monkeypatch
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     result = try_command("train", *TRAIN, f"data.root={tree}", "model=resnet50")
     assert_one_line(result, tmp_path, "resnet50", "go online", "model.weights=", "model.pretrained=false")

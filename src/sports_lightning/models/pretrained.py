@@ -108,10 +108,15 @@ def is_cached(repository: str, file: str) -> bool:
 
 def check_reachable(name: str, url: str | None = None) -> None:
     """Raise UserError if `url`, or the Hugging Face Hub, cannot be reached for the weights of `name`."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_session
 
     hub = url or str(constants.ENDPOINT)
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else why_unreachable(hub)
+    if constants.HF_HUB_OFFLINE:
+        reason: str | None = "HF_HUB_OFFLINE is set"
+    elif url:  # timm downloads it with urllib
+        reason = why_unreachable(url)
+    else:
+        reason = why_unreachable(hub, head=lambda url, timeout: get_session().head(url, timeout=timeout))
     if reason:
         raise UserError(f"can't reach {hub} for the weights of {name}: {reason}; {WAYS_TO_WEIGHTS}")
 

@@ -165,11 +165,12 @@ def log_settings(loggers: list[Logger], cfg: DictConfig, provenance: dict[str, A
 
 def why_offline() -> str | None:
     """The reason why W&B cannot be used online; None if it can."""
+    import requests  # wandb's own dependency
     import wandb
-    from requests.utils import get_netrc_auth  # wandb's own dependency
+    from requests.utils import get_netrc_auth
 
     settings = wandb.setup().settings
     if not (settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url)):
         return "not logged in; wandb login"
-    reason = why_unreachable(settings.base_url)
+    reason = why_unreachable(settings.base_url, head=lambda url, timeout: requests.head(url, timeout=timeout))
     return reason and f"can't reach {settings.base_url}: {reason}"
