@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from processes import Result, module_name
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 def run_command(name: str, *arguments: str, cwd: Path | None = None) -> Result:

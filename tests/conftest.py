@@ -9,6 +9,9 @@ from unittest.mock import patch
 # Before torch is imported: several tests run at once, and one thread each is faster than all of them on all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if os.environ.get("SPORTS_LIGHTNING_HIDE_LINUX") == "1":
+    import hidden_linux  # noqa: F401  # before the package is imported
+
 import numpy as np
 import pytest
 from filelock import FileLock

@@ -1,6 +1,6 @@
 """Training throughput: the model alone, the input pipeline alone, and both together."""
 
-import resource
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
@@ -154,6 +154,10 @@ def _matrix_flops(precision: str, device: torch.device, size: int = 2048) -> flo
 def _peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

@@ -175,7 +175,7 @@ def _remove_without_results(folder: Path) -> None:
     log = folder / f"{HydraConfig.get().job.name}.log"
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, log.name}:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        for file in (log, folder / LOCK):
-            file.unlink(missing_ok=True)
-        with suppress(OSError):  # a network drive keeps an open file under another name
+        with suppress(OSError):  # Windows keeps an open file, and a network drive keeps it under another name
+            for file in (log, folder / LOCK):
+                file.unlink(missing_ok=True)
             folder.rmdir()

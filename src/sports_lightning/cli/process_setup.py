@@ -42,8 +42,20 @@ def prepare_process() -> None:
     logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
+    _make_output_printable()
     _complete_user()
     _tune_c_libraries()
+
+
+def _make_output_printable() -> None:
+    """Let stdout and stderr take any character, in a locale without UTF-8 too (LC_ALL=C, a Windows code page)."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
+            continue
+        if stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968") and "PYTHONIOENCODING" not in os.environ:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # as Python does with LANG=C
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _complete_user() -> None:
@@ -74,13 +86,13 @@ def _keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of requesting zeroed pages from the system in every step."""
     try:
         libc = ctypes.CDLL(None)
-        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
-    except (OSError, AttributeError, TypeError):  # another C library
+        mallopt, malloc_trim, register = libc.mallopt, libc.malloc_trim, os.register_at_fork
+    except (OSError, AttributeError, TypeError):  # another C library or system
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     # A data worker is a copy of this process: every shared page is copied once it is used again here.
-    os.register_at_fork(before=lambda: malloc_trim(0))
+    register(before=lambda: malloc_trim(0))
 
 
 @contextmanager

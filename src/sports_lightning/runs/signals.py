@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows lacks the last one
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 EXIT_STATUSES = [128 + number for number in _SIGNALS]  # of a command that was ended by such a signal
 
 _received = 0

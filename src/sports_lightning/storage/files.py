@@ -75,7 +75,7 @@ def sync_to_disk(path: Path) -> None:
     for each in (*path.rglob("*"), path, path.parent):
         if each.is_file():
             try:
-                _sync(each)
+                _sync(each, os.O_RDWR)  # Windows flushes only files that are open for writing
             except OSError as error:
                 raise WriteFailed(f"can't write {each}: {error.strerror}") from error
         elif each.is_dir():
@@ -83,8 +83,8 @@ def sync_to_disk(path: Path) -> None:
                 _sync(each)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, mode: int = os.O_RDONLY) -> None:
+    descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
     finally:

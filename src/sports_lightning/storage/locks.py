@@ -10,8 +10,12 @@ from types import TracebackType
 
 try:
     import fcntl
+
+    _has_fcntl = True
 except ImportError:  # Windows
     import msvcrt
+
+    _has_fcntl = False
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +24,8 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 class FileLock:
     """An exclusive lock on a file, held until `release` or the end of the process, even if it is killed.
+
+    The library filelock is not used: its `flock` is inherited by forked data workers, which may outlive a killed run.
 
     On POSIX systems a record lock (`fcntl.lockf`): it works on network drives and forked data workers do not inherit
     it. A process that opens and closes the file a second time loses its lock. On Windows the first byte is locked
@@ -100,12 +106,8 @@ def one_at_a_time(target: Path, what: str) -> Iterator[bool]:
         lock.release()
 
 
-if os.name == "nt":
-
-    def _lock(descriptor: int, wait: bool) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-
-else:
-
-    def _lock(descriptor: int, wait: bool) -> None:
+def _lock(descriptor: int, wait: bool) -> None:
+    if _has_fcntl:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    else:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ class Sweep:
         running = [job for job in self.jobs if job.is_running()]
         for job in running:
             if job.process:
-                job.process.send_signal(number)
+                with suppress(ValueError):  # Windows sends Ctrl-C to all processes of a console itself
+                    job.process.send_signal(number)
         for job in running:
             wait_for_any([job])
 
