@@ -122,7 +122,7 @@ def _seconds_left(trainer: pl.Trainer, seconds_per_epoch: float) -> float | None
     done, steps = trainer.current_epoch + 1, trainer.global_step
     limits: list[float] = []
     if trainer.max_epochs not in (None, -1):
-        limits.append((trainer.max_epochs - done) * seconds_per_epoch)  # type: ignore[operator]
+        limits.append((trainer.max_epochs - done) * seconds_per_epoch)
     if trainer.max_steps != -1:
         limits.append((trainer.max_steps - steps) / max(steps, 1) * done * seconds_per_epoch)
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
