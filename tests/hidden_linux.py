@@ -1,6 +1,6 @@
 """Importing this module hides what Windows or macOS lack; conftest does so with SPORTS_LIGHTNING_HIDE_LINUX=1.
 
-Hidden are `fcntl`, CPU affinity, SIGUSR1 and SIGHUP, fork handlers and forked data-loading workers. `msvcrt`, with
+Hidden are `fcntl`, CPU affinity, SIGUSR1, fork handlers and forked data-loading workers. `msvcrt`, with
 which the package locks files on Windows, is a stand-in on top of the hidden `fcntl`.
 """
 
@@ -33,10 +33,11 @@ class WindowsLocks(types.ModuleType):
 
 sys.modules["fcntl"] = None  # type: ignore[assignment]  # importing it raises ImportError
 sys.modules["msvcrt"] = WindowsLocks("msvcrt")
-for module, names in (
-    (os, ("sched_getaffinity", "sched_setaffinity", "register_at_fork")),
-    (signal, ("SIGUSR1", "SIGHUP")),
-):
-    for name in names:
-        delattr(module, name)
+for name in ("sched_getaffinity", "sched_setaffinity", "register_at_fork"):
+    delattr(os, name)
+user_signal = signal.SIGUSR1
+del signal.SIGUSR1
+import sports_lightning.runs.signals  # noqa: E402, F401  # reads the names once; Lightning's version for Linux needs all
+
+signal.SIGUSR1 = user_signal
 multiprocessing.set_start_method("spawn")

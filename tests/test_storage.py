@@ -192,6 +192,7 @@ def test_shared_memory_is_free_again_after_a_run(few: Path, tmp_path: Path) -> N
     assert not [folder for folder in new if FileLock(folder / ".lock").acquire()], "all others belong to a living run"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no CPU affinity")
 def test_loading_uses_only_the_cores_of_this_process() -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
