@@ -1,6 +1,7 @@
 """The environment of a process: users without an account, leftover variables, proxies, GPUs that are not used."""
 
 import getpass
+import io
 import os
 import ssl
 import sys
@@ -161,3 +162,23 @@ def test_the_user_keeps_an_existing_name_and_home(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", "/somewhere")
     process_setup.prepare_process()
     assert (os.environ["LOGNAME"], os.environ["HOME"]) == ("someone", "/somewhere")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "chosen", "written"),
+    [
+        ("ascii", False, "0.1–0.2 │ ü".encode()),
+        ("ascii", True, b"0.1\\u20130.2 \\u2502 \\xfc"),
+        ("cp1252", False, b"0.1\x960.2 \\u2502 \xfc"),
+    ],
+)
+def test_output_takes_any_character_in_any_locale(
+    encoding: str, chosen: bool, written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONIOENCODING", raising=False)
+    if chosen:
+        monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer := io.BytesIO(), encoding=encoding))
+    process_setup._make_output_printable()
+    print("0.1–0.2 │ ü", end="", flush=True)
+    assert buffer.getvalue() == written
