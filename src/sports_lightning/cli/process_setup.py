@@ -37,8 +37,6 @@ def prepare_process() -> None:
     """Set up the C libraries and the warning filters of this process. Call it before torch is imported."""
     if os.environ.get("HYDRA_FULL_ERROR") != "1":  # torch's C++ code warns about what training requests on purpose
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that are not UTF-8, as on stderr
     logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
@@ -48,9 +46,9 @@ def prepare_process() -> None:
 
 
 def _make_output_printable() -> None:
-    """Let stdout and stderr take any character, in a locale without UTF-8 too (LC_ALL=C, a Windows code page)."""
+    """Let stdout and stderr take file names that are not UTF-8, and any character in a locale without UTF-8 too."""
     for stream in (sys.stdout, sys.stderr):
-        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
+        if not isinstance(stream, io.TextIOWrapper):
             continue
         if stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968") and "PYTHONIOENCODING" not in os.environ:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # as Python does with LANG=C
