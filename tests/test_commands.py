@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from sklearn import metrics as sk
 
-from commands import run_command
-from conftest import FAST
+from commands import run_command, try_command
+from conftest import FAST, assert_error_line
 from processes import fresh_process
 from sports_lightning.predict.prediction import Predictions
 
@@ -232,6 +232,8 @@ def test_debug_overfit_reaches_a_high_train_accuracy(few: Path, tmp_path: Path) 
 
 
 def test_package_lists_its_commands(tmp_path: Path) -> None:
+    assert run_command("", "--version").stdout.startswith("sports_lightning 0.")
+    assert_error_line(try_command("", "tran"), "there is no command tran: did you mean train?")
     printed = run_command("").stdout
     for name in ("train", "evaluate", "predict"):
         assert f"sports-lightning {name} " in printed

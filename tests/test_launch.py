@@ -1,10 +1,12 @@
 """What a process does is decided from its command line and its environment alone."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sports_lightning.cli.command import Command
+from sports_lightning.cli.command_line import repeated_keys
 from sports_lightning.cli.launch import (
     Composed,
     Help,
@@ -14,9 +16,11 @@ from sports_lightning.cli.launch import (
     ResumedRun,
     ResumedSweep,
     StoredJob,
+    Version,
     only_prints,
     parse_launch,
 )
+from sports_lightning.config.overrides import format_command, last_value, quote_value
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
 from sports_lightning.predict.prediction import find_inputs
@@ -39,6 +43,9 @@ FURTHER = Process(1, run_folder=Path("run"))
     [
         (TRAIN, [], ALONE, Composed(())),
         (TRAIN, ["seed=1", "--help"], ALONE, Help(("seed=1",))),
+        (TRAIN, ["-h"], ALONE, Help(())),
+        (TRAIN, ["--version"], ALONE, Version()),
+        (TRAIN, ["~seed"], ALONE, Composed(("~seed",))),
         (TRAIN, ["seed=0,1", "-m"], ALONE, Composed(("-m", "seed=0,1"))),
         (TRAIN, ["--job", "run"], ALONE, StoredJob(Path("run"))),
         (TRAIN, ["resume=run"], ALONE, ResumedRun("run", False)),
@@ -52,10 +59,11 @@ FURTHER = Process(1, run_folder=Path("run"))
         (TRAIN, ["--cfg=job"], SECOND, Nothing()),
         (TRAIN, ["resume=run"], SECOND, ReceivedJob()),
         (TRAIN, ["seed=1"], FURTHER, StoredJob(Path("run"))),
-        (COMPARE, ["a", "b"], ALONE, Composed(("runs=['a','b']",))),
+        (COMPARE, ["a/lr=1,2", "é=3"], ALONE, Composed(("runs=['a/lr=1,2','é=3']",))),
+        (COMPARE, ["a", "b"], ALONE, Composed(("runs=[a,b]",))),
         (COMPARE, ["resume=run"], ALONE, Composed(("resume=run",))),
         (COMPARE, ["--help"], SECOND, Nothing()),
-        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs='a'",))),
+        (COMPARE, ["a"], Process(0, 1, True), Composed(("runs=a",))),
         (TRAIN, ["test=no", "--cfg", "job", "seed=1"], ALONE, Composed(("--cfg", "job", "test=no", "seed=1"))),
     ],
 )
@@ -89,6 +97,22 @@ def test_options_that_print_are_recognized(arguments: list[str], expected: bool)
         (TRAIN, ["resume=sweep", "data.root=x"], ALONE, "leave out data.root=x"),
         (COMPARE, ["a"], FIRST, "compare runs in one process: start one task, not 2"),
         (COMPARE, ["a", "runs=b"], ALONE, "runs is given both as"),
+        (TRAIN, ["optimizer.lr", "=", "0.1"], ALONE, "without blanks around =, as in optimizer.lr=0.1"),
+        (TRAIN, ["optimizer.lr=", "0.1"], ALONE, "without blanks around =, as in optimizer.lr=0.1"),
+        (TRAIN, ["optimizer.lr = 0.1"], ALONE, "write optimizer.lr=0.1"),
+        (TRAIN, ["seed==1"], ALONE, "write seed=1"),
+        (TRAIN, ["--lr", "0.1"], ALONE, "no option --lr: settings are KEY=VALUE.* optimizer.lr=VALUE"),
+        (TRAIN, ["--batch-size=8"], ALONE, "data.batch_size=8"),
+        (TRAIN, ["--multrun"], ALONE, "Did you mean --multirun"),
+        (TRAIN, ["--cfg"], ALONE, "expected one argument"),
+        (TRAIN, ["help"], ALONE, "--help explains train"),
+        (TRAIN, ["conf/my.yaml"], ALONE, "--config-dir=FOLDER experiment=NAME"),
+        (TRAIN, ["seed"], ALONE, "pass seed=VALUE"),
+        (TRAIN, ["=5"], ALONE, "settings are KEY=VALUE"),
+        (TRAIN, ["/"], ALONE, "data=folder data.root=/"),
+        (TRAIN, ["data=my images (1)/x"], ALONE, r"""data=folder "data.root='my images \(1\)/x'\""""),
+        (TRAIN, ["loss.class_weights={fox:"], ALONE, "can't be parsed: close its brackets"),
+        (Command("evaluate", _no_task), ["/"], ALONE, "ckpt_path=/"),
     ],
 )
 def test_arguments_that_exclude_each_other_are_refused(
@@ -96,6 +120,10 @@ def test_arguments_that_exclude_each_other_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         parse_launch(command, argv, process, lambda folder: folder.name == "sweep")
+
+
+def test_a_key_that_is_given_twice_is_named() -> None:
+    assert repeated_keys(["seed=0", "lr=1", "++seed=1"]) == ["seed is given 2 times, and the last one counts: ++seed=1"]
 
 
 @pytest.mark.parametrize(
@@ -113,21 +141,61 @@ def test_only_rank_variables_of_a_launcher_count(environment: dict[str, str], ex
 
 def test_the_value_of_a_path_key_is_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a,b").mkdir()
+    for name in ("a,b", "c", "d", "'tis", "[x]"):
+        (tmp_path / name).mkdir()
     quoted = {
         "ckpt_path=/r/Größe (1)/best.ckpt": "ckpt_path='/r/Größe (1)/best.ckpt'",
         "ckpt_path=/r/lr=0.1/best.ckpt": "ckpt_path='/r/lr=0.1/best.ckpt'",
         "input=Anna's, 2 [x].jpg": r"input='Anna\'s, 2 [x].jpg'",
         "data.root=~/images": f"data.root={tmp_path}/images",
         "data.root=a,b": "data.root='a,b'",
+        "data.root='tis": r"data.root='\'tis'",
+        "runs=[x]": "runs='[x]'",
+        "hydra.run.dir=1e3": "hydra.run.dir='1e3'",
+        "++hydra.run.dir=x,y": "++hydra.run.dir='x,y'",
+        "hydra.sweep.subdir=é=${seed}": "hydra.sweep.subdir='é=${seed}'",
+        "+changes.data.root=e f,g": "+changes.data.root='e f,g'",
+        "model.name=local-dir:m (1)": "model.name='local-dir:m (1)'",
+        "runs=[~/é (1),c]": f"runs=['{tmp_path}/é (1)',c]",
     }
-    assert quote_paths(quoted) == list(quoted.values())
+    assert quote_paths(list(quoted)) == list(quoted.values())
     as_typed = [
         *("data.root=c,d", "data.root=images", "input=[a,b]", "input='x y'", "hydra.run.dir=${oc.env:OUT}"),
-        *("data.root=null", "optimizer.lr=1,2", "--help", "input=photos/**/*.jpg"),
+        *("data.root=null", "optimizer.lr=1,2", "--help", "input=photos/**/*.jpg", "resume=", "model.name=a,b"),
     ]
     assert quote_paths(as_typed) == as_typed
+    sweep = ["-m", "data.root=c,é (1)", "model.weights=null,w.pth", "seed=0,1"]
+    assert quote_paths(sweep) == ["-m", "data.root=c,'é (1)'", "model.weights=null,w.pth", "seed=0,1"]
+    with pytest.raises(UserError, match=r"model\.weights= has no value"):
+        quote_paths(["model.weights="])
+
+
+ODD_NAMES = [
+    "a\nb",
+    "{x}",
+    "$HOME",
+    "100%",
+    "a\\",
+    "a\\'b",
+    "trail ",
+    '"q"',
+    "null",
+    "007",
+    "#x",
+    "a'${b}'\\\\${d}",
+    "${",
+    "é\u0301",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_hydra_and_a_shell_read_a_quoted_path_as_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    (argument,) = quote_paths([f"resume={name}"])
+    assert last_value([argument], "resume") == name
+    command = format_command("train", [argument, quote_value(name)]).replace("python -m", "printf '%s|'")
+    printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert printed == f"sports_lightning.train|{argument}|{quote_value(name)}|"
 
 
 def test_inputs_are_files_folders_and_globs_and_each_file_counts_once(

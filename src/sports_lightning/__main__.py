@@ -5,6 +5,8 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+from sports_lightning import __version__
+
 COMMANDS = {
     "train": "train a classifier on class folders, and test the best checkpoint",
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
@@ -32,8 +34,10 @@ Each command documents its settings with --help, and prints its config with --cf
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that the first argument names, in this process; list the commands without arguments."""
     name, *rest = [*(sys.argv[1:] if argv is None else argv), ""]
-    if name in ("", "-h", "--help"):
+    if name in ("", "-h", "--help", "help"):
         print(_overview(), end="")
+    elif name == "--version":
+        print(f"sports_lightning {__version__}")
     elif name in COMMANDS:
         # As with `python -m`: the other processes of a distributed run are started by this module's name.
         sys.argv[1:] = rest[:-1]

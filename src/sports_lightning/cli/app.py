@@ -1,5 +1,6 @@
 """The entry point of every command: from its command line to its exit status."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException
 
-from sports_lightning import CONF_DIR
+from sports_lightning import CONF_DIR, __version__
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.distributed import (
     adopt_slurm_environment,
@@ -28,6 +29,7 @@ from sports_lightning.cli.launch import (
     ResumedRun,
     ResumedSweep,
     StoredJob,
+    Version,
     only_prints,
     parse_launch,
 )
@@ -84,6 +86,8 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
     SweepStart.folder, SweepStart.resumes = None, False  # of an earlier sweep in this process
     match launch:
+        case Version():
+            print(f"sports_lightning {__version__}")
         case Help(overrides):
             print(help_text(command.name, overrides))
         case StoredJob(folder):
@@ -104,6 +108,8 @@ def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
 
 def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
     """Call `task` with the config that Hydra composes, or with each config of a sweep."""
+    if "${" in os.getcwd():
+        raise UserError(f"the working folder {os.getcwd()} has ${{ in its name, which Hydra replaces: work elsewhere")
     hydra_main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=task.command.name)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # where Hydra reads its command line
     try:

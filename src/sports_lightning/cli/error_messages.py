@@ -1,19 +1,23 @@
 """Errors as one line for the user: what is wrong, and how to correct it."""
 
-import difflib
 import errno
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 
-import hydra
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sports_lightning import CONF_DIR
+from sports_lightning.cli.suggestions import (
+    did_you_mean,
+    known_keys,
+    own_config,
+    own_images,
+    similar_choice,
+    similar_keys,
+)
 from sports_lightning.errors import ThroughHydra, UserError
 
 _WITHOUT_WORKERS = "load in the main process with data.num_workers=0 inference.num_workers=0"
@@ -75,12 +79,20 @@ def one_line(error: Exception, command: str) -> str | None:
         return one_line(hidden, command)
     for cause in _causes(error):
         if isinstance(cause, UserError):
-            # An error raised in a data-loading worker arrives with the worker's traceback before its message.
-            return re.sub(r"^[\w.]+Error: |^[\w.]+UnreadableImage: ", "", str(cause).strip().splitlines()[-1])
+            message = str(cause).strip()
+            if "Traceback (most recent call last)" in message:  # of a data-loading worker, before its message
+                message = re.sub(r"^[\w.]+Error: |^[\w.]+UnreadableImage: ", "", message.splitlines()[-1])
+            return message.replace("\n", "\\n")
     if isinstance(error, InstantiationException) and error.__cause__:
         return f"{' '.join(str(error.__cause__).split())} ({str(error).splitlines()[-1]})"
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
+        if several := re.search(r"Ambiguous value for argument '(.*?)' 1\. ", text):
+            return f"{several[1]} has several values: add -m for a run of each, or write KEY=[A,B] for a list"
+        if present := re.search(r"Multiple values for (\S+)\. To override a value use 'override (\S+): (.*?)'", text):
+            return f"{present[1]} has a value already: write {present[2]}={present[3]}, without +"
+        if choice := re.search(r"Could not find '([^']+)' Available options in '([^']+)': (.*)", text):
+            return _no_choice(choice[1].removeprefix(f"{choice[2]}/"), choice[2], choice[3].split())
         suggestion = _suggestion(text, command)
         if suggestion.startswith(" Did you mean"):  # a misspelled key is more likely than a new one
             text = text.partition(" To append to your config")[0]
@@ -118,28 +130,30 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _suggestion(message: str, command: str) -> str:
-    """How to correct a choice or a key that the config does not have."""
-    choice = re.search(r"Could not find '([\w/]+)/([^']+)' Available options in '[^']+': (.*)", message)
-    if choice:
-        if choice[1] == "trainer":  # groups of other projects, such as trainer=gpu
-            return " Set trainer.accelerator (cpu, gpu, mps), trainer.devices or trainer.strategy (ddp, fsdp) instead."
-        close = difflib.get_close_matches(choice[2], choice[3].split(), n=1)
-        return f" Did you mean {choice[1]}={close[0]}?" if close else ""
+    """How to correct a key that the config does not have, or a sweep."""
     if "requires --multirun" in message or "does not support sweep type" in message:
         return " Add -m for a grid of values, sweep=optuna to search an interval."
-    found = re.search(r"Could not override '([^']+)'", message)
+    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
     if not found:
         return ""
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        known = list(_keys(OmegaConf.to_container(hydra.compose(command), resolve=False)))
+    known = known_keys(command)
     if found[1] in known:  # Hydra refuses new keys inside a group of keys
         return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
-    close = difflib.get_close_matches(found[1], known, n=1)
-    return f" Did you mean {close[0]}?" if close else " See --help for all keys."
+    return f" {did_you_mean(similar_keys(found[1], known)) or 'See --help for all keys.'}"
 
 
-def _keys(tree: object, prefix: str = "") -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
+def _no_choice(name: str, group: str, choices: list[str]) -> str:
+    """The message for a choice that a config group does not have."""
+    if name.endswith((".yaml", ".yml")):
+        return own_config(f"{group}={name}")
+    if group == "trainer":  # groups of other projects, such as trainer=gpu
+        return (
+            f"there is no config trainer/{name}. Set trainer.accelerator (cpu, gpu, mps), trainer.devices or "
+            f"trainer.strategy (ddp, fsdp) instead."
+        )
+    if group == "data" and ("/" in name or os.path.isdir(name)):
+        return own_images(name)
+    suggestion = did_you_mean(f"{group}={choice}" for choice in similar_choice(name, choices))
+    if group == "model":
+        suggestion = f"{suggestion} For any model of timm, pass model=timm model.name={name}".strip()
+    return f"there is no {group}={name}: choose one of {', '.join(choices)}. {suggestion}".strip()

@@ -1,5 +1,6 @@
 """Run a command's task in its run folder, or start it as a job of a sweep."""
 
+import logging
 import os
 import shutil
 import sys
@@ -12,11 +13,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.cli.command import Command
+from sports_lightning.cli.command_line import repeated_keys
 from sports_lightning.cli.distributed import broadcast_job, load_job
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.cli.run_start import RunStart
 from sports_lightning.config.checks import check_sweep, check_train, normalize_composed
-from sports_lightning.config.overrides import arguments_from
+from sports_lightning.config.overrides import arguments_from, unresolved
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
 from sports_lightning.runs.changed_settings import store_changes
@@ -34,6 +36,8 @@ from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import sync_to_disk, write_text
 from sports_lightning.sweeps.jobs import Sweep, SweepJob
 from sports_lightning.sweeps.start import BASIC_LAUNCHER
+
+log = logging.getLogger(__name__)
 
 
 def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
@@ -141,6 +145,8 @@ class ComposedTask:
             write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
 
     def _run_alone(self, cfg: DictConfig, folder: Path) -> None:
+        for notice in repeated_keys(unresolved(HydraConfig.get().overrides.task)):
+            log.info("note: %s", notice)
         self._normalize(cfg, folder)
         interrupted = find_interrupted(cfg, folder, RunStart.overwritten) if cfg.get("resume") == "auto" else None
         if interrupted is None:

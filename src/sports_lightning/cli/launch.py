@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sports_lightning.cli.command import Command
+from sports_lightning.cli.command_line import check_command_line
 from sports_lightning.config.overrides import collect_positional, last_value, options_first
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
@@ -26,6 +27,11 @@ _MULTIRUN_OPTIONS = ("-m", "--multirun")
 @dataclass(frozen=True)
 class Nothing:
     """Another rank of a command that only prints, which the first rank does."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """The version of the package."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Composed:
     arguments: tuple[str, ...]
 
 
-Launch = Nothing | Help | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
+Launch = Nothing | Version | Help | StoredJob | ReceivedJob | ResumedRun | ResumedSweep | Composed
 
 
 def parse_launch(
@@ -95,6 +101,8 @@ def parse_launch(
         UserError: arguments that exclude each other, or several processes of a command that takes one.
     """
     arguments = options_first(argv)
+    if arguments[:1] == ["--version"]:
+        return Version()
     prints = only_prints(arguments)
     if process.is_externally_launched and not prints and not command.distributed and process.world_size > 1:
         raise UserError(f"{command.name} runs in one process: start one task, not {process.world_size}")
@@ -104,14 +112,16 @@ def parse_launch(
         return Nothing() if prints else ReceivedJob()
     if process.run_folder is not None and process.rank > 0:
         return StoredJob(process.run_folder)
-    if arguments[:1] == ["--help"] and not any(argument.startswith("-") for argument in arguments[1:]):
+    if arguments[:1] in (["--help"], ["-h"]) and not any(argument.startswith("-") for argument in arguments[1:]):
         return Help(tuple(arguments[1:]))
-    value = last_value(arguments, "resume") if command.resumable else None
-    if value not in (None, "", "auto", "null"):
-        return _resumed(str(value), arguments, is_sweep)
     if command.positional:
         arguments = collect_positional(arguments, command.positional)
-    return Composed(tuple(quote_paths(arguments)))
+    arguments = quote_paths(arguments)
+    check_command_line(arguments, command.name)
+    value = last_value(arguments, "resume") if command.resumable else None
+    if value not in (None, "", "auto"):
+        return _resumed(str(value), arguments, is_sweep)
+    return Composed(tuple(arguments))
 
 
 def only_prints(arguments: Sequence[str]) -> bool:
@@ -126,7 +136,7 @@ def _resumed(value: str, arguments: Sequence[str], is_sweep: Callable[[Path], bo
         kind, allowed = ResumedSweep, _MULTIRUN_OPTIONS
     changes = tuple(argument for argument in arguments if may_change(argument)) if kind is ResumedRun else ()
     for argument in arguments:
-        if argument not in (*allowed, *changes) and not argument.startswith(("resume=", "trust=")):
+        if argument not in (*allowed, *changes) and not argument.lstrip("+").startswith(("resume=", "trust=")):
             message = f"resume={value} uses the settings stored there: leave out {argument}"
             changed = [a for a in arguments if "=" in a and not a.startswith(("-", "resume=", "trust="))]
             if kind is ResumedRun and changed:

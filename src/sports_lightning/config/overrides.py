@@ -6,6 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
 from sports_lightning.config.earlier_versions import RENAMED_KEYS, rename_notice
 from sports_lightning.errors import UserError
 
@@ -19,11 +24,30 @@ _OPTIONS_WITH_VALUE = (
 _NO_CHOICE = {"callbacks": "none", "logger": "none", "debug": None, "experiment": None}
 _NONE_WORDS = ("none", "null", "false", "no", "off", "[]")
 
+_OVERRIDE = re.compile(r"(\+\+?|~)?(hydra/)?[\w$@:.-]*=", re.ASCII)
+
+
+def parse_value(text: str) -> Override | None:
+    """Return what Hydra's override grammar reads from the value `text`; None if it cannot be parsed."""
+    try:
+        return OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        return None
+
 
 def quote_value(text: str) -> str:
-    """Return `text` quoted so that Hydra's override grammar reads it as a string."""
-    if re.fullmatch(r"/[A-Za-z0-9_./-]+", text):  # a plain path
+    """Return `text` so that Hydra's override grammar and OmegaConf's interpolation read it as this string.
+
+    It is quoted only where that is needed.
+    """
+    parsed = parse_value(text)
+    if parsed and not parsed.is_sweep_override() and parsed.value() == text and "${" not in text:
         return text
+    return quote_with_interpolations(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
+
+
+def quote_with_interpolations(text: str) -> str:
+    """Return `text` quoted for Hydra's override grammar; each `${…}` in it is still replaced by its value."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text) + "'"
 
 
@@ -35,7 +59,12 @@ def config_dirs(hydra_cfg: Any) -> list[str]:
 
 def arguments_from(hydra_cfg: Any) -> list[str]:
     """Return the command line from which a config was composed, without overrides of Hydra's own keys."""
-    return [*config_dirs(hydra_cfg), *map(str, hydra_cfg["overrides"]["task"])]
+    return [*config_dirs(hydra_cfg), *unresolved(hydra_cfg["overrides"]["task"])]
+
+
+def unresolved(overrides: Any) -> list[str]:
+    """Return stored overrides as they were typed: a `${…}` in them is not replaced."""
+    return list(map(str, OmegaConf.to_container(overrides) if OmegaConf.is_config(overrides) else overrides))
 
 
 def format_command(command: str, overrides: list[str]) -> str:
@@ -49,10 +78,22 @@ def format_command(command: str, overrides: list[str]) -> str:
     return shlex.join(["python", "-m", f"sports_lightning.{command}", *overrides, *single_run])
 
 
+def path_setting(key: str, path: object) -> str:
+    """Return `key=path` for a shell; a path needs no quotes for Hydra (see path_values)."""
+    return shlex.quote(f"{key}={path}")
+
+
 def last_value(arguments: Sequence[str], key: str) -> str | None:
-    """Return the last value that a command line gives for a key, without quotes; None if it gives none."""
-    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
-    return values[-1].strip("'\"") if values else None
+    """Return the last value that a command line gives for a key, as text; None if it gives none, or null.
+
+    Raises:
+        HydraException, OmegaConfBaseException: the value can't be parsed or resolved.
+    """
+    given = [argument for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
+    if not given:
+        return None
+    value = OmegaConf.create({key: OverridesParser.create().parse_override(given[-1]).value()})[key]
+    return None if value is None else str(value)
 
 
 def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -96,8 +137,8 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 def collect_positional(arguments: list[str], key: str) -> list[str]:
     """Return the command line with its positional arguments collected into the override `key=VALUE` or `key=[…]`.
 
-    An argument is positional if it is neither an option, nor the value of one, nor an override; an argument with `=`
-    that is an existing path is positional, too.
+    An argument is positional if it is neither an option, nor the value of one, nor an override: without `=`, with
+    something before it that cannot be a key, or the name of an existing path.
 
     Raises:
         UserError: `key` is given as an override as well.
@@ -107,11 +148,11 @@ def collect_positional(arguments: list[str], key: str) -> list[str]:
         for previous, argument in zip(["", *arguments], arguments, strict=False)
         if previous not in _OPTIONS_WITH_VALUE
         and not argument.startswith("-")
-        and ("=" not in argument or os.path.exists(argument))
+        and (not _OVERRIDE.match(argument) or os.path.lexists(argument))
     ]
     if not positional:
         return arguments
-    if any(argument.startswith(f"{key}=") for argument in arguments):
+    if any(argument.lstrip("+").startswith(f"{key}=") for argument in arguments):
         raise UserError(
             f"{key} is given both as {key}= and as {positional[0]}: use one of the two forms for all values"
         )

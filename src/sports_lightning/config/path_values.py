@@ -1,39 +1,65 @@
-"""Quoting of paths on the command line, so that a user need not know the grammar of Hydra's overrides."""
+"""Paths on the command line, taken literally, so that a user need not know the grammar of Hydra's overrides."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
-from sports_lightning.config.overrides import quote_value
+from sports_lightning.config.overrides import parse_value, quote_value, quote_with_interpolations
+from sports_lightning.errors import UserError
 
 # Keys whose value is a path.
-PATH_KEYS = (
-    *("data.root", "data.cache_dir", "model.weights", "ckpt_path", "input", "run", "runs", "resume"),
-    *("hydra.run.dir", "hydra.sweep.dir"),
-)
+_INPUTS = ("data.root", "data.cache_dir", "model.weights", "ckpt_path", "input", "run", "runs", "resume")
+_OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage")  # no sweep varies them
+_LOCAL_MODEL = "local-dir:"  # before a path that is the value of model.name
+_SWEEPS = re.compile(r"\+{0,2}(sweep|hydra\.mode|hydra/sweeper)=")
 
 
-def quote_paths(arguments: Iterable[str]) -> list[str]:
+def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the values of path keys quoted, so that Hydra takes them literally.
 
-    A value is quoted where a file or folder of that name exists, or where Hydra could not parse it unquoted: names
-    with umlauts, `~`, `=`, `(1)`, commas, apostrophes or brackets. Lists, sweeps over several paths, interpolations and
-    values that are already quoted are not changed.
+    An existing path is always meant literally. Other values keep their meaning for Hydra if they are interpolations,
+    lists, or several values of a sweep. Whatever Hydra could not parse, such as a path with umlauts, `=`, `(1)` or
+    apostrophes, is one path, or a list or a sweep of such paths. A leading `~` is the home folder.
+
+    Raises:
+        UserError: an empty path.
     """
-    return [_quoted_path(argument) for argument in arguments]
+    is_sweep = any(argument in ("-m", "--multirun") or _SWEEPS.match(argument) for argument in arguments)
+    return [_quoted_argument(argument, is_sweep) for argument in arguments]
 
 
-def _quoted_path(argument: str) -> str:
-    key, separator, value = argument.partition("=")
-    if not separator or key.lstrip("+") not in PATH_KEYS or not value or value[0] in "'\"" or "${" in value:
+def _quoted_argument(argument: str, is_sweep: bool) -> str:
+    key, _, value = argument.partition("=")
+    name = key.lstrip("+").removeprefix("changes.")
+    is_path = name in (*_INPUTS, *_OUTPUTS) or (name == "model.name" and value.startswith(_LOCAL_MODEL))
+    if not is_path or (name == "resume" and not value):
         return argument
-    path = os.path.expanduser(value)
-    try:
-        override = OverridesParser.create().parse_override(f"{key}={path}")
-        is_literal = not override.is_sweep_override() and str(override.value()) == path
-        is_meant = os.path.exists(path)  # one path, which Hydra would parse as something else
-    except HydraException:
-        is_literal, is_meant = False, True
-    return f"{key}={quote_value(path)}" if is_meant and not is_literal else f"{key}={path}"
+    if not value:
+        raise UserError(f"{key}= has no value: is a variable of the shell not set?")
+    return f"{key}={_quoted(value, is_sweep and name not in _OUTPUTS)}"
+
+
+def _quoted(value: str, is_sweep: bool) -> str:
+    """The value of a path key, as typed, in Hydra's grammar."""
+    value = _expanded(value)
+    if _exists(value):
+        return quote_value(value)
+    parsed = parse_value(value)
+    if "${" in value:
+        return value if parsed else quote_with_interpolations(value)
+    if parsed is None and value[0] == "[" and value[-1] == "]":
+        return f"[{','.join(quote_value(path.strip()) for path in value[1:-1].split(','))}]"
+    paths = [path.strip() for path in value.split(",")]
+    if (parsed is None or parsed.is_sweep_override()) and len(paths) > 1 and (is_sweep or all(map(_exists, paths))):
+        return value if parsed else ",".join(map(quote_value, paths))
+    is_meant = parsed and not parsed.is_sweep_override() and isinstance(parsed.value(), str | list | None)
+    return value if is_meant else quote_value(value)
+
+
+def _expanded(value: str) -> str:
+    """The value with `~` expanded at the start of each path in it."""
+    return re.sub(r"""(?<![^,\[:'"])~[^/,\]'"]*""", lambda found: os.path.expanduser(found[0]), value)
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path.removeprefix(_LOCAL_MODEL))

@@ -10,7 +10,7 @@ from zipfile import is_zipfile
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.earlier_versions import upgrade_config
-from sports_lightning.config.overrides import arguments_from, format_command
+from sports_lightning.config.overrides import arguments_from, format_command, path_setting
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.changed_settings import with_changes
@@ -74,7 +74,8 @@ def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
         return {}
     if not resumes_auto:
         raise UserError(
-            f"{folder} holds an interrupted run: resume it with resume={folder}, or choose another hydra.run.dir"
+            f"{folder} holds an interrupted run: resume it with {path_setting('resume', folder)}, or choose another "
+            f"hydra.run.dir"
         )
     return {file: file.read_bytes() for file in (folder / ".hydra").glob("*.yaml")}
 
@@ -158,7 +159,7 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
         raise UserError(
             f"resume={value} holds a finished run. To train it for more epochs: "
             f"{continue_command(folder, ['trainer.max_epochs=NUMBER'])}. To start a new run from its weights: "
-            f"model.weights={folder}/checkpoints/best.ckpt"
+            f"{path_setting('model.weights', folder / 'checkpoints' / 'best.ckpt')}"
         )
     if not os.access(folder, os.W_OK):
         raise UserError(f"resume={value} is read-only: copy the folder to another place, and resume the copy")

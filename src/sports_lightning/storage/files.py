@@ -26,12 +26,15 @@ _QUOTED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def checkpoint_file(ckpt_path: str | Path) -> Path:
-    """`ckpt_path` as a path, with `~` expanded.
+    """`ckpt_path` as a path, with `~` expanded; of a run folder, the checkpoint of its best epoch.
 
     Raises:
-        UserError: it is not a file.
+        UserError: it is not a file, and holds no such checkpoint.
     """
     path = Path(ckpt_path).expanduser()
+    for name in ("checkpoints/best.ckpt", "best.ckpt"):
+        if (path / name).is_file():
+            return path / name
     if not path.is_file():
         raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
     return path

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.overrides import config_dirs, quote_value
+from sports_lightning.config.overrides import config_dirs, path_setting, quote_value, unresolved
 from sports_lightning.config.trusted_targets import distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs.resume import enter_working_folder
@@ -60,7 +60,7 @@ def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
     folders = {}
     for file in files:
         try:
-            folders[file.parents[1]] = [*options, *map(str, OmegaConf.load(file))]
+            folders[file.parents[1]] = [*options, *unresolved(OmegaConf.load(file))]
         except Exception as error:  # the parser may raise anything on a damaged file
             log.warning("%s is left out, since its %s is damaged: %s", file.parents[1], file.name, error)
     return folders
@@ -82,7 +82,7 @@ def check_sweep_folder(folder: Path, is_resumable: bool) -> None:
         UserError: the folder holds a sweep.
     """
     if is_sweep_folder(folder) and any(folder.rglob(".hydra")):
-        hint = f"resume it with resume={folder}, or " if is_resumable else ""
+        hint = f"resume it with {path_setting('resume', folder)}, or " if is_resumable else ""
         raise UserError(f"{folder} holds a sweep: {hint}choose another hydra.sweep.dir")
 
 

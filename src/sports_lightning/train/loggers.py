@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from functools import wraps
+import shlex
 from pathlib import Path
 from typing import Any
 
