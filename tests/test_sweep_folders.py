@@ -67,6 +67,21 @@ def test_jobs_that_would_share_a_folder_are_refused_before_the_first(subdir: str
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["hydra.sweep.dir=finished"], "finished holds runs"),
+        (["hydra.sweep.dir=.", "hydra.sweep.subdir=finished"], "holds runs"),
+        (["hydra.sweep.dir=new", "hydra.output_subdir=null"], "hydra.output_subdir"),
+    ],
+)
+def test_a_sweep_never_writes_into_a_finished_run(arguments: list[str], said: str, tmp_path: Path) -> None:
+    write_job(tmp_path / "finished", ["seed=0"], 0.5)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert_error_line(try_command("train", "-m", *FAST, *arguments), said)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_search_names_its_folders_itself() -> None:
     result = try_command("train", *FAST, "sweep=optuna", "hydra.sweep.subdir='${seed}'")
     assert_error_line(result, "leave out hydra.sweep.subdir")

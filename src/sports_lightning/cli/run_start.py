@@ -7,7 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from sports_lightning.errors import ThroughHydra, UserError
-from sports_lightning.runs.resume import check_run_folder
+from sports_lightning.runs.resume import check_output_subdir, check_run_folder
 
 
 class RunStart(Callback):
@@ -26,8 +26,7 @@ class RunStart(Callback):
             ThroughHydra: with the UserError. Hydra turns an Exception of a callback into a warning.
         """
         try:
-            if config.hydra.output_subdir != ".hydra":
-                raise UserError("hydra.output_subdir must stay .hydra: sweeps and other ranks read the config there")
+            check_output_subdir(config.hydra.output_subdir)
             folder = Path(config.hydra.run.dir).absolute()
             RunStart.overwritten = check_run_folder(folder, resumes_auto=config.get("resume") == "auto")
         except UserError as error:

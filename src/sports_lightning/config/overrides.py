@@ -64,7 +64,8 @@ def arguments_from(hydra_cfg: Any) -> list[str]:
 
 def unresolved(overrides: Any) -> list[str]:
     """Return stored overrides as they were typed: a `${…}` in them is not replaced."""
-    return list(map(str, OmegaConf.to_container(overrides) if OmegaConf.is_config(overrides) else overrides))
+    plain: Any = OmegaConf.to_container(overrides) if OmegaConf.is_config(overrides) else overrides
+    return list(map(str, plain))
 
 
 def format_command(command: str, overrides: list[str]) -> str:

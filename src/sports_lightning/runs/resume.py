@@ -52,6 +52,12 @@ def check_unfinished(folder: Path) -> None:
         raise UserError(f"{folder} holds a finished run: choose another hydra.run.dir=FOLDER")
 
 
+def check_output_subdir(value: str | None) -> None:
+    """Raise UserError if Hydra's files would not be in `.hydra` of a run folder."""
+    if value != ".hydra":
+        raise UserError("hydra.output_subdir must stay .hydra: sweeps and other ranks read the config there")
+
+
 def check_run_folder(folder: Path, resumes_auto: bool) -> dict[Path, bytes]:
     """Check that a new run overwrites nothing in `folder`.
 

@@ -72,16 +72,18 @@ def is_sweep_folder(folder: Path) -> bool:
 
 
 def check_sweep_folder(folder: Path, is_resumable: bool) -> None:
-    """Check that a new sweep does not overwrite another one.
+    """Check that a new sweep overwrites no other sweep or run, and that no other run would count as one of its jobs.
 
     Args:
         folder: the composed sweep folder.
         is_resumable: whether `resume=` takes sweeps of this command.
 
     Raises:
-        UserError: the folder holds a sweep.
+        UserError: the folder is or holds a sweep or a run.
     """
-    if is_sweep_folder(folder) and any(folder.rglob(".hydra")):
+    if any(folder.rglob(".hydra")):
+        if not is_sweep_folder(folder):
+            raise UserError(f"{folder} holds runs: choose another hydra.sweep.dir, a new folder")
         hint = f"resume it with {path_setting('resume', folder)}, or " if is_resumable else ""
         raise UserError(f"{folder} holds a sweep: {hint}choose another hydra.sweep.dir")
 

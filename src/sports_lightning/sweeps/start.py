@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import ThroughHydra, UserError
+from sports_lightning.runs.resume import check_output_subdir
 from sports_lightning.sweeps.resume import check_sweep_folder
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -38,12 +39,13 @@ class SweepStart(Callback):
         """Check the sweep's folder, launcher and job folders, and note the folder of jobs that run elsewhere.
 
         Raises:
-            ThroughHydra: with a UserError: the folder holds another sweep, the launcher starts several tasks per job,
-                or two jobs would share a folder.
+            ThroughHydra: with a UserError: the folder holds another sweep or a run, the launcher starts several tasks
+                per job, or two jobs would share a folder.
         """
         launcher, folder = config.hydra.launcher, Path(os.path.abspath(config.hydra.sweep.dir))
         is_train = config.hydra.job.config_name == "train"
         try:
+            check_output_subdir(config.hydra.output_subdir)
             if not SweepStart.resumes:
                 check_sweep_folder(folder, is_resumable=is_train)
             if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
