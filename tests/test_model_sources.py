@@ -99,6 +99,53 @@ def test_training_starts_from_a_checkpoint(tmp_path: Path, infix: str) -> None:
         build_classifier(settings, CLASSES, tmp_path)
 
 
+def test_a_head_is_loaded_in_another_order_of_its_classes(tmp_path: Path) -> None:
+    first = build_classifier(model("test_resnet", image_size=64), CLASSES, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    save(first, tmp_path / "checkpoints/best.ckpt")
+    reversed_ = build_classifier(model("test_resnet", weights=str(tmp_path)), CLASSES[::-1], tmp_path)
+    torch.testing.assert_close(reversed_.eval()(IMAGES), first.eval()(IMAGES).flip(1))
+
+
+NET = timm.create_model("test_resnet", num_classes=7)
+STATE = NET.state_dict()
+
+
+def renamed(prefix: str, scale: float = 1.0) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": scale * tensor for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        renamed("_orig_mod."),
+        {"state_dict": renamed("module."), "epoch": 3},
+        {"state_dict": renamed("", 0.0), "state_dict_ema": STATE, "arch": "x"},
+        {"state_dict": renamed("model.") | {"criterion.weight": torch.ones(3)}, "hyper_parameters": {"lr": 1}},
+        {"state_dict": renamed("net._orig_mod.")},
+        {"model_state_dict": STATE, "optimizer_state_dict": {"state": {}}},
+        {"model": renamed("_forward_module.module.")},
+    ],
+    ids=["compiled", "ddp", "ema", "lightning", "compiled lightning", "tutorial", "fabric"],
+)
+def test_training_starts_from_the_weights_of_other_trainers(content: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth.tar")
+    classifier = build_classifier(model("test_resnet", weights=str(tmp_path / "weights.pth.tar")), CLASSES, tmp_path)
+    loaded = classifier.net.state_dict()
+    assert {name for name, tensor in STATE.items() if not tensor.equal(loaded[name])} == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(NET, r"a Python object \(timm.*state_dict\(\)"), ([1], "holds a list"), ({"epoch": 1}, "holds no weights")],
+    ids=["module", "list", "empty"],
+)
+def test_other_content_of_a_weight_file_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=message):
+        build_classifier(model("test_resnet", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
+
+
 class Plain(nn.Module):
     """A backbone with nothing but `forward`."""
 

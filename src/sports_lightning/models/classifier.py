@@ -21,8 +21,9 @@ from sports_lightning.errors import UserError
 from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
 from sports_lightning.models.freezing import head_names
 from sports_lightning.models.pretrained import load_state, load_weights
+from sports_lightning.models.weight_files import read_weight_file
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
-from sports_lightning.storage.files import checkpoint_file
+from sports_lightning.storage.files import best_checkpoint, checkpoint_file
 
 CHECKPOINT_KEY = "sports_lightning"
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601, as in Pillow)
@@ -142,15 +143,16 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
     size = _image_size(model.image_size)
     if size and source.has_fixed_size:
         arguments["img_size"] = model.image_size if isinstance(model.image_size, int) else list(size)
-    weights = Path(model.weights).expanduser() if model.weights else None
+    weights = best_checkpoint(Path(model.weights).expanduser()) if model.weights else None
     net = create_backbone(model.name, arguments, len(classes), model.pretrained and weights is None)
     pretrained_cfg = getattr(net, "pretrained_cfg", None) or {}
     channels = arguments.get("in_chans", 3)
     preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg, channels)
-    if weights and (checkpoint := _read_own_checkpoint(weights)):
-        preprocessing = _load_own_weights(net, source.architecture, checkpoint, classes, weights)
+    content = read_weight_file(weights) if weights else {}
+    if weights and CHECKPOINT_KEY in content:
+        preprocessing = _load_own_weights(net, source.architecture, content, classes, weights)
     elif weights:
-        load_weights(net, source.architecture, weights, channels)
+        load_weights(net, source.architecture, weights, content, channels)
     stored = preprocessing.changed(size, model.crop_mode).to_dict()
     return Classifier(
         net, ClassifierSpec(source.architecture, arguments, list(classes), stored, str(data_root.absolute()))
@@ -165,23 +167,23 @@ def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | Non
     return height, width
 
 
-def _read_own_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The checkpoint at `path` if this package wrote it; None for other weight files."""
-    if path.suffix != ".ckpt" or not path.is_file():
-        return None
-    checkpoint = load_checkpoint(path)
-    return checkpoint if CHECKPOINT_KEY in checkpoint else None
-
-
 def _load_own_weights(
     net: nn.Module, architecture: str, checkpoint: dict[str, Any], classes: list[str], path: Path
 ) -> Preprocessing:
-    """Load the weights of a checkpoint into `net`, without the head if it has other classes; its preprocessing."""
+    """Load the weights of a checkpoint into `net`, and return its preprocessing.
+
+    The head is loaded if it has the same classes, in whatever order.
+    """
     spec = ClassifierSpec(**checkpoint[CHECKPOINT_KEY])
     if spec.architecture != architecture:
         raise UserError(f"model.weights={path} is a {spec.architecture}, and model.name={architecture}")
     state = {name.removeprefix("net."): value for name, value in _classifier_state(checkpoint).items()}
-    load_state(net, architecture, state, set() if spec.classes == classes else head_names(net), path)
+    head = set() if spec.classes == classes else head_names(net)
+    if sorted(spec.classes) == sorted(classes):  # in another order
+        order = [spec.classes.index(name) for name in classes]
+        state |= {name: state[name][order] for name in head if len(state[name]) == len(order)}
+        head = set()
+    load_state(net, architecture, state, head, path)
     return Preprocessing.from_dict(spec.preprocessing)
 
 

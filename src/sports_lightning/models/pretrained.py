@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import timm
 from timm.models import load_pretrained, parse_model_name
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from sports_lightning.errors import UserError
+from sports_lightning.models.weight_files import network_state
 from sports_lightning.storage.reachability import why_unreachable
 
 WAYS_TO_WEIGHTS = (
@@ -16,31 +18,36 @@ WAYS_TO_WEIGHTS = (
 )
 
 
-def load_weights(net: nn.Module, name: str, path: Path, channels: int = 3) -> None:
-    """Load a .safetensors or .pth file with timm's key names into a timm model, except for its head.
+def load_weights(net: nn.Module, name: str, path: Path, content: dict[str, Any], channels: int = 3) -> None:
+    """Load a weight file with timm's key names, or those of the authors, into a timm model, except for its head.
 
     Missing or unexpected keys are an error; timm only warns of them and would train from random weights.
 
     Args:
         net: the model.
         name: its architecture, for messages.
-        path: the file.
+        path: the file, for messages.
+        content: what is in it (see `read_weight_file`).
         channels: that the model takes; timm sums the weights of the first convolution over the channels for one.
 
     Raises:
-        UserError: no such file, not a weight file, or the weights of another backbone.
+        UserError: the weights of another backbone, or a model without timm's `reset_classifier`.
     """
-    if not path.is_file():
-        raise UserError(f"model.weights={path} is not a file")
+    if not hasattr(net, "reset_classifier"):
+        raise UserError(f"model.weights={path}: {name} has no reset_classifier, which timm needs to load weights")
     keys: list[_IncompatibleKeys] = []
     hook = net.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
     # timm's model modules convert the key names of a model's original authors by a function of this name.
     filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     num_classes: int = net.num_classes  # type: ignore[assignment]
+    state = network_state(content, net.state_dict().keys())
+    if not state:  # timm would look for weights on its hub
+        raise UserError(f"model.weights={path} holds no weights")
     net.reset_classifier(0)  # type: ignore[operator]  # so that timm drops the head in the file
+    cfg = {**net.pretrained_cfg, "source": "", "state_dict": state}  # type: ignore[dict-item]
     try:
-        load_pretrained(net, {**net.pretrained_cfg, "file": str(path)}, 0, channels, filter_fn=filter_fn)  # type: ignore[dict-item]
-    except Exception as error:  # torch, safetensors and pickle each raise their own errors for other files
+        load_pretrained(net, cfg, 0, channels, filter_fn=filter_fn)
+    except Exception as error:  # the conversion may raise anything
         raise UserError(f"model.weights={path} does not match {name}: {short_message(error)}") from error
     finally:
         hook.remove()

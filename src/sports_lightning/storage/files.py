@@ -31,13 +31,16 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
     Raises:
         UserError: it is not a file, and holds no such checkpoint.
     """
-    path = Path(ckpt_path).expanduser()
-    for name in ("checkpoints/best.ckpt", "best.ckpt"):
-        if (path / name).is_file():
-            return path / name
+    path = best_checkpoint(Path(ckpt_path).expanduser())
     if not path.is_file():
         raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
     return path
+
+
+def best_checkpoint(path: Path) -> Path:
+    """The checkpoint of the best epoch if `path` is a run folder, or its folder of checkpoints; else `path` itself."""
+    checkpoints = (path / "checkpoints" / "best.ckpt", path / "best.ckpt")
+    return next((file for file in checkpoints if file.is_file()), path)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
