@@ -66,7 +66,7 @@ def test_predict_and_evaluate_equal_the_commands(data: Path, checkpoint: Path, t
     classifier = sl.load(checkpoint, device="cpu")
     assert classifier.classes == CLASSES
     images = sorted((data / "test").rglob("*.png"))
-    common = [f"ckpt_path={checkpoint}", "inference.accelerator=cpu"]
+    common = [f"ckpt_path={checkpoint}", "inference.accelerator=cpu", "save=[probabilities,features]"]
     run_command("predict", *common, f"input={data / 'test'}", f"hydra.run.dir={tmp_path / 'predicted'}")
     with (tmp_path / "predicted/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -77,6 +77,13 @@ def test_predict_and_evaluate_equal_the_commands(data: Path, checkpoint: Path, t
     ]
     run = [*common, f"data.root={data}", "data.audit=false", f"hydra.run.dir={tmp_path / 'evaluated'}"]
     run_command("evaluate", *run)
+    for folder in ("predicted", "evaluated"):
+        with np.load(tmp_path / folder / "predictions.npz") as arrays:
+            assert arrays["classes"].tolist() == CLASSES
+            assert (arrays["probabilities"] == classifier.predict_proba(images).astype(np.float32)).all()
+            assert (arrays["features"] == classifier.embed(images)).all()
+            assert [Path(path).name for path in arrays["paths"]] == [path.name for path in images]
+            assert ("labels" in arrays) == (folder == "evaluated")
     theirs = json.loads((tmp_path / "evaluated/metrics.json").read_text())["test"]
     evaluation = classifier.evaluate(data / "test")
     assert json.loads(json.dumps(evaluation.metrics)) == theirs

@@ -251,6 +251,9 @@ class Benchmark(Train):
     steps: Count
 
 
+Arrays = Literal["probabilities", "features"]
+
+
 @dataclass
 class Evaluate:
     """`conf/evaluate.yaml`."""
@@ -259,6 +262,7 @@ class Evaluate:
     inference: Inference
     ckpt_path: str | None
     split: Literal["train", "val", "test"]
+    save: list[Arrays]
 
 
 @dataclass
@@ -269,6 +273,7 @@ class Predict:
     inference: Inference
     ckpt_path: str | None
     input: list[str] | str | None
+    save: list[Arrays]
 
 
 @dataclass

@@ -22,6 +22,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     with quick_imports():
         from sports_lightning.audit.scan import find_leaks, open_and_scan
         from sports_lightning.data.value_range import value_range_for_checkpoint
+        from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
         from sports_lightning.evaluate.tables import print_metrics, write_tables
@@ -39,12 +40,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and cfg.data.audit:
         print("leaks: unknown, since data.root does not hold the images that this checkpoint was trained on")
+    features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, cfg.inference)
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
     metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
+    write_arrays(folder, evaluation.classes, evaluation.split, cfg.save, evaluation.probabilities, features)
     write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)

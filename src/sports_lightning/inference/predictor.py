@@ -77,9 +77,16 @@ def compute_logits(classifier: Classifier, root: Path, split: Split, inference: 
         split: the images.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
     """
-    logits: list[Tensor] = []
-    run_batches(Classifier.forward, classifier, evaluation_images(classifier, root, split), inference, logits.append)
-    return torch.cat(logits)
+    return compute_outputs(Classifier.forward, classifier, root, split, inference)
+
+
+def compute_outputs(
+    function: Forward, classifier: Classifier, root: Path, split: Split, inference: DictConfig
+) -> Tensor:
+    """As `compute_logits`, for any function of the classifier and a batch: its outputs (n, …) float32."""
+    outputs: list[Tensor] = []
+    run_batches(function, classifier, evaluation_images(classifier, root, split), inference, outputs.append)
+    return torch.cat(outputs)
 
 
 def evaluation_images(

@@ -12,7 +12,7 @@ from sports_lightning.config.checks import check_predict
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
-    """Predict every image that `input` names and write `predictions.csv` and `predictions.png`."""
+    """Predict every image that `input` names and write tables, arrays and `predictions.png`."""
     check_predict(cfg)
     with quick_imports():
         from sports_lightning.data.formats import limit_pixels
@@ -23,7 +23,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
-    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range)
+    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save)
     predictions.write(folder)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder

@@ -19,6 +19,7 @@ from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.image_folder import Split, describe_ignored, is_leftover, list_images
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
+from sports_lightning.evaluate.arrays import compute_features, write_arrays
 from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits
@@ -70,7 +71,10 @@ def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
 class Predictions:
     """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read.
 
-    `value_range` holds the values of deep pixels that are black and white.
+    Attributes:
+        value_range: the values of deep pixels that are black and white.
+        save: which of "probabilities" and "features" to write as arrays.
+        features: (n, features) float32, or None.
     """
 
     paths: list[str]
@@ -78,13 +82,18 @@ class Predictions:
     classes: list[str]
     unreadable: dict[str, str]
     value_range: ValueRange | None = None
+    save: Sequence[str] = ()
+    features: Tensor | None = None
 
     def write(self, folder: Path) -> None:
-        """Write `predictions.csv`, with the unreadable files and their reasons last."""
-        header, columns = top5_columns(self.logits.double().softmax(dim=1), self.classes)
+        """Write `predictions.csv`, with the unreadable files and their reasons last, and `predictions.npz`."""
+        probabilities = self.logits.double().softmax(dim=1)
+        header, columns = top5_columns(probabilities, self.classes)
         rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
         rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
         write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
+        split = Split(self.paths, [-1] * len(self.paths))
+        write_arrays(folder, self.classes, split, self.save, probabilities, self.features)
 
     def draw(self, path: Path) -> None:
         """Draw the first images with their predictions."""
@@ -127,7 +136,11 @@ def _shown(path: str) -> str:
 
 
 def predict_images(
-    classifier: Classifier, paths: list[str], inference: DictConfig, value_range: Setting = "auto"
+    classifier: Classifier,
+    paths: list[str],
+    inference: DictConfig,
+    value_range: Setting = "auto",
+    save: Sequence[str] = (),
 ) -> Predictions:
     """Predict the images at `paths`; files that cannot be read are listed in the result.
 
@@ -136,9 +149,10 @@ def predict_images(
         paths: the files.
         inference: `conf/inference/*.yaml`.
         value_range: `data.value_range`; "auto" uses that of the classifier.
+        save: see `Predictions`.
 
     Raises:
-        UserError: none of the files can be read.
+        UserError: none of the files can be read, or a model that has no features.
     """
     checks = check_files(Path(), paths)
     unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
@@ -148,10 +162,12 @@ def predict_images(
         path, reason = next(iter(unreadable.items()))
         raise UserError(f"none of the {len(paths)} files can be read as an image; {printable(path)}: {reason}")
     split = Split(readable, [-1] * len(readable))
+    features = compute_features(classifier, Path(), split, save, inference)
     logits, _ = halve_batch_on_out_of_memory(
         lambda settings: compute_logits(classifier, Path(), split, settings), inference
     )
-    return Predictions(readable, logits, classifier.spec.classes, unreadable, classifier.preprocessing.value_range)
+    range_in_use = classifier.preprocessing.value_range
+    return Predictions(readable, logits, classifier.spec.classes, unreadable, range_in_use, save, features)
 
 
 def _set_value_range(classifier: Classifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
