@@ -1,6 +1,7 @@
 """The Python API gives the numbers of the commands."""
 
 import csv
+import io
 import json
 import shutil
 import subprocess
@@ -97,15 +98,18 @@ def test_an_image_may_be_a_path_or_in_memory(data: Path, checkpoint: Path) -> No
     path = next((data / "test").rglob("*.png"))
     array = np.array(Image.open(path))
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    forms: list[Any] = [path, str(path), Image.open(path), array, tensor]
+    content = path.read_bytes()
+    forms: list[Any] = [path, str(path), content, Image.open(path), array, tensor]
     assert all(classifier.transform(form).equal(classifier.transform(path)) for form in forms)
+    assert classifier.transform(io.BytesIO(content)).equal(classifier.transform(path))
+    assert len(classifier.predict(image for image in forms)) == len(classifier.predict({path: path}.keys())) + 5
     assert classifier.transform(path).shape == (3, 32, 32)
     probabilities = classifier.predict_proba(forms)
     assert probabilities.dtype == np.float64
     assert (probabilities == probabilities[0]).all()
     assert (classifier.predict_proba(np.stack([array] * 3)) == probabilities[0]).all()
     features = classifier.embed(forms, batch_size=2)
-    assert features.shape == (5, 256)
+    assert features.shape == (6, 256)
     assert features.dtype == np.float32
 
 
@@ -118,8 +122,13 @@ def test_wrong_images_are_refused(data: Path, checkpoint: Path, tmp_path: Path) 
         classifier.predict([np.zeros((8, 8, 3))])
     with pytest.raises(ValueError, match=r"uint8 \(3, h, w\)"):
         classifier.predict([torch.zeros(8, 8, 3, dtype=torch.uint8)])
-    with pytest.raises(TypeError, match="sequence of images"):
-        classifier.predict(str(data))
+    for single in (str(data), data, b"", np.zeros((8, 8, 3), dtype=np.uint8), {}, None):
+        with pytest.raises(TypeError, match="pass several images"):
+            classifier.predict(single)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="can't read these bytes"):
+        classifier.predict([b"no image"])
+    with pytest.raises(ValueError, match="top_k=0"):
+        classifier.predict([data], top_k=0)
     with pytest.raises(TypeError, match="not int"):
         classifier.predict([1])  # type: ignore[list-item]
     (tmp_path / "broken.png").write_bytes(b"no image")

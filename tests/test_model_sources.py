@@ -168,6 +168,9 @@ def test_a_backbone_needs_only_forward_to_be_trained_as_a_whole(tmp_path: Path) 
     set_trainable(classifier.net, OmegaConf.create({"mode": "full"}))
     classifier(IMAGES).sum().backward()
     assert load_classifier(save(classifier, tmp_path / "best.ckpt"))(IMAGES).equal(classifier.eval()(IMAGES))
+    torch.save({"layers.2.weight": torch.zeros(3, 256)}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="no reset_classifier"):
+        build_classifier(model("plain_of_a_user", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
     with pytest.raises(UserError, match="no get_classifier"):
         set_trainable(classifier.net, OmegaConf.create({"mode": "head"}))
     with pytest.raises(UserError, match="no forward_head"):

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,24 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sports_lightning import CONF_DIR
+from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs, as_sequence
 from sports_lightning.api.table import table
-from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import Split, normalize
 from sports_lightning.data.image_source import ClassFolder, ImageSource
-from sports_lightning.data.modes import to_rgb
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.inference.predictor import Forward, run_batches
 from sports_lightning.models.classifier import Classifier, load_classifier
-from sports_lightning.storage.parallel import map_ahead
-
-ImageLike = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Prediction(NamedTuple):
@@ -44,34 +38,6 @@ class Prediction(NamedTuple):
     label: str
     probability: float
     top: list[tuple[str, float]]
-
-
-class ImageTransform:
-    """Turns an image into the input of a model, as the commands do.
-
-    Args:
-        preprocessing: the model's.
-    """
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        self.preprocessing = preprocessing
-        self._resize_and_crop = preprocessing.transform()
-
-    def __call__(self, image: ImageLike) -> Tensor:
-        """Decode an image, apply its EXIF orientation, resize and crop it.
-
-        Args:
-            image: path of an image file, PIL image, uint8 array (h, w, 3) or uint8 tensor (3, h, w), RGB.
-
-        Returns:
-            uint8 (3, height, width), the input of `Classifier`, which normalizes it.
-
-        Raises:
-            UserError: a file that cannot be read as an image.
-            TypeError: another type of image.
-            ValueError: an array or tensor of another shape or dtype.
-        """
-        return self._resize_and_crop(_to_pixels(image, self.preprocessing))
 
 
 @dataclass(frozen=True)
@@ -134,17 +100,21 @@ class ImageClassifier:
         """Class names in the order of the columns of `predict_proba`."""
         return list(self.classifier.spec.classes)
 
-    def predict(self, images: Sequence[ImageLike], top_k: int = 5, batch_size: int = 32) -> list[Prediction]:
+    def predict(self, images: Iterable[ImageLike], top_k: int = 5, batch_size: int = 32) -> list[Prediction]:
         """Predict the class of each image.
 
         Args:
-            images: see `transform`.
+            images: see `transform`; any iterable of them.
             top_k: classes to list for each image.
             batch_size: images per forward pass.
 
         Raises:
-            UserError, TypeError, ValueError: see `transform`.
+            UserError: a file that cannot be read as an image.
+            TypeError: a single image, or another type of image.
+            ValueError: an array or tensor of another shape or dtype, or a number below 1.
         """
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k} must be 1 or more")
         probabilities = torch.from_numpy(self.predict_proba(images, batch_size))
         top = probabilities.topk(min(top_k, len(self.classes)), dim=1)
         ranked = [
@@ -153,17 +123,18 @@ class ImageClassifier:
         ]
         return [Prediction(*pairs[0], pairs) for pairs in ranked]
 
-    def predict_proba(self, images: Sequence[ImageLike], batch_size: int = 32) -> np.ndarray:
+    def predict_proba(self, images: Iterable[ImageLike], batch_size: int = 32) -> np.ndarray:
         """Softmax probabilities (n, classes) float64 of the images, see `predict`."""
-        logits = self._run(Classifier.forward, images, batch_size)
+        logits = self._run(Classifier.forward, as_sequence(images), batch_size)
         return logits.reshape(-1, len(self.classes)).double().softmax(dim=1).numpy()
 
-    def embed(self, images: Sequence[ImageLike], batch_size: int = 32) -> np.ndarray:
+    def embed(self, images: Iterable[ImageLike], batch_size: int = 32) -> np.ndarray:
         """Features (n, features) float32 of the images before the last layer, see `predict`.
 
         Raises:
             UserError: a model that timm cannot take apart before its last layer.
         """
+        images = as_sequence(images)
         if not len(images):
             blank = np.zeros((1, 8, 8, 3), dtype=np.uint8)
             return self._run(Classifier.features, list(blank), 1).numpy()[:0]
@@ -194,15 +165,13 @@ class ImageClassifier:
         return ClassifierEvaluation(Evaluation(root, split, self.classes, logits, value_range))
 
     def _run(self, function: Forward, images: Sequence[ImageLike], batch_size: int) -> Tensor:
-        if isinstance(images, str | Path | Image.Image):
-            raise TypeError("pass a sequence of images, such as [image]")
         if not len(images):
             return torch.empty(0)
         inference = inference_config(self.device, batch_size)
         outputs: list[Tensor] = []
         with quiet_lightning():
             run_batches(
-                function, self.classifier, _Inputs(images, self.transform), inference, outputs.append, progress=False
+                function, self.classifier, Inputs(images, self.transform), inference, outputs.append, progress=False
             )
         return torch.cat(outputs)
 
@@ -211,7 +180,7 @@ def load(checkpoint: str | Path, device: str = "auto") -> ImageClassifier:
     """Load a classifier from a checkpoint that `train` wrote.
 
     Args:
-        checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`. No code in the file is run.
+        checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`, or the run folder. No code in the file is run.
         device: "auto" (a GPU if available), "cpu", "gpu", "cuda" or "mps".
 
     Raises:
@@ -247,22 +216,6 @@ def quiet_lightning() -> Iterator[None]:
             log.setLevel(level)
 
 
-class _Inputs(Dataset[tuple[Tensor]]):
-    """Preprocessed images; they are decoded by the threads of torch."""
-
-    def __init__(self, images: Sequence[ImageLike], transform: ImageTransform) -> None:
-        self.images, self.transform = images, transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor]]:
-        return [(image,) for image in map_ahead(self._input, indices, torch.get_num_threads())]
-
-    def _input(self, index: int) -> Tensor:
-        return self.transform(self.images[index])
-
-
 class _SourceImages(Sequence[Any]):
     """The images of a source by position."""
 
@@ -274,20 +227,3 @@ class _SourceImages(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.source.image(index)
-
-
-def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
-    """uint8 (3, h, w)."""
-    if isinstance(image, str | Path):
-        return decode(image, preprocessing.least_side, preprocessing.value_range)
-    if isinstance(image, Image.Image):
-        image = np.array(to_rgb(image, preprocessing.value_range))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if isinstance(image, Tensor):
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"a tensor must be uint8 (3, h, w), not {image.dtype} {tuple(image.shape)}")
-        return image.cpu()
-    raise TypeError(f"an image must be a path, a PIL image, an array or a tensor, not {type(image).__name__}")

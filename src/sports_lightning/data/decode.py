@@ -15,11 +15,11 @@ from sports_lightning.data.modes import orientation, read_rgb
 from sports_lightning.errors import UnreadableImage
 
 
-def decode(path: str | Path, least: int | None = None, value_range: Sequence[float] | None = None) -> Tensor:
+def decode(source: str | Path | bytes, least: int | None = None, value_range: Sequence[float] | None = None) -> Tensor:
     """Decode an image file to a uint8 tensor (3, height, width), with its EXIF orientation applied.
 
     Args:
-        path: the file.
+        source: the file, or its content.
         least: number of pixels that the shorter side must keep. A larger JPEG is scaled by 1/2, 1/4 or 1/8 while it is
             decoded, which costs a fraction of the time and memory; None decodes at full size. A JPEG with more pixels
             than the limit (`data.max_pixels`) is scaled in any case.
@@ -29,13 +29,14 @@ def decode(path: str | Path, least: int | None = None, value_range: Sequence[flo
         UnreadableImage: not an image, truncated, larger than the limit, or 32-bit pixels without a `value_range`.
     """
     try:
-        content = read_file(path)
+        content = source if isinstance(source, bytes) else read_file(source)
         pixels = _decode_jpeg(content, least)
         if pixels is None:
             with open_image(content) as image:
                 pixels = np.array(read_rgb(image, least, value_range))
     except Exception as error:  # PIL's decoders raise a dozen types on damaged files; all mean the same here
-        raise UnreadableImage(f"can't read {printable(path)} as an image: {decoding_problem(error)}") from error
+        name = "these bytes" if isinstance(source, bytes) else printable(source)
+        raise UnreadableImage(f"can't read {name} as an image: {decoding_problem(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

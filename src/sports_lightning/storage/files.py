@@ -33,7 +33,8 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
     """
     path = best_checkpoint(Path(ckpt_path).expanduser())
     if not path.is_file():
-        raise UserError(f"ckpt_path={path} is not a file; train writes RUN_FOLDER/checkpoints/best.ckpt")
+        problem = "holds no checkpoints/best.ckpt" if path.is_dir() else "is not a file"
+        raise UserError(f"ckpt_path={path} {problem}; train writes RUN_FOLDER/checkpoints/best.ckpt")
     return path
 
 

@@ -1,0 +1,98 @@
+"""Images that a user passes to the Python API, as input of a model."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sports_lightning.data.decode import decode
+from sports_lightning.data.modes import to_rgb
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.storage.parallel import map_ahead
+
+ImageLike = str | Path | bytes | io.BufferedIOBase | Image.Image | np.ndarray | Tensor
+
+
+class ImageTransform:
+    """Turns an image into the input of a model, as the commands do.
+
+    Args:
+        preprocessing: the model's.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._resize_and_crop = preprocessing.transform()
+
+    def __call__(self, image: ImageLike) -> Tensor:
+        """Decode an image, apply its EXIF orientation, resize and crop it.
+
+        Args:
+            image: path of an image file, its content as bytes or as a binary file, PIL image, uint8 array (h, w, 3) or
+                uint8 tensor (3, h, w), RGB.
+
+        Returns:
+            uint8 (3, height, width), the input of `Classifier`, which normalizes it.
+
+        Raises:
+            UserError: a file that cannot be read as an image.
+            TypeError: another type of image.
+            ValueError: an array or tensor of another shape or dtype.
+        """
+        return self._resize_and_crop(_to_pixels(image, self.preprocessing))
+
+
+class Inputs(Dataset[tuple[Tensor]]):
+    """Preprocessed images; they are decoded by the threads of torch."""
+
+    def __init__(self, images: Sequence[ImageLike], transform: ImageTransform) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor]]:
+        return [(image,) for image in map_ahead(self._input, indices, torch.get_num_threads())]
+
+    def _input(self, index: int) -> Tensor:
+        return self.transform(self.images[index])
+
+
+def as_sequence(images: Iterable[ImageLike]) -> Sequence[ImageLike]:
+    """The images as a sequence; a generator is read to its end.
+
+    Raises:
+        TypeError: a single image, or no images at all.
+    """
+    is_array = isinstance(images, np.ndarray | Tensor)
+    is_single = isinstance(images, str | Path | bytes | io.IOBase | Image.Image) or (is_array and images.ndim == 3)
+    if is_single or isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise TypeError("pass several images, such as [image] or sorted(Path(FOLDER).rglob('*.jpg'))")
+    return images if isinstance(images, Sequence) or is_array else list(images)  # type: ignore[return-value]
+
+
+def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (3, h, w)."""
+    if isinstance(image, str | Path):
+        return decode(Path(image).expanduser(), preprocessing.least_side, preprocessing.value_range)
+    if isinstance(image, bytes | io.BufferedIOBase):
+        content = image if isinstance(image, bytes) else image.read()
+        return decode(content, preprocessing.least_side, preprocessing.value_range)
+    if isinstance(image, Image.Image):
+        image = np.array(to_rgb(image, preprocessing.value_range))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"a tensor must be uint8 (3, h, w), not {image.dtype} {tuple(image.shape)}")
+        return image.cpu()
+    raise TypeError(
+        f"an image must be a path, bytes, a binary file, a PIL image, an array or a tensor, not {type(image).__name__}"
+    )
