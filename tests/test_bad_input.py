@@ -46,7 +46,7 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
         (["optimizer.lrr=1"], ["'optimizer.lrr'. Did you mean optimizer.lr?"]),
         (["model=null"], ["Got NoneType", "name one of the group's choices"]),
         (["debug=true"], ["Got bool", "HYDRA_FULL_ERROR=1"]),
-        (["optimizer=sdg"], ["optimizer=sdg", "Did you mean optimizer=sgd?"]),
+        (["optimizer=sdg"], ["optimizer/sdg", "Did you mean optimizer=sgd?"]),
         (["optimizer.arguments={eps: 1}"], ["+optimizer.arguments.KEY=VALUE"]),
         (["augment.progressive_sizes=[64]"], ["augment.progressive_sizes=[64]", "[[0,64],[5,96]]"]),
         (["augment.progressive_sizes=64"], ["augment.progressive_sizes=64", "[[0,64],[5,96]]"]),

@@ -156,4 +156,4 @@ def _no_choice(name: str, group: str, choices: list[str]) -> str:
     suggestion = did_you_mean(f"{group}={choice}" for choice in similar_choice(name, choices))
     if group == "model":
         suggestion = f"{suggestion} For any model of timm, pass model=timm model.name={name}".strip()
-    return f"there is no {group}={name}: choose one of {', '.join(choices)}. {suggestion}".strip()
+    return f"there is no config {group}/{name}: choose one of {', '.join(choices)}. {suggestion}".strip()
