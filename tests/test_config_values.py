@@ -14,10 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from commands import run_command, try_command
-from conftest import assert_error_line
+from conftest import assert_error_line, composed
 from sports_lightning import CONF_DIR
 from sports_lightning.config import checks
-from sports_lightning.config.schema import COMMANDS, Trainer
+from sports_lightning.config.schema import COMMANDS, Train, Trainer
 from sports_lightning.config.values import Arguments
 from sports_lightning.errors import UserError
 
@@ -64,6 +64,11 @@ def boolean_keys(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    extra = ["+optimizer.momentum=0.9", "+model.wide=8", "trainer.log_every_n_steps=${model.wide}", "+trainer.x=1"]
+    assert checks.keys_without_effect(composed(tmp_path, *extra), Train) == ["optimizer.momentum"]
+
+
 def test_every_word_for_a_boolean_works_for_every_boolean_key(command: str) -> None:
     keys = boolean_keys(command)
     assert bool(keys) == (command != "compare")

@@ -155,6 +155,7 @@ def test_the_value_of_a_path_key_is_taken_literally(tmp_path: Path, monkeypatch:
         "++hydra.run.dir=x,y": "++hydra.run.dir='x,y'",
         "hydra.sweep.subdir=é=${seed}": "hydra.sweep.subdir='é=${seed}'",
         "+changes.data.root=e f,g": "+changes.data.root='e f,g'",
+        "--config-dir=~/é (1)": f"--config-dir={tmp_path}/é (1)",
         "model.name=local-dir:m (1)": "model.name='local-dir:m (1)'",
         "runs=[~/é (1),c]": f"runs=['{tmp_path}/é (1)',c]",
     }

@@ -5,6 +5,7 @@ The checks convert values in place, such as `no` to false. No torch in here.
 
 import logging
 from collections.abc import Iterable
+from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -108,8 +109,25 @@ def check_report(cfg: DictConfig) -> None:
     _check(cfg, schema.Report, (rules.required("run", "outputs/train/RUN_FOLDER"),))
 
 
+def keys_without_effect(cfg: DictConfig, command: type) -> list[str]:
+    """Keys that the schema does not have, in groups that pass nothing on, and that no `${…}` refers to.
+
+    Hydra adds such a key if it is given with `+`, misspelled or not.
+    """
+    text = OmegaConf.to_yaml(cfg)
+    return [
+        f"{group}.{key}"
+        for group, hint in get_type_hints(command, include_extras=True).items()
+        if hint in schema.CLOSED_GROUPS and isinstance(cfg.get(group), DictConfig)
+        for key in cfg[group]
+        if key not in get_type_hints(hint) and f"${{{group}.{key}" not in text
+    ]
+
+
 def _check(cfg: DictConfig, command: type, command_rules: Iterable[Rule]) -> None:
     problems = normalize(cfg, command)
+    for key in keys_without_effect(cfg, command):
+        log.warning("%s has no effect: %s has no such setting", key, key.partition(".")[0])
     problems += [*monitor_problems(cfg), *lightning_problems(cfg)]
     problems += broken_rules(cfg, command_rules, {problem.key for problem in problems})
     _raise_if_any(problems)

@@ -30,6 +30,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
 def _quoted_argument(argument: str, is_sweep: bool) -> str:
     key, _, value = argument.partition("=")
+    if key in ("--config-dir", "-cd"):
+        return f"{key}={os.path.expanduser(value)}" if value else argument
     name = key.lstrip("+").removeprefix("changes.")
     is_path = name in (*_INPUTS, *_OUTPUTS) or (name == "model.name" and value.startswith(_LOCAL_MODEL))
     if not is_path or (name == "resume" and not value):

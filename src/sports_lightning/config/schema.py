@@ -309,3 +309,6 @@ class Reproduce(Report):
 
 _SCHEMAS = (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}
+
+# Groups of which every key is declared here: nothing else in them is read or passed on.
+CLOSED_GROUPS = (Data, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Sweep)

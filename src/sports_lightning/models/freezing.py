@@ -34,7 +34,9 @@ def heads(net: nn.Module) -> tuple[nn.Module, ...]:
         UserError: a model without timm's `get_classifier`.
     """
     if not hasattr(net, "get_classifier"):
-        raise UserError(f"{type(net).__name__} has no get_classifier, which returns its head: set finetune=full")
+        raise UserError(
+            f"{type(net).__name__} has no get_classifier, which returns its head: set finetune=full, without refit"
+        )
     found = net.get_classifier()  # type: ignore[operator]
     return found if isinstance(found, tuple) else (found,)
 
