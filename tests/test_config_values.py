@@ -64,11 +64,6 @@ def boolean_keys(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
-    extra = ["+optimizer.momentum=0.9", "+model.wide=8", "trainer.log_every_n_steps=${model.wide}", "+trainer.x=1"]
-    assert checks.keys_without_effect(composed(tmp_path, *extra), Train) == ["optimizer.momentum"]
-
-
 def test_every_word_for_a_boolean_works_for_every_boolean_key(command: str) -> None:
     keys = boolean_keys(command)
     assert bool(keys) == (command != "compare")
@@ -305,3 +300,8 @@ def test_a_run_folder_holds_the_converted_config(few: Path, tmp_path: Path) -> N
     assert "views" not in stored.augment
     assert stored.callbacks.best.mode == "max"
     assert "test" not in (tmp_path / "run/metrics.json").read_text()
+
+
+def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    extra = ["+optimizer.momentum=0.9", "+model.wide=8", "trainer.log_every_n_steps=${model.wide}", "+trainer.x=1"]
+    assert checks.keys_without_effect(composed(tmp_path, *extra), Train) == ["optimizer.momentum"]

@@ -70,7 +70,7 @@ def as_sequence(images: Iterable[ImageLike]) -> Sequence[ImageLike]:
         TypeError: a single image, or no images at all.
     """
     is_array = isinstance(images, np.ndarray | Tensor)
-    is_single = isinstance(images, str | Path | bytes | io.IOBase | Image.Image) or (is_array and images.ndim == 3)
+    is_single = isinstance(images, str | Path | bytes | io.IOBase | Image.Image) or getattr(images, "ndim", 4) == 3
     if is_single or isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise TypeError("pass several images, such as [image] or sorted(Path(FOLDER).rglob('*.jpg'))")
     return images if isinstance(images, Sequence) or is_array else list(images)  # type: ignore[return-value]

@@ -60,7 +60,10 @@ def write_arrays(
     if not save:
         (folder / FILE).unlink(missing_ok=True)
         return
-    arrays = {"paths": np.array(list(split.paths), dtype=np.str_), "classes": np.array(list(classes), dtype=np.str_)}
+    arrays: dict[str, np.ndarray] = {
+        "paths": np.array(list(split.paths), dtype=np.str_),
+        "classes": np.array(list(classes), dtype=np.str_),
+    }
     labels = np.array(split.labels, dtype=np.int64)
     if (labels >= 0).all():
         arrays["labels"] = labels
