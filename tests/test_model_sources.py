@@ -1,5 +1,6 @@
 """The sources of backbones and their weights: timm's registry, a local folder, a checkpoint of an earlier run."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier, load_classifier
 from sports_lightning.models.freezing import set_trainable
+from sports_lightning.runs.checkpoint_files import load_checkpoint
 
 CLASSES = ["bowling", "judo", "tennis"]
 IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -144,6 +146,12 @@ def test_other_content_of_a_weight_file_is_refused(content: Any, message: str, t
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=message):
         build_classifier(model("test_resnet", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
+
+
+def test_a_checkpoint_in_a_folder_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    (folder := tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    torch.save({"epoch": 3}, folder / "last.ckpt")
+    assert load_checkpoint(folder / "last.ckpt", mapped=True)["epoch"] == 3
 
 
 class Plain(nn.Module):

@@ -88,7 +88,8 @@ def one_line(error: Exception, command: str) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = " ".join(str(error).split()).partition(" Config search path:")[0]
         if several := re.search(r"Ambiguous value for argument '(.*?)' 1\. ", text):
-            return f"{several[1]} has several values: add -m for a run of each, or write KEY=[A,B] for a list"
+            key, _, values = several[1].partition("=")
+            return f"{several[1]} has several values: add -m for a run of each, or write {key}=[{values}] for a list"
         if present := re.search(r"Multiple values for (\S+)\. To override a value use 'override (\S+): (.*?)'", text):
             return f"{present[1]} has a value already: write {present[2]}={present[3]}, without +"
         if choice := re.search(r"Could not find '([^']+)' Available options in '([^']+)': (.*)", text):
@@ -139,6 +140,9 @@ def _suggestion(message: str, command: str) -> str:
     known = known_keys(command)
     if found[1] in known:  # Hydra refuses new keys inside a group of keys
         return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
+    parents = [found[1][: dot.start()] for dot in re.finditer(r"\.", found[1])]
+    if any(key in known and not any(other.startswith(f"{key}.") for other in known) for key in parents):
+        return ""  # a group of keys that the user chooses: Hydra's message says how to add one
     return f" {did_you_mean(similar_keys(found[1], known)) or 'See --help for all keys.'}"
 
 
