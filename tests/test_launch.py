@@ -1,6 +1,7 @@
 """What a process does is decided from its command line and its environment alone."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,15 @@ def test_inputs_are_files_folders_and_globs_and_each_file_counts_once(
     assert "1 .txt" in caplog.text
     with pytest.raises(UserError, match="matches no images"):
         find_inputs([str(folder), "nothing/*.jpg"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["lr=0.1", "--lr", "model=resnet18"])
+def test_a_wrong_command_line_is_answered_without_torch(argument: str) -> None:
+    program = (
+        "import sys\nfrom sports_lightning.train.__main__ import COMMAND, main\n"
+        f"status = main(COMMAND, [{argument!r}])\nprint(status, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1", "False"]
+    assert result.stderr.count("\n") == 1
