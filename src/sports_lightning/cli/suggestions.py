@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 import hydra
 from omegaconf import OmegaConf
@@ -36,10 +37,11 @@ _OTHER_NAMES = {
 }
 
 
-def known_keys(command: str) -> list[str]:
+@cache
+def known_keys(command: str) -> tuple[str, ...]:
     """The keys of a command's config, in its order."""
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return list(_keys(OmegaConf.to_container(hydra.compose(command), resolve=False)))
+        return tuple(_keys(OmegaConf.to_container(hydra.compose(command), resolve=False)))
 
 
 def similar_keys(name: str, known: Iterable[str]) -> list[str]:
