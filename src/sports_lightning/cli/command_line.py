@@ -98,10 +98,10 @@ def _no_override(text: str, overrides: Sequence[str], command: str) -> str:
         return f"{text} is no setting: --help explains {command}"
     if text.endswith((".yaml", ".yml")):
         return own_config(text)
-    if os.path.exists(os.path.expanduser(text)):
-        return (
-            own_images(text) if "ckpt_path" not in keys else f"{text} is no setting: pass {quoted('ckpt_path', text)}"
-        )
+    path = os.path.expanduser(text)
+    if os.path.exists(path):
+        is_checkpoint = "ckpt_path" in keys and (os.path.isfile(path) or "trainer" not in keys)
+        return f"{text} is no setting: pass {quoted('ckpt_path', text)}" if is_checkpoint else own_images(text)
     if text.lstrip("+~") in keys or is_group(text):
         return f"{text} has no value: pass {text}=VALUE"
     suggestion = did_you_mean(f"{key}=VALUE" for key in similar_keys(text, keys))
