@@ -3,9 +3,9 @@
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable
 from functools import wraps
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def _log_warnings_of_wandb() -> None:
 
 
 def _log_offline(reason: str, save_dir: str) -> None:
-    log.info("wandb: offline (%s); later: wandb sync %s", reason, Path(save_dir) / "wandb" / "offline-run-*")
+    log.info("wandb: offline (%s); later: wandb sync %s/offline-run-*", reason, shlex.quote(f"{save_dir}/wandb"))
 
 
 def tracked_run_id(folder: Path) -> str | None:
