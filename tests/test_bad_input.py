@@ -85,7 +85,7 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
         ),
         (["refit=0"], ["refit=0", "number above 0"]),
         (["model=timm", "model.name=levit_128s", "model.pretrained=false", "refit=1"], ["refit", "levit_128s"]),
-        (["callbacks=[]"], ["callbacks=[default,"]),
+        (["~callbacks.best"], ["callbacks=[default,"]),
         (["model.arguments={foo: 1}"], ["foo"]),
         (["trainer.accelerator=gpuu"], ["gpuu"]),
         (["trainer.strategy=fsdp", "finetune=head"], ["trainer.strategy=fsdp", "finetune=full"]),

@@ -19,12 +19,13 @@ from sports_lightning.cli.error_messages import one_line
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.errors import UserError
 from sports_lightning.inference import predictor
+from sports_lightning.inference.devices import select_device
 from sports_lightning.models.pretrained import check_reachable
 from sports_lightning.runs.process import RANK_VARIABLES, remove_stray_ranks
 from sports_lightning.runs.provenance import machine
 from sports_lightning.storage.disk_cache import resolve_cache_dir
-from sports_lightning.train import trainer as training_trainer
 from sports_lightning.train.resolved_config import resolve
+from sports_lightning.train.trainer import training_device
 
 
 def test_a_user_without_an_account_gets_a_name_and_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_run_on_a_cpu_leaves_the_gpu_alone(tmp_path: Path, monkeypatch: pytest
     cfg = resolve(composed(tmp_path, *FAST), {})
     assert cfg.inference.accelerator == "cpu"
     assert resolve(composed(tmp_path, *FAST, "inference.accelerator=gpu"), {}).inference.accelerator == "gpu"
-    training_trainer.select_device(cfg.trainer)
+    select_device(training_device(cfg.trainer))
     predictor.build_inference_trainer(cfg.inference, progress=False)
     assert not build_loader([torch.zeros(1)], 1, 0, "cpu").pin_memory  # type: ignore[arg-type]
     assert build_loader([torch.zeros(1)], 1, 0, "cuda").pin_memory  # type: ignore[arg-type]
@@ -120,7 +121,8 @@ def test_evaluation_runs_on_the_gpu_of_the_training(
     monkeypatch.setattr("pytorch_lightning.accelerators.CUDAAccelerator.is_available", lambda: True)
     monkeypatch.setattr(predictor.pl, "Trainer", lambda **arguments: arguments)
     monkeypatch.setenv("LOCAL_RANK", local_rank)
-    training_trainer.select_device(OmegaConf.create({"accelerator": "gpu", "devices": devices, "num_nodes": 1}))
+    trainer = OmegaConf.create({"accelerator": "gpu", "devices": devices, "num_nodes": 1})
+    select_device(training_device(trainer))
     inference = OmegaConf.create({"accelerator": "gpu", "precision": "32-true", "compile": False})
     arguments: Any = predictor.build_inference_trainer(inference)
     assert arguments["devices"] == [expected]

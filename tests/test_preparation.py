@@ -108,5 +108,6 @@ def test_a_process_prepares_and_evaluates_on_the_gpu_that_it_trains_on(
 
 def test_a_device_validates_in_batches_as_large_as_its_training_batches() -> None:
     data = SimpleNamespace(batch_size=1024)
-    trained_on = SimpleNamespace(trainer=SimpleNamespace(world_size=8), data=data, val_set=[0], _num_workers=lambda: 0)
+    trained_on = SimpleNamespace(trainer=SimpleNamespace(world_size=8), data=data, val_set=[0])
+    trained_on._num_workers, trained_on._device = lambda: 0, lambda: "cpu"
     assert SportsDataModule.val_dataloader(trained_on).batch_size == 128  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sports_lightning.config.overrides import last_value
+from sports_lightning.config.path_values import quote_paths
 from sports_lightning.config.schema import Inference
 from sports_lightning.storage.files import write_text
 
@@ -32,7 +33,7 @@ def read_changes(arguments: Sequence[str]) -> Any:
     changes = OmegaConf.create()
     for key, _, value in (argument.partition("=") for argument in arguments):
         if key in _PATHS:
-            path = Path(str(last_value([f"{key}={value}"], key))).expanduser()
+            path = Path(str(last_value(quote_paths([f"{key}={value}"]), key))).expanduser()
             OmegaConf.update(changes, key, os.path.abspath(path))
         else:
             changes.merge_with(OmegaConf.from_dotlist([f"{key}={value}"]))
