@@ -21,7 +21,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.inference import predictor
 from sports_lightning.inference.devices import select_device
 from sports_lightning.models.pretrained import check_reachable
-from sports_lightning.runs.process import RANK_VARIABLES, remove_stray_ranks
+from sports_lightning.runs.process import RANK_VARIABLES, RUN_FOLDER, remove_stray_ranks
 from sports_lightning.runs.provenance import machine
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.train.resolved_config import resolve
@@ -121,6 +121,7 @@ def test_evaluation_runs_on_the_gpu_of_the_training(
     monkeypatch.setattr("pytorch_lightning.accelerators.CUDAAccelerator.is_available", lambda: True)
     monkeypatch.setattr(predictor.pl, "Trainer", lambda **arguments: arguments)
     monkeypatch.setenv("LOCAL_RANK", local_rank)
+    monkeypatch.setenv(RUN_FOLDER, "run")  # Lightning has started this process
     trainer = OmegaConf.create({"accelerator": "gpu", "devices": devices, "num_nodes": 1})
     select_device(training_device(trainer))
     inference = OmegaConf.create({"accelerator": "gpu", "precision": "32-true", "compile": False})
