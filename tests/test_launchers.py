@@ -101,7 +101,7 @@ def test_tasks_of_srun_and_processes_of_one_task_are_one_run(
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["train", "model=nope"], 1, ["error: In 'train': Could not find 'model/nope'", ""]),
+        (["train", "model=nope"], 1, ["error: there is no config model/nope", ""]),
         (["train", "--cfg", "job"], 0, ["data:", ""]),
         (["evaluate", "ckpt_path=none"], 1, ["error: evaluate runs in one process"] * 2),
     ],
