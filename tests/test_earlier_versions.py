@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import run_command, try_command
+from commands import call_as_command, run_command, try_command
+from conftest import assert_error_line
+from sports_lightning.cli.distributed import load_job
 
 STORED = Path(__file__).parent / "data/version_0_1"
 
@@ -37,6 +39,16 @@ def test_an_interrupted_run_is_resumed_to_its_end(version_0_1: Path) -> None:
     assert epochs(run) == [str(epoch) for epoch in range(40)]
     assert json.loads((run / "run.json").read_text())["interruptions"] == 1
     assert set(json.loads((run / "metrics.json").read_text())) == {"train", "val", "test"}
+
+
+def test_changed_settings_replace_those_under_their_earlier_names(version_0_1: Path) -> None:
+    run = version_0_1 / "interrupted"
+    assert "mirror:" in (run / ".hydra/config.yaml").read_text()
+    found = []
+    call_as_command(lambda: found.append(load_job(run, {"inference": {"flip_tta": True}})))
+    assert found[0].inference.flip_tta is True
+    assert_error_line(try_command("train", f"resume={run}", "data.root=nowhere"), "nowhere")
+    assert not (run / ".hydra/resumed.yaml").exists(), "what cannot be used is not stored"
 
 
 @pytest.mark.slow

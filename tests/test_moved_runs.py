@@ -1,5 +1,6 @@
 """A run folder that was moved still resumes, and the error for a finished one explains how to train it further."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from omegaconf import OmegaConf
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
-from sports_lightning.runs.changed_settings import read_changes, store_changes
+from sports_lightning.runs.changed_settings import read_changes, store_changes, with_changes
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO, save_checkpoint
-from sports_lightning.runs.resume import load_config, run_settings
+from sports_lightning.runs.resume import continue_command, load_config, run_settings
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
@@ -23,11 +24,15 @@ def test_changed_settings_are_stored_beside_the_config(tmp_path: Path, monkeypat
     before = run_settings(tmp_path / "run", OmegaConf.create())
     monkeypatch.setenv("HOME", "/home/me")
     for arguments in (["inference.batch_size=8", "data.root=~/my [images], 2"], ["data.root='a b'", "data.cache=null"]):
-        store_changes(tmp_path / "run", read_changes(arguments))
+        resumed = OmegaConf.create(with_changes(load_config(tmp_path / "run"), read_changes(arguments)))
+        store_changes(tmp_path / "run", stored, resumed)
     found = load_config(tmp_path / "run")
     assert found["inference"]["batch_size"] == 8
     assert found["data"].items() >= {"root": f"{tmp_path}/a b", "num_workers": 2, "cache": None}.items()
     assert run_settings(tmp_path / "run", OmegaConf.create()) == before, "it is the same run"
+    command = continue_command(tmp_path / "run", ["trainer.max_epochs=9"])
+    assert shlex.quote(f"data.root={tmp_path}/a b") in command
+    assert " data.cache=null" in command
     assert read_changes(["data.root=~/my [images], 2"]) == {"data": {"root": "/home/me/my [images], 2"}}
 
 
@@ -36,6 +41,26 @@ def test_a_read_only_run_is_resumed_as_a_copy(tmp_path: Path, monkeypatch: pytes
     (tmp_path / ".hydra/overrides.yaml").touch()
     monkeypatch.setattr("os.access", lambda path, mode: False)  # a superuser may write anywhere
     assert_error_line(try_command("train", f"resume={tmp_path}"), "is read-only: copy the folder")
+
+
+def test_only_an_unfinished_run_takes_changed_settings(tmp_path: Path) -> None:
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    for name in ("config.yaml", "overrides.yaml"):
+        (tmp_path / "run/.hydra" / name).write_text("{}")
+    (tmp_path / "run/metrics.json").write_text("{}")
+    result = try_command("train", "resume=run", "inference.flip_tta=true")
+    assert_error_line(result, "holds a finished run", "leave out inference.flip_tta")
+    assert not (tmp_path / "run/.hydra/resumed.yaml").exists()
+
+
+def test_a_new_run_forgets_what_an_earlier_one_in_its_folder_changed(tmp_path: Path) -> None:
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run/.hydra/resumed.yaml").write_text("inference: {flip_tta: true}")
+    (tmp_path / "run/notes.txt").touch()  # otherwise the folder is removed when the run fails
+    result = try_command("train", "data=folder", "data.root=nowhere", "logger=csv", "hydra.run.dir=run")
+    assert_error_line(result, "nowhere")
+    assert (tmp_path / "run/.hydra/config.yaml").exists()
+    assert not (tmp_path / "run/.hydra/resumed.yaml").exists()
 
 
 @pytest.mark.slow
@@ -52,6 +77,7 @@ def test_a_moved_run_resumes_with_its_own_best_checkpoint(few: Path, tmp_path: P
     shutil.rmtree(next((tmp_path / "fewer/valid").iterdir()))
     resumed = try_command("train", f"resume={tmp_path}/René (2)", "data.root=fewer")
     assert_error_line(resumed, "data.val.count was")
+    assert not (tmp_path / "René (2)/.hydra/resumed.yaml").exists(), "a refused change is not stored"
     run_command("train", f"resume={tmp_path}/René (2)", "data.root=data, [now]", "inference.num_workers=0")
     assert (tmp_path / "René (2)/metrics.json").read_bytes() == expected
     assert not (tmp_path / "before").exists()

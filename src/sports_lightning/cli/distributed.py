@@ -21,14 +21,14 @@ from hydra.core.utils import configure_log, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning import CONF_DIR
-from sports_lightning.config.earlier_versions import upgrade_config
 from sports_lightning.errors import UserError
 from sports_lightning.runs.changed_settings import with_changes
 from sports_lightning.runs.process import TORCHRUN, Process, is_externally_launched, is_rank_zero
-from sports_lightning.runs.resume import RESUMES, enter_working_folder
+from sports_lightning.runs.resume import RESUMES, enter_working_folder, load_config
 
 _JOB_KEY = "sports_lightning/job"
 _ARGUMENTS_KEY = "sports_lightning/arguments"
+_NO_JOB = json.dumps(["", "", "", ""])
 _TIMEOUT = timedelta(minutes=5)
 _stores: list[Any] = []  # referenced until the process ends: the first rank's store serves the others
 
@@ -60,11 +60,15 @@ def load_job(folder: Path, changes: Any = None) -> DictConfig:
         folder: the run folder.
         changes: settings that differ from now on, as nested dicts.
     """
-    return _set_up(folder, *_stored_configs(folder, changes))
+    return _set_up(folder, _hydra_text(folder), with_changes(load_config(folder), changes or {}))
 
 
-def broadcast_job(folder: Path) -> None:
+def broadcast_job(cfg: DictConfig, folder: Path) -> None:
     """Send the job of this process, the first rank, to all other ranks.
+
+    Args:
+        cfg: its config.
+        folder: the run folder.
 
     Raises:
         UserError: a rank was started with another command line, so that the ranks are not one run.
@@ -73,18 +77,19 @@ def broadcast_job(folder: Path) -> None:
     for rank in range(1, Process.from_environment().world_size):
         arguments = json.loads(store.get(f"{_ARGUMENTS_KEY}/{rank}"))
         if arguments != _command_line():
-            store.set(_JOB_KEY, json.dumps(["", "", "", ""]))
+            store.set(_JOB_KEY, _NO_JOB)
             different = " ".join(sorted(set(arguments) ^ set(_command_line())))
             raise UserError(
                 f"the tasks of this step have different command lines ({different}): start one step per run"
             )
-    store.set(_JOB_KEY, json.dumps([str(folder), os.environ.get(RESUMES, ""), *_stored_configs(folder)]))
+    job = [str(folder), os.environ.get(RESUMES, ""), _hydra_text(folder), OmegaConf.to_yaml(cfg)]
+    store.set(_JOB_KEY, json.dumps(job))
 
 
 def broadcast_no_job() -> None:
     """Stop the other ranks, if this one has failed before it sent a job."""
     if not _stores:
-        _store().set(_JOB_KEY, json.dumps(["", "", "", ""]))
+        _store().set(_JOB_KEY, _NO_JOB)
 
 
 def receive_job() -> tuple[DictConfig, Path]:
@@ -95,22 +100,20 @@ def receive_job() -> tuple[DictConfig, Path]:
     """
     store = _store()
     store.set(f"{_ARGUMENTS_KEY}/{Process.from_environment().rank}", json.dumps(_command_line()))
-    folder, resumes, *configs = json.loads(store.get(_JOB_KEY))
+    folder, resumes, hydra_text, text = json.loads(store.get(_JOB_KEY))
     if not folder:
         raise SystemExit(1)
     if resumes:
         os.environ[RESUMES] = resumes
-    return _set_up(Path(folder), *configs), Path(folder)
+    return _set_up(Path(folder), hydra_text, OmegaConf.create(text)), Path(folder)
 
 
 def _command_line() -> list[str]:
     return sys.orig_argv[1:]  # as the user typed it; sys.argv holds the arguments for Hydra
 
 
-def _stored_configs(folder: Path, changes: Any = None) -> tuple[str, str]:
-    """The texts of Hydra's own config and of the command's, with the settings changed when the run was resumed."""
-    hydra_cfg, cfg = ((folder / ".hydra" / name).read_text(encoding="utf-8") for name in ("hydra.yaml", "config.yaml"))
-    return hydra_cfg, OmegaConf.to_yaml(with_changes(OmegaConf.create(cfg), folder, changes))
+def _hydra_text(folder: Path) -> str:
+    return (folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
 
 
 def _store() -> Any:
@@ -133,7 +136,7 @@ def _store() -> Any:
     return store
 
 
-def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
+def _set_up(folder: Path, hydra_text: str, config: Any) -> DictConfig:
     """Set up Hydra's global state and logging as if it had composed these configs; return the command's."""
     setup_globals()  # the resolvers ${hydra:…} and ${now:…}
     stored: Any = OmegaConf.create(hydra_text)
@@ -149,7 +152,7 @@ def _set_up(folder: Path, hydra_text: str, text: str) -> DictConfig:
         configure_log(hydra_cfg.hydra.job_logging)
     else:
         logging.disable(logging.INFO)  # the first rank logs for all
-    cfg: Any = OmegaConf.create(upgrade_config(OmegaConf.to_container(OmegaConf.create(text))))
+    cfg: Any = OmegaConf.create(config)
     if resumes:
         OmegaConf.update(cfg, "resume", str(folder), force_add=True)
         enter_working_folder(Path(hydra_cfg.hydra.runtime.cwd))

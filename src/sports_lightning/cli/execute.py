@@ -17,12 +17,14 @@ from sports_lightning.cli.command_line import repeated_keys
 from sports_lightning.cli.distributed import broadcast_job, load_job
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.cli.run_start import RunStart
-from sports_lightning.config.checks import check_sweep, check_train, normalize_composed
+from sports_lightning.config.checks import check_sweep, normalize_composed
 from sports_lightning.config.overrides import arguments_from, unresolved
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
-from sports_lightning.runs.changed_settings import store_changes
+from sports_lightning.runs.changed_settings import forget_changes
+from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
+from sports_lightning.runs.provenance import flatten
 from sports_lightning.runs.resume import (
     LAST_CHECKPOINT,
     LOCK,
@@ -56,7 +58,7 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
         if is_rank_zero():
             sync_to_disk(folder / ".hydra")  # no checkpoint could be resumed without it
             if is_externally_launched():
-                broadcast_job(folder)
+                broadcast_job(cfg, folder)
         written = command.task(cfg, folder)
         if written:
             _remove_without_results(folder)
@@ -93,11 +95,13 @@ def execute_resumed(command: Command, folder: Path, changes: Any = None) -> int:
         folder: the run folder.
         changes: settings that differ from now on, as nested dicts (see `changed_settings`).
     """
+    if changes and is_finished(folder):
+        given = ", ".join(flatten(changes))
+        raise UserError(
+            f"resume={folder} holds a finished run, of which only missing plots are drawn: leave out {given}"
+        )
     os.environ[RESUMES] = str(LAST_CHECKPOINT) if has_checkpoint(folder) else "no checkpoint"
     cfg = load_job(folder, changes)
-    if changes:
-        check_train(cfg)
-        store_changes(folder, changes)
     print(f"resuming {folder}", flush=True)
     return execute(command, cfg, folder)
 
@@ -150,6 +154,7 @@ class ComposedTask:
         self._normalize(cfg, folder)
         interrupted = find_interrupted(cfg, folder, RunStart.overwritten) if cfg.get("resume") == "auto" else None
         if interrupted is None:
+            forget_changes(folder)
             self.exit_status = execute(self.command, cfg, folder)
             return
         if interrupted != folder:

@@ -9,11 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.overrides import last_value
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.config.schema import Inference
+from sports_lightning.runs.provenance import flatten
 from sports_lightning.storage.files import write_text
 
 CHANGES = "resumed.yaml"  # beside config.yaml
@@ -40,18 +41,33 @@ def read_changes(arguments: Sequence[str]) -> Any:
     return OmegaConf.to_container(changes)
 
 
-def with_changes(config: Any, folder: Path, more: Any = None) -> Any:
-    """The config of a run folder, as dicts and lists, with the settings that were changed when it was resumed.
+def stored_changes(folder: Path) -> Any:
+    """The settings that were changed when the run in `folder` was resumed, as nested dicts."""
+    return OmegaConf.to_container(OmegaConf.load(folder / _FILE)) if (folder / _FILE).is_file() else {}
+
+
+def with_changes(config: Any, *changes: Any) -> Any:
+    """`config` with the changes, all of them nested dicts, in this order."""
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(config), *changes))
+
+
+def store_changes(folder: Path, stored: Any, cfg: DictConfig) -> None:
+    """Keep in the run folder what a resumed run changes, for its other processes and for later readers.
 
     Args:
-        config: the stored config.
-        folder: the run folder.
-        more: further changes, as nested dicts.
+        folder: the run folder, which this process has locked.
+        stored: its stored config, as nested dicts.
+        cfg: the config that the run resumes with.
     """
-    changes = [OmegaConf.load(folder / _FILE)] if (folder / _FILE).is_file() else []
-    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(config), *changes, more or {}))
+    before, now = flatten(stored), flatten(OmegaConf.to_container(cfg))
+    changes = OmegaConf.create()
+    for key in sorted(_KEYS):
+        if key in now and (key not in before or now[key] != before[key]):
+            OmegaConf.update(changes, key, now[key])
+    if changes or (folder / _FILE).exists():
+        write_text(folder / _FILE, OmegaConf.to_yaml(changes))
 
 
-def store_changes(folder: Path, changes: Any) -> None:
-    """Keep changed settings in the run folder, for its other processes and for later readers."""
-    write_text(folder / _FILE, OmegaConf.to_yaml(OmegaConf.create(with_changes({}, folder, changes))))
+def forget_changes(folder: Path) -> None:
+    """Remove what an earlier run in the folder of a new one has changed."""
+    (folder / _FILE).unlink(missing_ok=True)

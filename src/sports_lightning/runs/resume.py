@@ -1,5 +1,6 @@
 """Resuming: which process may write into a run folder, and which interrupted run is resumed."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from zipfile import is_zipfile
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.earlier_versions import upgrade_config
-from sports_lightning.config.overrides import arguments_from, format_command, path_setting
+from sports_lightning.config.overrides import arguments_from, format_command, path_setting, quote_value
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
-from sports_lightning.runs.changed_settings import with_changes
+from sports_lightning.runs.changed_settings import stored_changes, with_changes
 from sports_lightning.runs.layout import has_ended, is_finished, missing_decorations
+from sports_lightning.runs.provenance import flatten
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
 from sports_lightning.storage.locks import FileLock
@@ -110,9 +112,14 @@ def continue_command(folder: Path, overrides: Sequence[str]) -> str:
         arguments = arguments_from(stored)
     except (UserError, LookupError, TypeError):
         arguments = ["…"]
+    settings = [f"{key}={_as_override(value)}" for key, value in flatten(stored_changes(folder)).items() if key]
     changed = {override.partition("=")[0].lstrip("+") for override in (*overrides, "resume=", "ckpt_path=")}
-    kept = [argument for argument in arguments if argument.partition("=")[0].lstrip("+") not in changed]
+    kept = [each for each in (*arguments, *settings) if each.partition("=")[0].lstrip("+") not in changed]
     return format_command("train", [*kept, f"ckpt_path={folder / LAST_CHECKPOINT}", *overrides])
+
+
+def _as_override(value: Any) -> str:
+    return quote_value(value) if isinstance(value, str) else json.dumps(value)
 
 
 def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -> Path | None:
@@ -195,7 +202,12 @@ def load_config(folder: Path) -> Any:
     Raises:
         UserError: it can't be read.
     """
-    return with_changes(upgrade_config(_load(folder, "config.yaml")), folder)
+    return with_changes(load_original_config(folder), stored_changes(folder))
+
+
+def load_original_config(folder: Path) -> Any:
+    """Like `load_config`, without the settings changed when the run was resumed."""
+    return upgrade_config(_load(folder, "config.yaml"))
 
 
 def load_hydra_config(folder: Path) -> Any:

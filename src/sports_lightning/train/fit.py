@@ -22,9 +22,10 @@ from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
+from sports_lightning.runs.changed_settings import store_changes
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import without_diff
-from sports_lightning.runs.resume import run_settings
+from sports_lightning.runs.resume import load_original_config, run_settings
 from sports_lightning.runs.signals import deferred
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.sweeps.pruning import ReportToSearch
@@ -125,6 +126,8 @@ def fit(
     callbacks.last.provenance = _recorded(run_cfg, provenance, run_settings(folder, cfg), processes)
     trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
+    if cfg.resume and trainer.is_global_zero:
+        store_changes(folder, load_original_config(folder), cfg)
 
     parameters = count_parameters(module.classifier)
     _log_start(run_cfg, index, folder, parameters, precision)
