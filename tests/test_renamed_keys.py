@@ -1,9 +1,14 @@
 """Config keys of version 0.1 keep working, with a notice that names the new key."""
 
+import copy
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from conftest import composed
 from sports_lightning.config.earlier_versions import RENAMED_KEYS, upgrade_config
 from sports_lightning.config.overrides import rename_keys
 
@@ -58,6 +63,22 @@ def test_a_stored_config_of_version_0_1_is_upgraded() -> None:
     }
     assert upgrade_config(upgraded) == upgraded
     assert "views" in stored["augment"], "the stored config itself is not changed"
+
+
+@pytest.mark.parametrize("overrides", [[], ["experiment=head"], ["augment=strong"], ["callbacks=[default,ema]"]])
+def test_a_config_without_the_new_keys_is_upgraded_to_one_of_this_version(overrides: list[str], tmp_path: Path) -> None:
+    now = OmegaConf.to_container(composed(tmp_path, *overrides))
+    assert upgrade_config(now) == now
+    before: Any = copy.deepcopy(now)
+    before.pop("ckpt_path")
+    for group, names in (("data", ("max_pixels", "value_range")), ("model", ("crop_mode",))):
+        for name in names:
+            before[group].pop(name)
+    before["callbacks"]["best"].pop("save_top_k")
+    (before["augment"]["transforms"]["fit"] or {}).pop("mean", None)
+    assert upgrade_config(before) == now
+    own = {"augment": {"transforms": {"fit": {"_target_": "my.Fit"}}}, "callbacks": {"best": {"_target_": "my.Best"}}}
+    assert upgrade_config(own) == own
 
 
 def test_a_stored_batch_size_is_unchanged() -> None:

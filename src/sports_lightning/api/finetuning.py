@@ -25,8 +25,8 @@ from sports_lightning.runs.resume import (
     has_checkpoint,
     lock_run_folder,
     release_run_folder,
-    run_settings,
     settings_fingerprint,
+    upgraded_settings,
 )
 from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import write_text
@@ -117,7 +117,7 @@ def _all_overrides(
 def _prepare_data(cfg: DictConfig, splits: dict[str, Images], folder: Path) -> None:
     """Write the images of a new run; check that a resumed run has the same images and settings."""
     if has_checkpoint(folder):
-        if run_settings(folder, cfg) != settings_fingerprint(cfg):
+        if upgraded_settings(folder) != settings_fingerprint(cfg):
             raise UserError(f"{folder} holds an interrupted run with other settings: choose another run_dir")
         check_splits(splits, folder / "data")
     elif splits:

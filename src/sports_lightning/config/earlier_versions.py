@@ -11,12 +11,16 @@ RENAMED_KEYS = {
     "inference.mirror": "inference.flip_tta",
 }
 
-# Keys that a config of an earlier version lacks, with their defaults.
+# Keys that a config of an earlier version lacks, with their defaults. They are added where their group exists; to
+# arguments of a class only if it is this one.
 _NEW_KEYS: dict[str, Any] = {
     "data.max_pixels": 89_478_485,
     "data.value_range": "auto",
     "model.crop_mode": None,
+    "augment.transforms.fit.mean": "${augment.preprocessing.mean}",
+    "callbacks.best.save_top_k": 1,
 }
+_CLASSES = (None, "sports_lightning.data.preprocessing.ResizeAndCrop", "pytorch_lightning.callbacks.ModelCheckpoint")
 
 # Prefix of a `_target_` of version 0.1 → where the object is now.
 _MOVED_TARGETS = {
@@ -66,9 +70,14 @@ def upgrade_config(config: Any) -> Any:
 
 
 def _add_new_keys(config: dict[str, Any]) -> None:
+    if "trainer" in config:  # of train
+        config.setdefault("ckpt_path", None)
     for name, default in _NEW_KEYS.items():
-        group, _, key = name.partition(".")
-        if isinstance(section := config.get(group), dict):
+        *groups, key = name.split(".")
+        section: Any = config
+        for group in groups:
+            section = section.get(group) if isinstance(section, dict) else None
+        if isinstance(section, dict) and section.get("_target_") in _CLASSES:
             section.setdefault(key, default)
 
 

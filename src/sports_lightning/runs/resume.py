@@ -137,10 +137,10 @@ def find_interrupted(cfg: DictConfig, folder: Path, before: dict[Path, bytes]) -
     for file, content in before.items():
         write_bytes(file, content)
     wanted = settings_fingerprint(cfg)
-    if before and _settings_of(folder) != wanted:
+    if before and upgraded_settings(folder) != wanted:
         raise UserError(f"{folder} holds an interrupted run with other settings: choose another hydra.run.dir=FOLDER")
     for run in sorted(last_saved, key=last_saved.__getitem__, reverse=True):
-        if has_ended(run) or _settings_of(run) != wanted:
+        if has_ended(run) or upgraded_settings(run) != wanted:
             continue
         if not is_zipfile(run / LAST_CHECKPOINT):
             log.warning("%s is not resumed: its last checkpoint is damaged", run)
@@ -246,9 +246,10 @@ def settings_fingerprint(cfg: DictConfig) -> str:
     return fingerprint({name: part for name, part in tree.items() if name != "resume"})
 
 
-def _settings_of(folder: Path) -> str | None:
+def upgraded_settings(folder: Path) -> str | None:
+    """Fingerprint of the settings of a run, in the form of this version; None if they can't be read."""
     try:
-        return settings_fingerprint(OmegaConf.create(upgrade_config(_load(folder, "config.yaml"))))
+        return settings_fingerprint(OmegaConf.create(load_original_config(folder)))
     except UserError:
         return None
 
