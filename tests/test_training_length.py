@@ -1,22 +1,28 @@
 """Where a training ends, the checkpoints it keeps, and how another run continues it."""
 
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line, composed
 from interruption import signal_at_step
 from outcome import outcome
 from sports_lightning.data.image_folder import Split
+from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import _trains_on_few
+from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.storage.files import read_csv
-from sports_lightning.train.module import _epochs
+from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over
+from sports_lightning.train.module import ClassifierModule, _epochs
 from sports_lightning.train.trainer import build_callbacks
 
 QUICK = [
@@ -141,6 +147,47 @@ def test_a_continued_run_has_the_weights_of_a_longer_one(few: Path, tmp_path: Pa
     assert weights
     assert all(second[name] == whole[name] for name in weights)
     assert outcome(tmp_path / "first") == before, "unchanged"
+
+
+@pytest.mark.parametrize(("max_epochs", "max_steps", "said"), [
+    (5, -1, "for 5 epochs, and trainer.max_epochs=5"),
+    (-1, 100, "for 100 steps, and trainer.max_steps=100"),
+    (None, 101, None),
+    (6, -1, None),
+])  # fmt: skip
+def test_a_continued_run_needs_epochs_and_steps_that_are_left(
+    max_epochs: int | None, max_steps: int, said: str | None
+) -> None:
+    point = ResumePoint(Path("last.ckpt"), {}, "32-true", 8, epochs=5, steps=100, continues=True)
+    trainer = OmegaConf.create({"max_epochs": max_epochs, "max_steps": max_steps})
+    check_not_over(replace(point, continues=False), trainer)
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        check_not_over(point, trainer)
+
+
+def test_the_steps_of_an_epoch_and_the_reading_of_images_stay_the_same(tmp_path: Path) -> None:
+    cfg = composed(tmp_path, "ckpt_path=run")
+    for file in (".hydra/config.yaml", "checkpoints/last.ckpt"):
+        (tmp_path / "run" / file).parent.mkdir(parents=True)
+        OmegaConf.save(cfg, tmp_path / "run" / file)
+    assert continued_checkpoint(cfg) == tmp_path / "run/checkpoints/last.ckpt"
+    changes: dict[str, Any] = {
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.limit_train_batches": 3,
+        "data.value_range": [0, 4095],
+        "model.crop_mode": "squash",
+    }
+    for key, value in changes.items():
+        with pytest.raises(UserError, match=f"trained with {key}="):
+            continued_checkpoint(OmegaConf.merge(cfg, OmegaConf.from_dotlist([f"{key}={value}"])))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("callbacks", "weights"), [([], "trained"), ([WeightAveraging()], "average")])
+def test_a_continued_run_without_averaging_starts_from_the_trained_weights(callbacks: list[Any], weights: str) -> None:
+    module: Any = SimpleNamespace(continues=True, trainer=SimpleNamespace(callbacks=callbacks))
+    checkpoint: dict[str, Any] = {"state_dict": "average", "current_model_state": "trained", "train_figures": {}}
+    ClassifierModule.on_load_checkpoint(module, checkpoint)
+    assert checkpoint["state_dict"] == weights
 
 
 def test_what_cannot_be_continued_is_one_line(trained: tuple[Path, str], few: Path) -> None:

@@ -9,9 +9,10 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.provenance import differences, flatten
 from sports_lightning.runs.resume import LAST_CHECKPOINT, load_config
 
-# Settings that the state of the optimizer, or its count of steps, depends on.
+# Settings that the weights, the state of the optimizer, or its count of steps depends on.
 _FIXED = (
-    *("model.name", "model.arguments", "finetune", "data.batch_size"),
+    *("model.name", "model.arguments", "model.crop_mode", "finetune", "data.batch_size", "data.value_range"),
+    *("trainer.accumulate_grad_batches", "trainer.limit_train_batches"),
     *("optimizer.name", "optimizer.weight_decay", "optimizer.layer_decay", "optimizer.arguments"),
 )
 

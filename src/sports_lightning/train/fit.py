@@ -239,7 +239,7 @@ def check_before_training(
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
     if point:
-        check_not_over(point, cfg.trainer.max_epochs)
+        check_not_over(point, cfg.trainer)
     if point and trainer.is_global_zero:
         check_unchanged(point, callbacks.last.provenance)
         if resume_may_round_differently(cfg.trainer.strategy, trainer.world_size):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint
 
 from sports_lightning.errors import UserError
@@ -52,6 +53,11 @@ class LastCheckpoint(Checkpoint):
         self.interruptions = 0
         self._was_stopped = self._is_stopped = False
 
+    @property
+    def folder(self) -> str:
+        """The folder of the run's checkpoints, without symbolic links."""
+        return os.path.realpath(self.path.parent)
+
     def state_dict(self) -> dict[str, Any]:
         """The state that Lightning does not save."""
         return {
@@ -59,7 +65,7 @@ class LastCheckpoint(Checkpoint):
             "seconds": self.seconds_before + time.monotonic() - self.started,
             "interruptions": self.interruptions,
             "stopped": self._is_stopped,
-            "folder": os.path.realpath(self.path.parent),
+            "folder": self.folder,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -133,6 +139,7 @@ class ResumePoint:
         provenance: of the run, by dotted keys.
         precision, batch_size: the resolved values of `trainer.precision` and `data.batch_size`.
         epochs: that have ended.
+        steps: of the optimizer that have been taken.
         continues: whether the checkpoint is of another run, which the new run continues.
     """
 
@@ -141,6 +148,7 @@ class ResumePoint:
     precision: str
     batch_size: int
     epochs: int
+    steps: int
     continues: bool
 
 
@@ -159,19 +167,22 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         state = checkpoint["callbacks"][LastCheckpoint.__qualname__]
         provenance = flatten(state["provenance"] if "provenance" in state else state["facts"])  # version 0.1
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        progress = (epochs, checkpoint["global_step"])
         continues = path != folder / LAST_CHECKPOINT
-        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"], epochs, continues)
+        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"], *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 
 
-def check_not_over(point: ResumePoint, max_epochs: int | None) -> None:
-    """Raise UserError if a run that continues another one has no epoch left."""
-    if point.continues and max_epochs not in (None, -1) and point.epochs >= max_epochs:
-        raise UserError(
-            f"ckpt_path={point.path} has been trained for {point.epochs} epochs, and trainer.max_epochs={max_epochs} "
-            "counts them too: set a larger number"
-        )
+def check_not_over(point: ResumePoint, trainer: DictConfig) -> None:
+    """Raise UserError if a run that continues another one has no epoch or step left (`conf/trainer/*.yaml`)."""
+    for name, done in {"epochs": point.epochs, "steps": point.steps}.items() if point.continues else ():
+        limit = trainer[f"max_{name}"]
+        if limit not in (None, -1) and done >= limit:
+            raise UserError(
+                f"ckpt_path={point.path} has been trained for {done} {name}, and trainer.max_{name}={limit} counts "
+                "them too: set a larger number"
+            )
 
 
 def check_unchanged(point: ResumePoint, provenance: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import timm.optim
 import timm.scheduler
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from sports_lightning.errors import UserError
@@ -184,9 +185,14 @@ class ClassifierModule(pl.LightningModule):
         return gathered.view(-1, *value.shape).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # "train_figures" in version 0.1
-        """Restore this device's metrics of the epoch so far; forget tables, schedule and end of a continued run."""
+        """Restore this device's metrics of the epoch so far; forget tables, schedule and end of a continued run.
+
+        A continued run that averages no weights starts from those that the optimizer has trained, not their average.
+        """
         if self.continues:
             checkpoint["callbacks"], checkpoint["lr_schedulers"] = {}, []
+            if not any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
+                checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
         for name, device_values in (checkpoint.get(_TRAIN_METRICS) or checkpoint["train_figures"]).items():
             setattr(self.train_metrics, name, device_values[self.global_rank])
 
