@@ -19,8 +19,10 @@ from outcome import outcome
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import _trains_on_few
+from sports_lightning.runs.checkpoint_files import save_checkpoint
 from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.storage.files import read_csv
+from sports_lightning.train.best_checkpoint import FurtherCheckpoints
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over
 from sports_lightning.train.module import ClassifierModule, _epochs
 from sports_lightning.train.trainer import build_callbacks
@@ -79,6 +81,30 @@ def test_other_checkpoints_are_kept_next_to_the_best(
 @pytest.mark.parametrize("overrides", [[], ["callbacks.best.save_top_k=0"], LOSS])
 def test_by_default_only_the_best_checkpoint_is_kept(overrides: list[str], tmp_path: Path) -> None:
     assert checkpoints(tmp_path, *overrides) == {}
+
+
+def test_a_file_that_a_killed_run_has_just_written_is_replaced(tmp_path: Path) -> None:
+    callbacks = build_callbacks(composed(tmp_path, "callbacks.best.save_top_k=3"))
+    further = callbacks.all[callbacks.all.index(callbacks.best) + 1]
+    assert isinstance(further, FurtherCheckpoints)
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True, global_step=50, checkpoint_callbacks=[callbacks.best, further, callbacks.last],
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
+    )  # fmt: skip
+    path = further.format_checkpoint_name(dict(METRICS))
+    assert not further.file_exists(path, trainer)
+    own = {callbacks.last.state_key: {"folder": callbacks.last.folder}}
+    for checkpoint, counts in (
+        ({"global_step": 50, "callbacks": own}, False),
+        ({"global_step": 50}, False),  # weights only
+        ({"global_step": 49, "callbacks": own}, True),
+        ({"global_step": 50, "callbacks": {callbacks.last.state_key: {"folder": "/another/run"}}}, True),
+    ):
+        save_checkpoint(checkpoint, Path(path))
+        assert further.file_exists(path, trainer) is counts
+    save_checkpoint({"global_step": 50, "callbacks": own}, Path(path))
+    further.best_k_models[path] = torch.tensor(0.5)
+    assert further.file_exists(path, trainer), "kept by a callback"
 
 
 def test_the_last_weights_are_validated_and_the_best_are_in_best_ckpt(few: Path, tmp_path: Path) -> None:

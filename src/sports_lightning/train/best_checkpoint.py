@@ -1,12 +1,18 @@
 """`best.ckpt`: the checkpoint with the best metric, whatever further checkpoints a run keeps."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+from sports_lightning.errors import UserError
+from sports_lightning.runs.checkpoint_files import load_checkpoint
+from sports_lightning.train.last_checkpoint import LastCheckpoint
 
 _LIGHTNING = "pytorch_lightning.callbacks."
 _FURTHER = ("save_top_k", "every_n_epochs", "save_on_train_epoch_end")  # settings of further checkpoints only
@@ -19,6 +25,31 @@ class FurtherCheckpoints(ModelCheckpoint):
     def state_key(self) -> str:
         """Distinct for other names, so that a run can have several of these callbacks; the same in a moved run."""
         return f"{super().state_key}{Path(self.dirpath or '').name}/{self.filename}"
+
+    def file_exists(self, filepath: str | Path, trainer: pl.Trainer) -> bool:
+        """Whether a checkpoint has to be written under another name.
+
+        One that the run itself has written at this step is overwritten: it was killed then, before `last.ckpt` knew of
+        the file.
+        """
+        is_other = trainer.is_global_zero and Path(filepath).exists() and not _is_left_over(Path(filepath), trainer)
+        return trainer.strategy.reduce_boolean_decision(is_other, all=False)
+
+
+def _is_left_over(path: Path, trainer: pl.Trainer) -> bool:
+    """Whether this run has written the checkpoint at its present step, but no callback knows of it."""
+    callbacks = trainer.checkpoint_callbacks
+    kept = [each for each in callbacks if isinstance(each, ModelCheckpoint)]
+    if any(str(path) in (*each.best_k_models, each.best_model_path) for each in kept):
+        return False
+    try:
+        checkpoint = load_checkpoint(path, mapped=True)
+    except UserError:  # of another program
+        return False
+    last = next(each for each in callbacks if isinstance(each, LastCheckpoint))
+    states = checkpoint.get("callbacks", {})  # not in a checkpoint of weights only
+    folder = states.get(last.state_key, {}).get("folder", os.path.realpath(path.parent))
+    return bool(checkpoint.get("global_step") == trainer.global_step and folder == last.folder)
 
 
 def build_checkpoints(name: str, node: DictConfig, folder: Path) -> list[Any]:
