@@ -1,5 +1,6 @@
 """A run folder that was moved still resumes, and the error for a finished one explains how to train it further."""
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import FAST, assert_error_line
 from sports_lightning.runs.changed_settings import read_changes, store_changes, with_changes
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO, save_checkpoint
 from sports_lightning.runs.resume import continue_command, load_config, run_settings
+from sports_lightning.storage.files import sync_to_disk
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=2"]
 
@@ -36,11 +38,24 @@ def test_changed_settings_are_stored_beside_the_config(tmp_path: Path, monkeypat
     assert read_changes(["data.root=~/my [images], 2"]) == {"data": {"root": "/home/me/my [images], 2"}}
 
 
-def test_a_read_only_run_is_resumed_as_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["", "train.log"])
+def test_a_read_only_run_is_resumed_as_a_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra/overrides.yaml").touch()
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # a superuser may write anywhere
-    assert_error_line(try_command("train", f"resume={tmp_path}"), "is read-only: copy the folder")
+    (tmp_path / "train.log").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / name)  # a superuser may write anywhere
+    assert_error_line(try_command("train", f"resume={tmp_path}"), "is read-only: copy the folder", "chmod -R u+w")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows flushes only files that are open for writing")
+def test_files_that_may_only_be_read_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/config.yaml").touch(0o444)
+    modes: set[int] = set()
+    os_open = os.open
+    monkeypatch.setattr("os.open", lambda path, mode: [os_open(path, mode), modes.add(mode)][0])
+    sync_to_disk(tmp_path / ".hydra")
+    assert modes == {os.O_RDONLY}, "the files of a read-only run may have been copied with their modes"
 
 
 def test_only_an_unfinished_run_takes_changed_settings(tmp_path: Path) -> None:

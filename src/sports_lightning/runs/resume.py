@@ -174,8 +174,12 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
             f"{continue_command(folder, ['trainer.max_epochs=NUMBER'])}. To start a new run from its weights: "
             f"{path_setting('model.weights', folder / 'checkpoints' / 'best.ckpt')}"
         )
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"resume={value} is read-only: copy the folder to another place, and resume the copy")
+    written = (folder, *(folder / name for name in (".hydra", LAST_CHECKPOINT.parent, LOCK, "train.log")))
+    if read_only := [path for path in written if path.exists() and not os.access(path, os.W_OK)]:
+        raise UserError(
+            f"resume={value}: {read_only[0]} is read-only: copy the folder to another place, make the copy writable "
+            "(chmod -R u+w COPY), and resume the copy"
+        )
     if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()

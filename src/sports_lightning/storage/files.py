@@ -82,7 +82,8 @@ def sync_to_disk(path: Path) -> None:
     for each in (*path.rglob("*"), path, path.parent):
         if each.is_file():
             try:
-                _sync(each, os.O_RDWR)  # Windows flushes only files that are open for writing
+                # Windows flushes only files that are open for writing; elsewhere a read-only file can be flushed too.
+                _sync(each, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
             except OSError as error:
                 raise WriteFailed(f"can't write {each}: {error.strerror}") from error
         elif each.is_dir():
