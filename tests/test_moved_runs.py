@@ -95,6 +95,7 @@ def test_a_moved_run_resumes_with_its_own_best_checkpoint(few: Path, tmp_path: P
     assert not (tmp_path / "René (2)/.hydra/resumed.yaml").exists(), "a refused change is not stored"
     run_command("train", f"resume={tmp_path}/René (2)", "data.root=data, [now]", "inference.num_workers=0")
     assert (tmp_path / "René (2)/metrics.json").read_bytes() == expected
+    assert load_config(tmp_path / "René (2)")["data"]["root"] == f"{tmp_path}/data, [now]"
     assert not (tmp_path / "before").exists()
     state = torch.load(tmp_path / "René (2)/checkpoints/last.ckpt", weights_only=True)["callbacks"]
     assert any("dirpath" in callback for callback in state.values() if isinstance(callback, dict))
