@@ -75,7 +75,7 @@ def test_known_extensions_are_not_opened_and_other_files_are_counted(
         find_inputs([str(only_text)])
     with caplog.at_level(logging.INFO):
         find_inputs([str(tmp_path)])
-    assert "files that are not read as images: 1 .mp4, 1 .nef, 3 .txt" in caplog.text
+    assert "skipped: 1 .mp4, 1 .nef, 3 .txt" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I;16B"])

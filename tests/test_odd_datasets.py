@@ -66,7 +66,7 @@ def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytes
     assert index.classes == ["a", "b", "c"]
     assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in "abc"]
     line = "2 .txt, 1 image outside the class folders, 26 leftovers, 1 linked folder, 1 no extension"
-    assert caplog.messages[0] == f"files that are not read as images: {line}"
+    assert caplog.messages[0] == f"skipped: {line}"
     ignored = scan_dataset(tree, tree / "cache").ignored
     assert describe_ignored(ignored) == line
     assert not [path for path in found if "@eaDir" in path or "recycle" in path]

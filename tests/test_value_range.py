@@ -61,7 +61,7 @@ def test_the_range_of_a_dataset(checks: list[FileCheck], expected: tuple[float, 
         with pytest.raises(UserError, match=expected):
             choose_value_range("auto", checks, "it")
         assert choose_value_range([0, 65535], checks, "it") == (0, 65535)
-        if checks[0].deep_kind == "color":
+        if checks[0].high_depth == "color":
             with pytest.raises(UserError, match="16-bit color"):
                 choose_value_range([0, 4095], checks, "it")
         else:

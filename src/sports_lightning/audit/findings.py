@@ -133,7 +133,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         **({"black and white": "values {:g} and {:g}".format(*found["value_range"])} if found["value_range"] else {}),
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
-        "files that are not read as images": found["ignored"] or "none",
+        "skipped": found["ignored"] or "none",
         "folders taken together": found["nested"] or "none",
         "of another size": f"{len(found['odd_sized'])}; the usual size is {width}×{height}",
     }

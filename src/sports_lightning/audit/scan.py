@@ -46,7 +46,7 @@ class DatasetScan:
         thumbnails: small gray versions, sizes and modes.
         pairs: duplicate images (see `duplicates`).
         folders: the classes of each existing split, empty ones too.
-        value_range: the values of deep pixels that are black and white.
+        value_range: the values of 16- and 32-bit pixels that are black and white.
         ignored: number of files that are not read as images, by extension.
     """
 

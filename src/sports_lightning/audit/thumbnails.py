@@ -44,7 +44,7 @@ class Thumbnails:
 
 
 def read_thumbnails(root: Path, paths: list[str], value_range: ValueRange | None = None) -> Thumbnails:
-    """Read every file, with deep pixels by `value_range`. `data.file_hashes` tells which of them can't be read."""
+    """Read every file, with 16- and 32-bit pixels by `value_range`; `data.file_hashes` tells which can't be read."""
     thumbnails = Thumbnails(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )

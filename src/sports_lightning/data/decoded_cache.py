@@ -36,7 +36,7 @@ class ImageFiles:
         root: the folder that the split's paths are relative to.
         split: the images.
         least: number of pixels that the shorter side must keep (see `decode`).
-        value_range: the values of deep pixels that become black and white (see `decode`).
+        value_range: the values of 16- and 32-bit pixels that become black and white (see `decode`).
     """
 
     def __init__(self, root: Path, split: Split, least: int | None, value_range: Sequence[float] | None = None) -> None:
@@ -101,7 +101,7 @@ def open_images(
         least: number of pixels that the shorter side must keep (see `decode`).
         cache: None, "disk" (in `cache_dir`, for later runs too) or "ram" (shared memory, for this run).
         cache_dir: `data.cache_dir`.
-        value_range: the values of deep pixels that become black and white (see `decode`).
+        value_range: the values of 16- and 32-bit pixels that become black and white (see `decode`).
 
     Raises:
         UserError: not enough space, or no shared memory on this system.

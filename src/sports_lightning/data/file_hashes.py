@@ -29,7 +29,7 @@ from sports_lightning.data.formats import (
     open_image,
     open_without_blocking,
 )
-from sports_lightning.data.modes import deep_kind, deep_values, has_deep_colors
+from sports_lightning.data.modes import has_16_bit_colors, high_depth_kind, stored_values
 from sports_lightning.storage.code_digest import code_digest
 from sports_lightning.storage.locks import one_at_a_time
 from sports_lightning.storage.parallel import map_ahead, usable_cores
@@ -51,14 +51,14 @@ class FileCheck(NamedTuple):
         digest: 128-bit BLAKE2b digest of the content, in hexadecimal.
         problem: why it can't be read as an image; "" if it can.
         pixels: number of pixels that count towards `data.max_pixels`.
-        deep_kind: what pixels of more than 8 bits are: "integer", "floating-point" or "color"; "" for 8 bits.
+        high_depth: what pixels of more than 8 bits are: "integer", "floating-point" or "color"; "" for 8 bits.
         low, high: their smallest and largest value.
     """
 
     digest: str
     problem: str
     pixels: int = 0
-    deep_kind: str = ""
+    high_depth: str = ""
     low: float = 0.0
     high: float = 0.0
 
@@ -144,7 +144,7 @@ def _read(path: Path) -> FileCheck:
     try:
         with open_image(content) as image:
             pixels = check_pixels(image)
-            kind = "color" if has_deep_colors(image) else deep_kind(image)
+            kind = "color" if has_16_bit_colors(image) else high_depth_kind(image)
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
             return FileCheck(digest, "", pixels, kind, *(_extremes(image) if kind else ()))
@@ -153,15 +153,15 @@ def _read(path: Path) -> FileCheck:
 
 
 def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of a deep image, as stored.
+    """The smallest and the largest value of a 16- or 32-bit image, as stored.
 
     Raises:
         ValueError: a value is infinite or not a number.
     """
-    values = deep_values(image)
+    values = stored_values(image)
     low, high = float(values.min()), float(values.max())
     # Of several channels with 16 bits, Pillow keeps the upper 8.
-    return (low, high) if deep_kind(image) else (low * 256, high * 256 + 255)
+    return (low, high) if high_depth_kind(image) else (low * 256, high * 256 + 255)
 
 
 def _stat(path: str) -> tuple[int, int, int]:
@@ -190,7 +190,7 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
             query = (
-                "SELECT name, stat, digest, pixels, deep_kind, low, high FROM checks "
+                "SELECT name, stat, digest, pixels, high_depth, low, high FROM images "
                 "WHERE folder = ? AND name BETWEEN ? AND ?"
             )
             for folder, group in groupby(paths, os.path.dirname):
@@ -202,8 +202,8 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
                     for path, name in zip(part, names, strict=True):
                         stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
                         is_valid = stat == _state(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
-                        deep = (kind, low, high) if kind else ()  # without new numbers for the other images
-                        checks.append(FileCheck(digest, "", pixels, *deep) if is_valid else None)
+                        extremes = (kind, low, high) if kind else ()  # without new numbers for the other images
+                        checks.append(FileCheck(digest, "", pixels, *extremes) if is_valid else None)
     except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
@@ -219,16 +219,16 @@ def _store(root: Path, cache_dir: Path, entries: dict[str, tuple[str, FileCheck]
         with closing(sqlite3.connect(cache_dir / _INDEX, timeout=60)) as index, index:
             index.execute("DROP TABLE IF EXISTS entries")  # of version 0.1
             index.execute(
-                "CREATE TABLE IF NOT EXISTS checks "
-                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, pixels INTEGER, deep_kind TEXT, low REAL, high REAL, "
-                "PRIMARY KEY (folder, name)) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS images "
+                "(folder BLOB, name BLOB, stat TEXT, digest TEXT, pixels INTEGER, high_depth TEXT, low REAL, "
+                "high REAL, PRIMARY KEY (folder, name)) WITHOUT ROWID"
             )
             key = cache(_key)
             rows = [
                 (key(root / os.path.dirname(path)), os.fsencode(os.path.basename(path)), stat, *_columns(check))
                 for path, (stat, check) in entries.items()
             ]
-            index.executemany("INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            index.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (OSError, sqlite3.Error) as error:  # costs the next run time, and changes no result
         log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 _UNLABELED = ", or train with test=false and label them with predict input={}"
-_LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
+LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
 # Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
 _LEFTOVERS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "found.000"),
@@ -62,8 +62,8 @@ class DatasetIndex:
         root: the folder.
         classes: class names in alphabetical order; their position is the label.
         splits: by name.
-        value_range: the values of deep pixels that are black and white (see `choose_value_range`), once the images have
-            been read.
+        value_range: the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`), once the
+            images have been read.
     """
 
     root: Path
@@ -122,7 +122,7 @@ def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
     ignored = Counter() if ignored is None else ignored
     found = []
     for directory, subfolders, files in os.walk(folder, onerror=_refuse):
-        ignored[_LEFTOVER] += sum(map(is_leftover, subfolders))
+        ignored[LEFTOVER] += sum(map(is_leftover, subfolders))
         subfolders[:] = [name for name in subfolders if not is_leftover(name)]
         ignored[_LINK] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)
         relative = os.path.relpath(directory, folder)
@@ -136,7 +136,7 @@ def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
 
 def describe_ignored(ignored: Counter[str]) -> str:
     """The counts of `list_images` as text, such as "3 .txt, 2 leftovers"; "" if there are none."""
-    plurals = {_LEFTOVER: "leftovers", _LINK: "linked folders", _BESIDE: "images outside the class folders"}
+    plurals = {LEFTOVER: "leftovers", _LINK: "linked folders", _BESIDE: "images outside the class folders"}
     counts = [(count, kind) for kind, count in sorted(ignored.items()) if count]
     return ", ".join(f"{count} {kind if count == 1 else plurals.get(kind, kind)}" for count, kind in counts)
 
@@ -152,7 +152,7 @@ def describe_nested(paths: Iterable[str]) -> str:
         _, label, *subfolders, _ = path.split(os.sep)
         if subfolders:
             nested.setdefault(label, {})[subfolders[0]] = None
-    return _first_five([f"{label!r} ({_listed(list(names))})" for label, names in sorted(nested.items())])
+    return first_five([f"{label!r} ({_listed(list(names))})" for label, names in sorted(nested.items())])
 
 
 def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> DatasetIndex:
@@ -175,7 +175,7 @@ def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | No
     ignored: Counter[str] = Counter()
     index = DatasetIndex(root, classes, {split: _read_split(root, split, classes, ignored) for split in splits})
     if described := describe_ignored(ignored):
-        log.info("files that are not read as images: %s", described)
+        log.info("skipped: %s", described)
     if nested := describe_nested(path for split in index.splits.values() for path in split.paths):
         log.info("folders within class folders are taken together as one class: %s", nested)
     return index
@@ -233,7 +233,7 @@ def _ignored_kind(path: str) -> str:
     """ "" for an image; otherwise "leftover", the extension or "no extension"."""
     name = os.path.basename(path)
     if is_leftover(name):
-        return _LEFTOVER
+        return LEFTOVER
     if is_image_name(name) or is_image_file(path):
         return ""
     return os.path.splitext(name)[1].lower() or "no extension"
@@ -242,7 +242,7 @@ def _ignored_kind(path: str) -> str:
 def _count_beside_classes(folder: Path, ignored: Counter[str]) -> None:
     for entry in os.scandir(folder):
         if is_leftover(entry.name):
-            ignored[_LEFTOVER] += 1
+            ignored[LEFTOVER] += 1
         elif not entry.is_dir():
             ignored[_ignored_kind(entry.path) or _BESIDE] += 1
 
@@ -287,8 +287,9 @@ def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str
 
 
 def _listed(names: list[str]) -> str:
-    return _first_five([repr(name) for name in sorted(names)])
+    return first_five([repr(name) for name in sorted(names)])
 
 
-def _first_five(texts: list[str]) -> str:
-    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+def first_five(texts: list[str], separator: str = ", ") -> str:
+    """The first five of the texts, and how many more there are."""
+    return separator.join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")

@@ -8,7 +8,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from sports_lightning.data.formats import check_pixels, jpeg_scale
 
-_SIXTEEN_BITS = (0, 65535)
+SIXTEEN_BITS = (0.0, 65535.0)
 _TRANSPOSITIONS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,8 +44,9 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
 
     Args:
         image: of any mode.
-        value_range: the values of deep pixels (see `deep_kind`) that become black and white, the same in every image,
-            so that brightness is comparable between images; values beyond are clipped. None: 0..65535 for 16 bits.
+        value_range: the values of 16- and 32-bit pixels (see `high_depth_kind`) that become black and white, the same
+            in every image, so that brightness is comparable between images; values beyond are clipped. None: 0..65535
+            for 16 bits.
 
     Raises:
         ValueError: 32-bit pixels without a `value_range`.
@@ -53,7 +54,7 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
     image.load()  # TIFF images are rotated here, and then have no orientation
     if (turn := orientation(image)) != 1:
         image = image.transpose(_TRANSPOSITIONS[turn])
-    if deep_kind(image):
+    if high_depth_kind(image):
         image = _to_8_bits(image, value_range)
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -70,20 +71,20 @@ def orientation(image: Image.Image) -> int:
     return turn if turn in _TRANSPOSITIONS else 1
 
 
-def deep_kind(image: Image.Image) -> str:
+def high_depth_kind(image: Image.Image) -> str:
     """What the gray pixels of an image with more than 8 bits are, "integer" or "floating-point"; "" for 8 bits."""
     if image.mode == "F":
         return "floating-point"
     return "integer" if image.mode == "I" or image.mode.startswith("I;") else ""
 
 
-def has_deep_colors(image: Image.Image) -> bool:
+def has_16_bit_colors(image: Image.Image) -> bool:
     """Whether an open image stores several channels of 16 bits each, of which Pillow keeps the upper 8 bits."""
-    return not deep_kind(image) and ";16" in str(image.tile)  # type: ignore[attr-defined]
+    return not high_depth_kind(image) and ";16" in str(image.tile)  # type: ignore[attr-defined]
 
 
-def deep_values(image: Image.Image) -> np.ndarray:
-    """The pixels of a deep image (height, width), as stored.
+def stored_values(image: Image.Image) -> np.ndarray:
+    """The pixels of a 16- or 32-bit image (height, width), as stored.
 
     Raises:
         ValueError: a value is infinite or not a number.
@@ -98,9 +99,9 @@ def _to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image
     # Pillow's own conversion clips at 255, which makes an image white.
     if value_range is None and not image.mode.startswith("I;16"):
         raise ValueError(
-            f"32-bit {deep_kind(image)} pixels, whose range is not known: set data.value_range=[LOW,HIGH], the values "
-            f"of black and white, or convert the image to 8 bits"
+            f"32-bit {high_depth_kind(image)} pixels, whose range is not known: set data.value_range=[LOW,HIGH], the "
+            f"values of black and white, or convert the image to 8 bits"
         )
-    low, high = value_range or _SIXTEEN_BITS
-    values = deep_values(image).astype(np.float32)
+    low, high = value_range or SIXTEEN_BITS
+    values = stored_values(image).astype(np.float32)
     return Image.fromarray(((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8))

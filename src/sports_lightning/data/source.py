@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.formats import limit_pixels
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, read_image_folder
+from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, first_five, read_image_folder
 from sports_lightning.data.sample.dataset import draw_sample
 from sports_lightning.data.value_range import Choose, choose_value_range
 from sports_lightning.errors import UserError
@@ -60,7 +60,8 @@ def open_dataset(
         choose: chooses the value range of the dataset; the default is for a new training.
 
     Raises:
-        UserError: missing or empty folders, unknown classes, unreadable files, or deep images without a value range.
+        UserError: missing or empty folders, unknown classes, unreadable files, or 16- or 32-bit images without a
+            value range.
     """
     limit_pixels(data.max_pixels)
     root = provide_data(data)
@@ -91,13 +92,12 @@ def _report_unreadable(index: DatasetIndex, checks: dict[str, list[FileCheck]], 
     }
     if not unreadable:
         return
-    listed = "; ".join(f"{printable(index.root / path)}: {problem}" for path, problem in list(unreadable.items())[:5])
-    more = f" and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
+    listed = first_five([f"{printable(index.root / path)}: {why}" for path, why in unreadable.items()], "; ")
     if not skip:
         raise UserError(
-            f"{len(unreadable)} unreadable: {listed}{more}; repair or remove them, or set data.skip_unreadable=true"
+            f"{len(unreadable)} unreadable: {listed}; repair or remove them, or set data.skip_unreadable=true"
         )
-    log.warning("skipped %d unreadable: %s%s", len(unreadable), listed, more)
+    log.warning("skipped %d unreadable: %s", len(unreadable), listed)
 
 
 def _check_classes(index: DatasetIndex) -> None:
@@ -107,7 +107,7 @@ def _check_classes(index: DatasetIndex) -> None:
         if missing and (name == "train" or len(missing) == len(index.classes)):
             raise UserError(f"class {missing[0]!r} has no readable images in {folder}")
         if missing:
-            listed = ", ".join(map(printable, missing[:5])) + (f" and {len(missing) - 5} more" * (len(missing) > 5))
+            listed = first_five([printable(name) for name in missing])
             log.warning("%s has no images of %s: metrics cover the classes that occur", folder, listed)
 
 

@@ -1,4 +1,4 @@
-"""Which values of deep pixels (16 or 32 bits) are black and white: one range per dataset, never per image.
+"""Which values of 16- and 32-bit pixels are black and white: one range per dataset, never per image.
 
 Images of 8 bits are used as they are. A checkpoint holds the range of the dataset that it was trained on, and other
 commands apply it.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sports_lightning.data.file_hashes import FileCheck
+from sports_lightning.data.modes import SIXTEEN_BITS
 from sports_lightning.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ Setting = Literal["auto"] | Sequence[float]  # `data.value_range`
 Choose = Callable[[Setting, Sequence[FileCheck], str], ValueRange | None]
 
 _BITS = (8, 10, 12, 14, 16)  # of cameras and scanners
-_SIXTEEN_BITS = (0.0, 65535.0)
 _NEARLY_BLACK = 1 / 16  # of the range
 
 
@@ -41,11 +41,11 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
     if setting != "auto":
         return _with_warning((float(setting[0]), float(setting[1])), checks, where)
     _check_colors(checks, where)
-    deep = _gray(checks)
-    if not deep:
+    gray = _gray(checks)
+    if not gray:
         return None
-    kinds = sorted({check.deep_kind for check in deep})
-    low, high = min(check.low for check in deep), max(check.high for check in deep)
+    kinds = sorted({check.high_depth for check in gray})
+    low, high = min(check.low for check in gray), max(check.high for check in gray)
     if low >= 0 and len(kinds) == 1:
         if kinds == ["floating-point"] and high <= 1:
             return 0.0, 1.0
@@ -75,7 +75,7 @@ def value_range_for_checkpoint(
     if setting == "auto" and stored is not None:
         return _with_warning(stored, checks, where)
     found = choose_value_range(setting, checks, where)
-    if setting == "auto" and found not in (None, _SIXTEEN_BITS):
+    if setting == "auto" and found not in (None, SIXTEEN_BITS):
         assert found is not None
         raise UserError(
             f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the checkpoint "
@@ -85,13 +85,13 @@ def value_range_for_checkpoint(
 
 
 def _gray(checks: Sequence[FileCheck]) -> list[FileCheck]:
-    """Those of deep gray images."""
-    return [check for check in checks if check.deep_kind not in ("", "color")]
+    """Those of gray images of 16 or 32 bits."""
+    return [check for check in checks if check.high_depth not in ("", "color")]
 
 
 def _check_colors(checks: Sequence[FileCheck], where: str) -> None:
     """Refuse 12-bit colors in 16-bit files: Pillow keeps the upper 8 of 16 bits, which are nearly black."""
-    highest = [check.high for check in checks if check.deep_kind == "color"]
+    highest = [check.high for check in checks if check.high_depth == "color"]
     if highest and max(highest) < 2**14:
         raise UserError(
             f"the 16-bit color images in {where} hold values up to {max(highest):g} only, and Pillow keeps the upper "
@@ -105,12 +105,12 @@ def _with_warning(value_range: ValueRange, checks: Sequence[FileCheck], where: s
     Raises:
         UserError: see `_check_colors`.
     """
-    if value_range != _SIXTEEN_BITS:
+    if value_range != SIXTEEN_BITS:
         _check_colors(checks, where)
     low, high = value_range
-    deep = _gray(checks)
-    if clipped := sum(check.low < low or check.high > high for check in deep):
+    gray = _gray(checks)
+    if clipped := sum(check.low < low or check.high > high for check in gray):
         log.warning("%d images in %s hold values outside of %g to %g, which are clipped", clipped, where, low, high)
-    elif deep and max(check.high for check in deep) < low + _NEARLY_BLACK * (high - low):
+    elif gray and max(check.high for check in gray) < low + _NEARLY_BLACK * (high - low):
         log.warning("the images in %s are nearly black: no value is near %g, which is white", where, high)
     return value_range

@@ -51,7 +51,7 @@ class Evaluation:
         split: paths and labels of n images.
         classes: their names.
         logits: (n, classes) float32.
-        value_range: by which the classifier reads deep pixels (see `Preprocessing`).
+        value_range: by which the classifier reads 16- and 32-bit pixels (see `Preprocessing`).
     """
 
     root: Path

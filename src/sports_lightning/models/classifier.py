@@ -86,7 +86,7 @@ class Classifier(nn.Module):
         return Preprocessing.from_dict(self.spec.preprocessing)
 
     def set_value_range(self, value_range: ValueRange | None) -> None:
-        """Set the values of deep pixels that are black and white (see `choose_value_range`)."""
+        """Set the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`)."""
         preprocessing = replace(self.preprocessing, value_range=value_range)
         self.spec = replace(self.spec, preprocessing=preprocessing.to_dict())
 

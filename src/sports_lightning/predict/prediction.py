@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import FileCheck, check_files, printable
-from sports_lightning.data.image_folder import Split, describe_ignored, is_leftover, list_images
+from sports_lightning.data.image_folder import LEFTOVER, Split, describe_ignored, is_leftover, list_images
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import compute_features, write_arrays
@@ -51,7 +51,7 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
             raise UserError(f"input={pattern} matches no images{others}: pass a file, a folder or a quoted glob")
         found |= dict.fromkeys(paths)
     if described := describe_ignored(ignored):
-        log.info("files that are not read as images: %s", described)
+        log.info("skipped: %s", described)
     return list(found)
 
 
@@ -63,7 +63,7 @@ def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
     named = set(pattern.split(os.sep))
     files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     found = [path for path in files if not any(map(is_leftover, set(path.split(os.sep)) - named))]
-    ignored["leftover"] += len(files) - len(found)
+    ignored[LEFTOVER] += len(files) - len(found)
     return found
 
 
@@ -72,7 +72,7 @@ class Predictions:
     """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read.
 
     Attributes:
-        value_range: the values of deep pixels that are black and white.
+        value_range: the values of 16- and 32-bit pixels that are black and white.
         save: which of "probabilities" and "features" to write as arrays.
         features: (n, features) float32, or None.
     """
@@ -171,11 +171,11 @@ def predict_images(
 
 
 def _set_value_range(classifier: Classifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
-    """Set the value range of the classifier, and return {path: reason} of the deep images that have none."""
+    """Set the value range of the classifier, and return {path: reason} of the 16- and 32-bit images that have none."""
     unreadable: dict[str, str] = {}
     stored = classifier.preprocessing.value_range
-    for kind in sorted({check.deep_kind for check in checks.values()} - {""}):
-        files = {path: check for path, check in checks.items() if check.deep_kind == kind}
+    for kind in sorted({check.high_depth for check in checks.values()} - {""}):
+        files = {path: check for path, check in checks.items() if check.high_depth == kind}
         try:
             found = value_range_for_checkpoint(stored, setting, list(files.values()), "the input")
             classifier.set_value_range(found or classifier.preprocessing.value_range)

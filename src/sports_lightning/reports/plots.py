@@ -103,7 +103,7 @@ def image_grid(
         paths: the images.
         captions: one for each.
         path: PNG to write.
-        value_range: the values of deep pixels that become black and white (see `decode`).
+        value_range: the values of 16- and 32-bit pixels that become black and white (see `decode`).
         title: above the grid.
         columns: images per row.
     """
