@@ -16,8 +16,9 @@ from sports_lightning.storage.disk_cache import cache_key
 PACKAGE = {
     "__init__": "from sports_lightning.api import other",
     "data/decode": "import numpy, sports_lightning.errors\nfrom sports_lightning.data import modes",
-    "data/modes": "def f():\n    from sports_lightning.storage.files import write_text",
+    "data/modes": "def f():\n    from sports_lightning.models import blocks\nimport sports_lightning.storage.files",
     "data/other": "",
+    "models/blocks": "",
     "storage/__init__": "",
     "storage/files": "x = 1",
     "errors": "",
@@ -40,8 +41,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_digest_depends_on_all_that_a_module_imports(package: Path, changed: str) -> None:
     before = code.code_digest("sports_lightning.data.decode")
     (package / f"{changed}.py").write_text(PACKAGE[changed] + "\ny = 2")
-    is_imported = changed in ("data/decode", "data/modes", "storage/__init__", "storage/files", "errors")
-    assert (code.code_digest("sports_lightning.data.decode") != before) == is_imported
+    computes = changed in ("data/decode", "data/modes", "models/blocks")
+    assert (code.code_digest("sports_lightning.data.decode") != before) == computes
+
+
+def test_the_keys_of_caches_depend_on_the_modules_that_compute_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    imported = code._imported
+    monkeypatch.setattr(code, "_imported", lambda file: read.append(file.stem) or imported(file))
+    code_digest.__wrapped__("sports_lightning.inference.feature_cache")
+    assert {"decode", "modes", "formats", "augment", "preprocessing", "classifier", "frozen_part"} <= set(read)
+    assert not {"console", "signals", "errors", "locks", "files", "disk_cache", "parallel"} & set(read)
 
 
 def test_changed_code_decodes_and_checks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Which error a command reports: the one that happened, not one that was being handled, nor a guess about a file."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_an_unreadable_input_is_no_unwritable_cache(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"can't write .*data.cache_dir"):
         cached_folder(tmp_path / "file", "kind", "key", lambda _: None)
+
+
+def test_an_unwritable_cache_is_named_whether_its_path_is_relative_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder.absolute() / "pixels"))
+
+    monkeypatch.chdir(tmp_path)
+    for cache_dir in (Path("cache"), Path("../cache"), tmp_path / "cache"):
+        with pytest.raises(UserError, match=r"No space left .*data.cache_dir"):
+            cached_folder(cache_dir, "kind", "key", fail)
 
 
 @pytest.mark.parametrize(

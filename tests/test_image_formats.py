@@ -10,14 +10,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
+from torch.utils.data import TensorDataset
 
+from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.audit.thumbnails import read_thumbnails
 from sports_lightning.data import formats
-from sports_lightning.data.datamodule import _start_worker
+from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.decode import decode
+from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import describe_ignored, list_images
+from sports_lightning.data.image_folder import Split, describe_ignored, list_images
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports.html import thumbnail
@@ -155,6 +159,19 @@ def test_a_large_jpeg_is_scaled_down_while_it_is_decoded(
     assert max(small.size) == 160
 
 
+def test_cached_pixels_belong_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in "ab":
+        (tmp_path / "train" / label).mkdir(parents=True)
+        Image.linear_gradient("L").resize((640, 480)).save(tmp_path / "train" / label / "1.jpg")
+    split, shapes = Split(["train/a/1.jpg"], [0], ["digest"]), []
+    for limit in (None, 200_000):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        shapes.append(list(open_images(tmp_path, split, None, "disk", tmp_path / "cache")(0).shape))
+        scan_dataset(tmp_path, tmp_path / "cache")
+    assert shapes == [[3, 480, 640], [3, 240, 320]]
+    assert len(list((tmp_path / "cache" / "scan").iterdir())) == 2
+
+
 def test_other_large_images_are_refused_with_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("L", (640, 480))
     for name, options in (("a.png", {}), ("b.webp", {}), ("c.tif", {}), ("d.jpg", {"progressive": True})):
@@ -177,7 +194,9 @@ def test_other_large_images_are_refused_with_the_key(tmp_path: Path, monkeypatch
 
 
 def test_a_worker_process_has_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12_345)
     monkeypatch.setattr("sports_lightning.data.datamodule.ignore_signals", lambda _: None)
-    _start_worker(12_345, 0)
+    loader = build_loader(TensorDataset(torch.zeros(1)), 1, 0, "cpu")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # as in a spawned process
+    loader.worker_init_fn(0)  # type: ignore[misc]
     assert Image.MAX_IMAGE_PIXELS == 12_345

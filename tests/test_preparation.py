@@ -75,6 +75,26 @@ def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: 
     assert len(list(tmp_path.iterdir())) == 2, "the folder and the link to it"
 
 
+def test_containers_that_share_memory_do_not_share_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded_cache, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.delenv("SPORTS_LIGHTNING_RAM", raising=False)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    links = []
+    for variable, value in (
+        ("TORCHELASTIC_RUN_ID", "x"),
+        ("MASTER_PORT", "29501"),
+        ("TORCHELASTIC_RESTART_COUNT", "1"),
+    ):
+        monkeypatch.setenv(variable, value)
+        links.append(decoded_cache._link())
+    assert len(set(links)) == 3
+    (tmp_path / "another run").mkdir()
+    links[-1].symlink_to(tmp_path / "another run")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        (folder,) = pool.map(shared_folder, [0])
+    assert links[-1].readlink() == folder != tmp_path / "another run"
+
+
 class FakeGpus:
     """Four GPUs, as Lightning's accelerator shows them."""
 

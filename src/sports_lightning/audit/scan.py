@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from sports_lightning.audit.duplicates import DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.image_folder import (
     SPLIT_FOLDERS,
     DatasetIndex,
@@ -158,7 +159,7 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
         (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
 
     # The order of the files decides which image of a pair is the first; file names do not matter.
-    key = cache_key(__name__, splits, labels, digests, used_range)
+    key = cache_key(__name__, splits, labels, digests, used_range, pixel_limit())
     try:
         thumbnails, pairs = _read(cached_folder(cache_dir, "scan", key, build))
     except UserError:  # the cache folder is not writable

@@ -15,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sports_lightning.data.decode import decode
+from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
-from sports_lightning.runs.process import is_externally_launched, local_rank
-from sports_lightning.storage.disk_cache import cache_key, cached_folder
+from sports_lightning.runs.process import TORCHRUN, is_externally_launched, local_rank
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, fingerprint
 from sports_lightning.storage.locks import FileLock
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
@@ -114,7 +115,7 @@ def open_images(
             raise UserError("data.cache=ram needs /dev/shm, which this system does not have: set data.cache=disk")
         cache_dir = _ram()
     assert len(split.digests) == len(split), "caching needs the digests of all images"
-    key = cache_key(__name__, least, value_range, list(split.digests))
+    key = cache_key(__name__, least, value_range, pixel_limit(), list(split.digests))
     return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
 
 
@@ -122,9 +123,9 @@ def _ram() -> Path:
     """This run's folder in shared memory, removed when the first process of the run on this machine ends.
 
     The other processes that Lightning starts are its children and read the name from their environment. Those of
-    torchrun and srun, which have the same parent, follow a link named after that.
+    torchrun and srun, which have the same parent, follow a link (see `_link`).
     """
-    link = _SHARED_MEMORY / f".{_RUNS}{os.getuid()}-of-{os.getppid()}"
+    link = _link()
     if _RAM not in os.environ and local_rank() > 0:
         while not link.is_dir():  # the launcher ends this process if the first one fails
             time.sleep(0.1)
@@ -139,9 +140,22 @@ def _ram() -> Path:
         os.environ[_RAM] = str(folder)
         atexit.register(_remove_if_owner, os.environ[_RAM], os.getpid())
         if is_externally_launched():
-            link.symlink_to(folder)
+            new_link = link.with_name(f"{link.name}-{os.getpid()}")
+            new_link.symlink_to(folder)
+            new_link.replace(link)  # one of a killed run may have the same name
             atexit.register(link.unlink, missing_ok=True)
     return Path(os.environ[_RAM])
+
+
+def _link() -> Path:
+    """The link to the run's folder in shared memory, of the same name in all processes of the run on this machine.
+
+    The number of the parent process is not enough: it is 1 in every container, and containers may share their memory.
+    """
+    namespace = Path("/proc/self/ns/pid")
+    launch = [os.environ.get(name) for name in (TORCHRUN, "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")]
+    run = fingerprint([os.getppid(), namespace.stat().st_ino if namespace.exists() else 0, *launch])
+    return _SHARED_MEMORY / f".{_RUNS}{os.getuid()}-of-{run}"
 
 
 def _remove_stale() -> None:

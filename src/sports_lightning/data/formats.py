@@ -111,6 +111,11 @@ def limit_pixels(most: int | None) -> None:
     Image.MAX_IMAGE_PIXELS = most
 
 
+def pixel_limit() -> int | None:
+    """The limit of this process: the pixels of a larger JPEG depend on it, so that it is part of the keys of caches."""
+    return Image.MAX_IMAGE_PIXELS
+
+
 def jpeg_scale(height: int, width: int, least: int | None) -> int:
     """The divisor, 1, 2, 4 or 8, by which a JPEG is scaled down while it is decoded.
 

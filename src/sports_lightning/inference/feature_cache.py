@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
+from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.devices import device_type
@@ -190,8 +191,8 @@ class FeatureCache:
         self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any, inference: DictConfig
     ) -> Tensor:
         settings = [inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
-        device = device_type(inference.accelerator)  # other types of device round differently
-        key = cache_key(__name__, *self.key_parts, *settings, device, augmentation_key, list(digests))
+        settings += [device_type(inference.accelerator), pixel_limit()]  # other types of device round differently
+        key = cache_key(__name__, *self.key_parts, *settings, augmentation_key, list(digests))
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")

@@ -10,12 +10,16 @@ from pathlib import Path
 
 _PACKAGE = __name__.partition(".")[0]
 _FOLDER = Path(__file__).parents[1]
+# Parts of this package that compute no pixel, feature or pair: messages, locks, signals, how files are written.
+_NO_VALUES = {"config", "errors", "runs", "storage"}
 _VERSIONED = {"timm", "torch", "torchvision"}  # libraries whose versions are part of every key
 
 
 @cache
 def code_digest(module: str) -> str:
-    """Digest of the source of a module of this package, and of all modules of it that it imports, also indirectly.
+    """Digest of the source of a module of this package and of all modules of it that it imports, also indirectly.
+
+    Modules that compute no values (`_NO_VALUES`) are left out, so that other messages do not make caches stale.
 
     Args:
         module: its full name.
@@ -56,6 +60,7 @@ def _imported(file: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     own = [name.split(".") for name in names if name.startswith(f"{_PACKAGE}.")]
+    own = [parts for parts in own if parts[1] not in _NO_VALUES]
     return {".".join(parts[:length]) for parts in own for length in range(2, len(parts) + 1)}
 
 

@@ -40,8 +40,8 @@ def cache_key(module: str, *values: Any) -> str:
     """The key of a value for `cached_folder`: what it depends on, with the versions of libraries and of our own code.
 
     Args:
-        module: `__name__` of the module that computes the value; its code, and all that it imports of this package,
-            is part of the key.
+        module: `__name__` of the module that computes the value; its code is part of the key, and that of the modules
+            that it imports (see `code_digest`).
         values: what else the value depends on, as JSON values.
     """
     return fingerprint([code_digest(module), library_versions(), *values])
@@ -66,10 +66,15 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
             if not _is_intact(folder):  # otherwise another process has built it in the meantime
                 _build(folder, build)
     except OSError as error:
-        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(cache_dir):
+        if error.filename and not _is_below(os.fsdecode(error.filename), cache_dir):
             raise  # `build` could not read one of its inputs
         raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error
     return folder
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    # From Python 3.12 on, `mkdtemp` returns an absolute path also for a relative folder.
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:

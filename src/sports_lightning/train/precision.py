@@ -21,7 +21,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
 from sports_lightning.runs.process import Process
 from sports_lightning.runs.provenance import processor
-from sports_lightning.storage.disk_cache import cache_key, cached_folder
+from sports_lightning.storage.disk_cache import cached_folder, fingerprint
 from sports_lightning.train.module import ClassifierModule
 
 PRECISION = "SPORTS_LIGHTNING_PRECISION"  # in the environment of the other processes of a distributed run
@@ -89,8 +89,9 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
 def _by_trial(module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
     spec = module.classifier.spec
     trainable = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
-    key_parts = [processor(), torch.get_num_threads(), spec.architecture, spec.arguments]
-    key = cache_key(__name__, *key_parts, spec.preprocessing["size"], trainable)
+    # Not the code: an edit would repeat the trial, whose outcome may differ from that of the last run.
+    key_parts = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
+    key = fingerprint([*key_parts, spec.preprocessing["size"], trainable])
 
     def build(folder: Path) -> None:
         (folder / "rates.json").write_text(json.dumps(_trial(module)), encoding="utf-8")
