@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
-from sports_lightning.audit.scan import scan_dataset
+from sports_lightning.audit.scan import find_leaks, scan_dataset, why_leaks_are_unknown
 from sports_lightning.audit.thumbnails import read_thumbnails
 from sports_lightning.data import formats
 from sports_lightning.data.datamodule import build_loader
@@ -170,6 +170,20 @@ def test_cached_pixels_belong_to_the_limit(tmp_path: Path, monkeypatch: pytest.M
         scan_dataset(tmp_path, tmp_path / "cache")
     assert shapes == [[3, 480, 640], [3, 240, 320]]
     assert len(list((tmp_path / "cache" / "scan").iterdir())) == 2
+
+
+def test_images_beyond_the_limit_are_why_leaks_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label, size in (("a", (40, 40)), ("b", (8, 8))):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        Image.linear_gradient("L").resize(size).save(tmp_path / "train" / label / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    whole = scan_dataset(tmp_path, tmp_path / "cache")
+    for limit in (1000, 100):  # above twice the limit, Pillow itself raises an error
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        scan = scan_dataset(tmp_path, tmp_path / "cache")
+        assert find_leaks(scan, "test", whole.fingerprint("train")) is None
+        assert f"data.max_pixels={limit}: set the limit of the training" in why_leaks_are_unknown(scan)
+    assert "data.root does not hold" in why_leaks_are_unknown(whole)
 
 
 def test_other_large_images_are_refused_with_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

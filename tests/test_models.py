@@ -51,6 +51,29 @@ def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
     assert 0.95 * bound < first.abs().max() <= bound
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("simple_cnn", 32, "Kernel size"),
+        ("simple_cnn", [20, 224], "negative dimension"),
+        ("test_vit", 33, "divisible by patch"),
+    ],
+)
+def test_an_image_size_that_does_not_fit_is_refused(name: str, size: object, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"model\.image_size=.* fit {name}: .*{reason}"):
+        build_classifier(model(name, image_size=size), CLASSES, tmp_path)
+
+
+def test_an_image_size_is_not_refused_for_what_another_device_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: object, images: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError(f"no kernel on {images.device}")
+
+    monkeypatch.setattr("sports_lightning.models.scratch_cnn.ScratchCNN.forward", forward)
+    build_classifier(model("scratch_cnn", image_size=32), CLASSES, tmp_path)
+
+
 def test_scratch_cnn_has_at_most_a_fifth_of_the_parameters(tmp_path: Path) -> None:
     assert count_parameters(build_classifier(model("scratch_cnn"), CLASSES, tmp_path))[0] <= 19_314_596 / 5
 

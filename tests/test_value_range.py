@@ -16,7 +16,7 @@ from sports_lightning.api.image_classifier import ImageTransform
 from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import FileCheck, check_files
-from sports_lightning.data.source import open_dataset
+from sports_lightning.data.source import _value_range, open_dataset
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.models.classifier import build_classifier, load_classifier
@@ -146,6 +146,30 @@ def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCa
     assert "floating-point and integer images" in caplog.text
     assert scan.value_range is None
     assert scan_dataset(tmp_path, tmp_path / "cache", [0, 2000]).thumbnails.small[-1, 0, 0] == 255
+
+
+def test_the_range_does_not_depend_on_the_test_images(caplog: pytest.LogCaptureFixture) -> None:
+    eight, twelve, sixteen = check("", 0, 0), check("integer", 0, 4000), check("integer", 0, 60_000)
+    dark, bright = check("color", 0, 4095), check("color", 0, 65535)
+
+    def chosen(train: FileCheck, *test: FileCheck) -> tuple[float, float] | None:
+        return _value_range(
+            "auto", {"train": [train], "val": [train], "test": list(test)}, choose_value_range, Path("it")
+        )
+
+    assert _value_range("auto", {"train": [twelve], "val": [twelve]}, choose_value_range, Path("it")) == (0, 4095)
+    assert chosen(twelve, twelve) == (0, 4095)
+    assert not caplog.messages
+    assert chosen(twelve, sixteen) == (0, 4095)
+    assert "1 images in it/test hold values outside of 0 to 4095, which are clipped" in caplog.text
+    caplog.clear()
+    assert chosen(sixteen, twelve, sixteen) == chosen(eight, sixteen) == (0, 65535)
+    assert chosen(eight, eight) is chosen(bright, dark) is None
+    assert not caplog.messages
+    for train, test in ((eight, twelve), (eight, dark)):
+        with pytest.raises(UserError, match=r"it/test .* data\.value_range="):
+            chosen(train, test)
+    assert _value_range("auto", {"test": [twelve]}, choose_value_range, Path("it")) == (0, 4095), "of `evaluate`"
 
 
 @pytest.mark.slow

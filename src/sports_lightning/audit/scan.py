@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from sports_lightning.audit.duplicates import DuplicatePair, find_duplicates, first_of_each
 from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import FileCheck, check_files
-from sports_lightning.data.formats import pixel_limit
+from sports_lightning.data.formats import is_too_large, pixel_limit
 from sports_lightning.data.image_folder import (
     SPLIT_FOLDERS,
     DatasetIndex,
@@ -202,3 +202,10 @@ def find_leaks(scan: DatasetScan | None, split: str, trained_on: str) -> set[str
     if scan is None or scan.fingerprint("train") != trained_on:
         return None
     return scan.leaks(split)
+
+
+def why_leaks_are_unknown(scan: DatasetScan) -> str:
+    """The reason for which `find_leaks` returns None for this scan."""
+    if any(name == "train" and is_too_large(why) for name, why in zip(scan.splits, scan.problems, strict=True)):
+        return f"training images have more pixels than data.max_pixels={pixel_limit()}: set the limit of the training"
+    return "data.root does not hold the images that this checkpoint was trained on"

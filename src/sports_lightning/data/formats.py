@@ -30,7 +30,8 @@ _SIGNATURES = (
 _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
-_TOO_MANY = "pixels, more than data.max_pixels={}: set a larger limit, or scale the image down"
+_TOO_MANY = "pixels, more than data.max_pixels="
+_REMEDY = ": set a larger limit, or scale the image down"
 
 
 def is_image_name(name: str) -> bool:
@@ -146,6 +147,11 @@ def exceeds_limit(pixels: int) -> bool:
     return Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS
 
 
+def is_too_large(problem: str) -> bool:
+    """Whether the limit is what makes an image unreadable, by the text of `decoding_problem`."""
+    return _TOO_MANY in problem
+
+
 def check_pixels(image: Image.Image) -> int:
     """The number of pixels of an open image that count towards the limit.
 
@@ -154,7 +160,7 @@ def check_pixels(image: Image.Image) -> int:
     """
     pixels = counted_pixels(image)
     if exceeds_limit(pixels):
-        raise ValueError(f"{image.width}×{image.height} {_TOO_MANY.format(Image.MAX_IMAGE_PIXELS)}")
+        raise ValueError(f"{image.width}×{image.height} {_TOO_MANY}{Image.MAX_IMAGE_PIXELS}{_REMEDY}")
     return pixels
 
 
@@ -164,5 +170,5 @@ def decoding_problem(error: Exception) -> str:
         return "not a known image format"
     if isinstance(error, Image.DecompressionBombError):
         count = next(iter(re.findall(r"\d+", str(error))), "too many")
-        return f"{count} {_TOO_MANY.format(Image.MAX_IMAGE_PIXELS)}"
+        return f"{count} {_TOO_MANY}{Image.MAX_IMAGE_PIXELS}{_REMEDY}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -11,7 +11,13 @@ from sports_lightning.data.file_hashes import FileCheck, check_files, printable
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, first_five, read_image_folder
 from sports_lightning.data.sample.dataset import draw_sample
-from sports_lightning.data.value_range import Choose, choose_value_range
+from sports_lightning.data.value_range import (
+    Choose,
+    Setting,
+    ValueRange,
+    choose_value_range,
+    value_range_for_checkpoint,
+)
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import sync_to_disk
@@ -73,7 +79,7 @@ def open_dataset(
         good = [i for i, check in enumerate(checks[name]) if not check.problem]
         digests = (checks[name][i].digest for i in good)
         readable[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
-    value_range = choose(data.value_range, [check for found in checks.values() for check in found], str(root))
+    value_range = _value_range(data.value_range, checks, choose, root)
     if value_range is not None:
         log.info("values of 16- and 32-bit images: %g is black, %g is white (data.value_range)", *value_range)
     index = DatasetIndex(root, index.classes, readable, value_range)
@@ -81,6 +87,19 @@ def open_dataset(
     for name, split in index.splits.items():
         _warn_of_two_labels(split, root / SPLIT_FOLDERS[name])
     return index
+
+
+def _value_range(setting: Setting, checks: dict[str, list[FileCheck]], choose: Choose, root: Path) -> ValueRange | None:
+    """The value range of the splits; that of "train" and "val" does not depend on whether "test" is opened too."""
+    chosen_from = [name for name in checks if name != "test"] or ["test"]
+    chosen = [check for name in chosen_from for check in checks[name]]
+    value_range = choose(setting, chosen, str(root))
+    if "test" not in checks or "test" in chosen_from:
+        return value_range
+    colors = [check for check in chosen if check.high_depth == "color"]  # dark ones may be in "test" only
+    return value_range_for_checkpoint(
+        value_range, setting, [*checks["test"], *colors], str(root / SPLIT_FOLDERS["test"])
+    )
 
 
 def _report_unreadable(index: DatasetIndex, checks: dict[str, list[FileCheck]], skip: bool) -> None:

@@ -31,7 +31,7 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
 
     Args:
         setting: "auto", or the values of black and white.
-        checks: of the files of all splits.
+        checks: of the files that the range is chosen from, and not those of the test split.
         where: the dataset, for messages.
 
     Raises:
@@ -61,16 +61,16 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
 def value_range_for_checkpoint(
     stored: ValueRange | None, setting: Setting, checks: Sequence[FileCheck], where: str
 ) -> ValueRange | None:
-    """The value range by which a trained classifier reads images.
+    """The value range by which a trained classifier reads images, or a new training its test images.
 
     Args:
-        stored: of the checkpoint; None if it was trained on images of 8 bits.
-        setting: `data.value_range`; "auto" uses that of the checkpoint.
+        stored: of the training images; None if they have 8 bits.
+        setting: `data.value_range`; "auto" uses the stored one.
         checks: of the files to read.
         where: these files, for messages.
 
     Raises:
-        UserError: the checkpoint has none, and the files do not have 8 or 16 bits.
+        UserError: none is stored, and the files do not have 8 or 16 bits.
     """
     if setting == "auto" and stored is not None:
         return _with_warning(stored, checks, where)
@@ -78,7 +78,7 @@ def value_range_for_checkpoint(
     if setting == "auto" and found not in (None, SIXTEEN_BITS):
         assert found is not None
         raise UserError(
-            f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the checkpoint "
+            f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the model "
             f"was not trained on such images: set data.value_range=[{found[0]:g},{found[1]:g}] to use them"
         )
     return found

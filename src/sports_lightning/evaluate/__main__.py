@@ -20,7 +20,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     check_evaluate(cfg)
     with quick_imports():
-        from sports_lightning.audit.scan import find_leaks, open_and_scan
+        from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.drawings import evaluation_drawings
@@ -38,8 +38,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
     classifier.set_value_range(index.value_range)
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
-    if leaks is None and cfg.data.audit:
-        print("leaks: unknown, since data.root does not hold the images that this checkpoint was trained on")
+    if leaks is None and scan:
+        print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
     save = cfg.get("save", [])  # a config that an earlier version stored lacks it
     features = compute_features(classifier, index.root, index.splits[cfg.split], save, cfg.inference)
     evaluation, _ = halve_batch_on_out_of_memory(

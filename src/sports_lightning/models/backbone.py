@@ -89,7 +89,9 @@ def create_backbone(name: str, arguments: dict[str, Any], num_classes: int, pret
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         if pretrained and isinstance(error, RuntimeError | OSError):  # the others are about an argument
             raise UserError(f"can't get the weights of {name}: {short_message(error)}; {WAYS_TO_WEIGHTS}") from error
-        raise UserError(f"model.arguments={arguments} do not fit {name}: {short_message(error)}") from error
+        others = {key: value for key, value in arguments.items() if key != "img_size"}
+        size = f"model.image_size={arguments['img_size']} and " if "img_size" in arguments else ""
+        raise UserError(f"{size}model.arguments={others} do not fit {name}: {short_message(error)}") from error
 
 
 def check_registry(name: str) -> None:

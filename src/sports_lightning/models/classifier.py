@@ -4,6 +4,7 @@ A checkpoint describes its classifier by plain data under the key "sports_lightn
 architecture in timm's registry. Loading a checkpoint never imports or runs code that the checkpoint names.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
 from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
 from sports_lightning.models.freezing import head_names
-from sports_lightning.models.pretrained import load_state, load_weights
+from sports_lightning.models.pretrained import load_state, load_weights, short_message
 from sports_lightning.models.weight_files import read_weight_file
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import best_checkpoint, checkpoint_file
@@ -136,7 +137,8 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
     The head is new, unless `model.weights` is a checkpoint of this package with the same classes.
 
     Raises:
-        UserError: an unknown name; weights that are missing, unreachable or of another model.
+        UserError: an unknown name; an image size that the network can't take; weights that are missing, unreachable or
+            of another model.
     """
     source = resolve_backbone(model.name, dict(OmegaConf.to_container(model.arguments)))  # type: ignore[arg-type]
     arguments = dict(source.arguments)
@@ -154,9 +156,27 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
     elif weights:
         load_weights(net, source.architecture, weights, content, channels)
     stored = preprocessing.changed(size, model.crop_mode).to_dict()
-    return Classifier(
-        net, ClassifierSpec(source.architecture, arguments, list(classes), stored, str(data_root.absolute()))
-    )
+    spec = ClassifierSpec(source.architecture, arguments, list(classes), stored, str(data_root.absolute()))
+    classifier = Classifier(net, spec)
+    if size:
+        _check_size(classifier, f"model.image_size={model.image_size}")
+    return classifier
+
+
+def _check_size(classifier: Classifier, setting: str) -> None:
+    """Raise UserError if the network can't take images of its input size."""
+    image = torch.zeros(1, 3, *classifier.preprocessing.size, dtype=torch.uint8)
+    try:
+        with torch.no_grad():  # on the meta device only shapes are computed
+            copy.deepcopy(classifier).eval().to("meta")(image.to("meta"))
+    except Exception:  # of the size, or of a layer that the meta device does not have
+        try:
+            with torch.no_grad():
+                copy.deepcopy(classifier).eval()(image)
+        except NotImplementedError:  # a layer that the CPU does not have
+            return
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(f"{setting} does not fit {classifier.spec.architecture}: {short_message(error)}") from error
 
 
 def _image_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
