@@ -3,19 +3,23 @@
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import ExifTags, Image
 
 from commands import run_command, try_command
 from conftest import assert_error_line
-from sports_lightning.api.image_classifier import ImageTransform
+from sports_lightning.api.dataset_folder import _write_images
+from sports_lightning.api.image_classifier import ImageClassifier, ImageTransform
+from sports_lightning.api.image_inputs import check_depth
 from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.source import _value_range, open_dataset
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
@@ -128,6 +132,67 @@ def test_pixels_without_a_brightness(tmp_path: Path) -> None:
         decode(tmp_path / "nan.tif", None, (0, 1))
     with pytest.raises(UnreadableImage, match=r"32-bit floating-point .* set data.value_range"):
         decode(tmp_path / "float.tif")
+
+
+class Sequenced(list[Image.Image]):
+    """A source of images of one class."""
+
+    classes = ("a",)
+
+    @property
+    def labels(self) -> list[int]:
+        return [0] * len(self)
+
+    image = list.__getitem__
+
+
+def test_a_source_of_the_api_keeps_16_and_32_bits(tmp_path: Path) -> None:
+    values = np.linspace(0, 4000, 12).reshape(3, 4)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    save(tmp_path / "16.png", values.astype(np.uint16))
+    with Image.open(tmp_path / "16.png") as image:
+        image.save(tmp_path / "turned.png", exif=turned)
+    arrays = [values.astype(dtype) for dtype in (np.uint16, np.int32, np.float32)]
+    images = [Image.open(tmp_path / "turned.png"), *map(Image.fromarray, arrays), Image.new("L", (4, 3), 9)]
+    _write_images(Sequenced(images), tmp_path / "written")
+    found = sorted((tmp_path / "written" / "a").iterdir())
+    assert [path.name for path in found] == [f"0000000{i}.{'tif' if i < 4 else 'png'}" for i in range(5)]
+    written = [np.asarray(Image.open(path)) for path in found]
+    assert (written[0] == np.rot90(arrays[0], -1)).all()
+    assert all((one == array).all() for one, array in zip(written[1:], arrays, strict=False))
+    assert [check.high for check in check_files(tmp_path / "written" / "a", [path.name for path in found])][:4] == [
+        4000
+    ] * 4
+
+
+def test_the_api_refuses_a_brightness_that_the_model_cannot_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {"8": np.full((8, 8), 99, np.uint8), "12": np.full((8, 8), 4000, np.uint16)}
+    values |= {"16": np.full((8, 8), 60_000, np.uint16), "32": np.full((8, 8), 0.5, np.float32)}
+    for name, pixels in values.items():
+        save(tmp_path / f"{name}.tif", pixels)
+    (tmp_path / "broken.tif").write_bytes(b"no image")
+    eight, twelve, sixteen, floating, broken = (tmp_path / f"{name}.tif" for name in (*values, "broken"))
+    trained_on_8 = Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
+    for images in ([eight], [sixteen, twelve], [broken, str(sixteen)], [np.zeros((8, 8, 3), np.uint8)]):
+        check_depth(images, trained_on_8)
+    for images in ([eight, str(twelve)], [twelve.read_bytes()], (Image.open(twelve),), [floating]):
+        with pytest.raises(UserError, match=r"the input has images with values up to .*convert them to 8 bits"):
+            check_depth(images, trained_on_8)
+    assert not caplog.messages
+    check_depth([twelve, sixteen], replace(trained_on_8, value_range=(0.0, 4095.0)))
+    assert "1 images in the input hold values outside of 0 to 4095" in caplog.text
+    model = {"name": "scratch_cnn", "pretrained": False, "weights": None, "image_size": 32, "crop_mode": None}
+    classifier = ImageClassifier(
+        build_classifier(OmegaConf.create(model | {"arguments": {}}), ["a", "b"], tmp_path), "cpu"
+    )
+    with pytest.raises(UserError, match="the input has images"):
+        classifier.predict(path for path in [eight, twelve])
+    save(tmp_path / "folder" / "a" / "1.png", values["12"])
+    with pytest.raises(UserError, match="the input has images"):
+        classifier.evaluate(tmp_path / "folder")
 
 
 def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
 from sports_lightning.data.image_source import ImageSource
-from sports_lightning.data.modes import to_rgb
+from sports_lightning.data.modes import high_depth_kind, to_rgb, upright
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
 
@@ -119,7 +119,7 @@ def _digests(source: ImageSource) -> list[str | None]:
 
 
 def _write_images(source: ImageSource, target: Path) -> None:
-    """Write the images of a source as `target/CLASS/NUMBER.png`; files are linked."""
+    """Write the images of a source as `target/CLASS/NUMBER.png` (.tif for 16 and 32 bits); files are linked."""
     _check_source(source)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -154,12 +154,17 @@ def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Pa
         suffix = path.suffix if is_image_name(path.name) else ".png"
         stem.with_suffix(suffix).symlink_to(path)
     else:
-        _to_pil(image).save(stem.with_suffix(".png"), compress_level=1)
+        pixels = _to_pil(image)
+        if high_depth_kind(pixels):  # PNG has no 32 bits
+            pixels.save(stem.with_suffix(".tif"))
+        else:
+            pixels.save(stem.with_suffix(".png"), compress_level=1)
 
 
 def _to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        # The range of 16- and 32-bit pixels is that of the whole dataset, chosen once it is written.
+        return upright(image) if high_depth_kind(image) else to_rgb(image)
     if isinstance(image, Tensor):
         image = image.permute(1, 2, 0).cpu().numpy()
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sports_lightning import CONF_DIR
-from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs, as_sequence
+from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs, as_sequence, check_depth
 from sports_lightning.api.table import table
 from sports_lightning.data.image_folder import Split, normalize
 from sports_lightning.data.image_source import ClassFolder, ImageSource
@@ -109,7 +109,7 @@ class ImageClassifier:
             batch_size: images per forward pass.
 
         Raises:
-            UserError: a file that cannot be read as an image.
+            UserError: a file that cannot be read as an image; images of 16 or 32 bits whose brightness is not known.
             TypeError: a single image, or another type of image.
             ValueError: an array or tensor of another shape or dtype, or a number below 1.
         """
@@ -160,7 +160,8 @@ class ImageClassifier:
         labels = [position[normalize(source.classes[label])] for label in source.labels]
         root, names = (source.folder, source.paths) if isinstance(source, ClassFolder) else (Path(), None)
         split = Split(names or map(str, range(len(source))), labels)
-        logits = self._run(Classifier.forward, _SourceImages(source), batch_size)
+        images = [root / name for name in names] if names else _SourceImages(source)
+        logits = self._run(Classifier.forward, images, batch_size)
         value_range = self.transform.preprocessing.value_range
         return ClassifierEvaluation(Evaluation(root, split, self.classes, logits, value_range))
 
@@ -168,6 +169,7 @@ class ImageClassifier:
         if not len(images):
             return torch.empty(0)
         inference = inference_config(self.device, batch_size)
+        check_depth(images, self.transform.preprocessing)
         outputs: list[Tensor] = []
         with quiet_lightning():
             run_batches(

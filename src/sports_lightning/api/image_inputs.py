@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sports_lightning.data.decode import decode
+from sports_lightning.data.file_hashes import FileCheck, high_depth, read_file
+from sports_lightning.data.formats import open_image
 from sports_lightning.data.modes import to_rgb
 from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.storage.parallel import map_ahead
 
 ImageLike = str | Path | bytes | io.BufferedIOBase | Image.Image | np.ndarray | Tensor
@@ -74,6 +77,36 @@ def as_sequence(images: Iterable[ImageLike]) -> Sequence[ImageLike]:
     if is_single or isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise TypeError("pass several images, such as [image] or sorted(Path(FOLDER).rglob('*.jpg'))")
     return images if isinstance(images, Sequence) or is_array else list(images)  # type: ignore[return-value]
+
+
+def check_depth(images: Sequence[ImageLike], preprocessing: Preprocessing) -> None:
+    """Check that the model can know the brightness of 16- and 32-bit images, as `predict` does.
+
+    Args:
+        images: only paths, bytes and PIL images are checked, in a list or tuple: other sequences may load them slowly.
+        preprocessing: the model's.
+
+    Raises:
+        UserError: the model was trained on images of 8 bits, and these do not have 8 or 16 bits.
+    """
+    listed = images if isinstance(images, list | tuple) else []
+    checks = [check for check in map_ahead(_high_depth, listed, torch.get_num_threads()) if check]
+    if checks:
+        value_range_for_checkpoint(preprocessing.value_range, "auto", checks, "the input")
+
+
+def _high_depth(image: ImageLike) -> FileCheck | None:
+    try:
+        if isinstance(image, Image.Image):
+            found = high_depth(image)
+        elif isinstance(image, str | Path | bytes):
+            with open_image(image if isinstance(image, bytes) else read_file(Path(image).expanduser())) as opened:
+                found = high_depth(opened)
+        else:
+            return None
+    except Exception:  # reported when the image is decoded
+        return None
+    return FileCheck("", "", 0, *found) if found else None
 
 
 def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:

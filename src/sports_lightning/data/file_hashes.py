@@ -144,24 +144,28 @@ def _read(path: Path) -> FileCheck:
     try:
         with open_image(content) as image:
             pixels = check_pixels(image)
-            kind = "color" if has_16_bit_colors(image) else high_depth_kind(image)
+            if depth := high_depth(image):
+                return FileCheck(digest, "", pixels, *depth)
             image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
-            return FileCheck(digest, "", pixels, kind, *(_extremes(image) if kind else ()))
+            return FileCheck(digest, "", pixels)
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
         return FileCheck(digest, decoding_problem(error))
 
 
-def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value of a 16- or 32-bit image, as stored.
+def high_depth(image: Image.Image) -> tuple[str, float, float] | None:
+    """`high_depth`, `low` and `high` of a `FileCheck`; None for an open image of 8 bits, which is not decoded.
 
     Raises:
         ValueError: a value is infinite or not a number.
     """
+    kind = "color" if has_16_bit_colors(image) else high_depth_kind(image)
+    if not kind:
+        return None
     values = stored_values(image)
     low, high = float(values.min()), float(values.max())
     # Of several channels with 16 bits, Pillow keeps the upper 8.
-    return (low, high) if high_depth_kind(image) else (low * 256, high * 256 + 255)
+    return (kind, low * 256, high * 256 + 255) if kind == "color" else (kind, low, high)
 
 
 def _stat(path: str) -> tuple[int, int, int]:

@@ -51,15 +51,20 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
     Raises:
         ValueError: 32-bit pixels without a `value_range`.
     """
-    image.load()  # TIFF images are rotated here, and then have no orientation
-    if (turn := orientation(image)) != 1:
-        image = image.transpose(_TRANSPOSITIONS[turn])
+    image = upright(image)
     if high_depth_kind(image):
         image = _to_8_bits(image, value_range)
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image with its EXIF orientation applied."""
+    image.load()  # TIFF images are rotated here, and then have no orientation
+    turn = orientation(image)
+    return image if turn == 1 else image.transpose(_TRANSPOSITIONS[turn])
 
 
 def orientation(image: Image.Image) -> int:
@@ -80,7 +85,7 @@ def high_depth_kind(image: Image.Image) -> str:
 
 def has_16_bit_colors(image: Image.Image) -> bool:
     """Whether an open image stores several channels of 16 bits each, of which Pillow keeps the upper 8 bits."""
-    return not high_depth_kind(image) and ";16" in str(image.tile)  # type: ignore[attr-defined]
+    return not high_depth_kind(image) and ";16" in str(getattr(image, "tile", ""))  # one in memory has no tile
 
 
 def stored_values(image: Image.Image) -> np.ndarray:

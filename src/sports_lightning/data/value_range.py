@@ -79,7 +79,8 @@ def value_range_for_checkpoint(
         assert found is not None
         raise UserError(
             f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the model "
-            f"was not trained on such images: set data.value_range=[{found[0]:g},{found[1]:g}] to use them"
+            f"was not trained on such images: set data.value_range=[{found[0]:g},{found[1]:g}] to use them, or "
+            f"convert them to 8 bits"
         )
     return found
 
