@@ -54,13 +54,13 @@ def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "reason"),
     [
-        ("simple_cnn", 32, "Kernel size"),
-        ("simple_cnn", [20, 224], "negative dimension"),
+        ("convnext_atto", 16, "Kernel size"),
+        ("simple_cnn", [20, 224], "at least 46 pixels"),
         ("test_vit", 33, "divisible by patch"),
     ],
 )
 def test_an_image_size_that_does_not_fit_is_refused(name: str, size: object, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"model\.image_size=.* fit {name}: .*{reason}"):
+    with pytest.raises(UserError, match=rf"model\.image_size=.* does not fit {name}: .*{reason}"):
         build_classifier(model(name, image_size=size), CLASSES, tmp_path)
 
 

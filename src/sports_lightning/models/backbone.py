@@ -90,8 +90,9 @@ def create_backbone(name: str, arguments: dict[str, Any], num_classes: int, pret
         if pretrained and isinstance(error, RuntimeError | OSError):  # the others are about an argument
             raise UserError(f"can't get the weights of {name}: {short_message(error)}; {WAYS_TO_WEIGHTS}") from error
         others = {key: value for key, value in arguments.items() if key != "img_size"}
-        size = f"model.image_size={arguments['img_size']} and " if "img_size" in arguments else ""
-        raise UserError(f"{size}model.arguments={others} do not fit {name}: {short_message(error)}") from error
+        settings = [f"model.image_size={arguments['img_size']}"] if "img_size" in arguments else []
+        settings += [f"model.arguments={others}"] if others or not settings else []
+        raise UserError(f"{' or '.join(settings)} does not fit {name}: {short_message(error)}") from error
 
 
 def check_registry(name: str) -> None:

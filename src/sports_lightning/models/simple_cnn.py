@@ -33,6 +33,9 @@ class SimpleCNN(nn.Module):
         num_classes: outputs.
         in_chans: channels of the image.
         img_size: (height, width) in pixels; the first dense layer depends on it.
+
+    Raises:
+        ValueError: an image that is too small.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class SimpleCNN(nn.Module):
             layers += [nn.Conv2d(in_chans, channels, 3), nn.MaxPool2d(2), nn.ReLU()]
             in_chans = channels
             height, width = (height - 2) // 2, (width - 2) // 2
+        if min(height, width) < 1:
+            raise ValueError("images must have at least 46 pixels in height and width")
         self.features = nn.Sequential(*layers)
         self.num_features = self.head_hidden_size = 512
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(256 * height * width, 512), nn.ReLU())
