@@ -1,6 +1,7 @@
 """One preprocessing, resolved once: train, evaluate and predict compute the same pixels as timm."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,9 @@ def test_a_checkpoint_of_an_earlier_version_has_no_value_range() -> None:
     stored = Preprocessing((2, 2), (0.5,), (0.5,), "bilinear", 1.0, "center").to_dict()
     del stored["value_range"]
     assert Preprocessing.from_dict(stored).value_range is None
+    read = Preprocessing.from_dict(OmegaConf.create({**stored, "value_range": [0.0, 4095.0]}))
+    assert read == replace(Preprocessing.from_dict(stored), value_range=(0.0, 4095.0))
+    assert type(read.value_range) is tuple, "a part of the keys of caches, as JSON"
 
 
 def test_progressive_sizes_keep_the_aspect_ratio() -> None:

@@ -73,8 +73,9 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+        """The inverse of `to_dict`, also for a part of a config, whose lists are OmegaConf's."""
+        is_list = {k: isinstance(v, Sequence) and not isinstance(v, str) for k, v in values.items()}
+        fields: dict[str, Any] = {k: tuple(v) if is_list[k] else v for k, v in values.items()}
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
