@@ -206,6 +206,8 @@ def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCa
             assert open_dataset(OmegaConf.create(settings | reading), ["train", "val"]).value_range == (0, 4095)
     assert "0 is black, 4095 is white" in caplog.text
     assert scan_dataset(tmp_path, tmp_path / "cache").thumbnails.small[:, 0, 0].tolist() == [62, 62, 249, 249]
+    save(tmp_path / "test" / "a" / "1.png", np.full((64, 64), 60_000, np.uint16))
+    assert scan_dataset(tmp_path, tmp_path / "cache").value_range == (0, 4095), "that of a training"
     save(tmp_path / "train" / "a" / "2.tif", np.full((64, 64), 0.5, np.float32))
     scan = scan_dataset(tmp_path, tmp_path / "cache")
     assert "floating-point and integer images" in caplog.text

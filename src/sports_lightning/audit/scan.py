@@ -150,7 +150,7 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
         raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder per class")
     checks = check_files(root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
-    used_range = _value_range(value_range, checks, root)
+    used_range = _value_range(value_range, checks, splits, root)
 
     def build(folder: Path) -> None:
         thumbnails = read_thumbnails(root, paths, used_range)
@@ -172,15 +172,18 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
     )
 
 
-def _value_range(setting: Setting, checks: list[FileCheck], root: Path) -> ValueRange | None:
-    """The value range of the thumbnails; where "auto" finds none, a warning tells why."""
+def _value_range(setting: Setting, checks: list[FileCheck], splits: list[str], root: Path) -> ValueRange | None:
+    """The value range of the thumbnails, that of a training; where "auto" finds none, a warning tells why."""
     if setting != "auto":
         return float(setting[0]), float(setting[1])
     try:
-        return choose_value_range(setting, checks, str(root))
+        for is_test in (False, True):
+            chosen_from = [check for check, name in zip(checks, splits, strict=True) if (name == "test") == is_test]
+            if value_range := choose_value_range(setting, chosen_from, str(root)):
+                return value_range
     except UserError as error:
         log.warning("%s", error)
-        return None
+    return None
 
 
 def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:
