@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
 from commands import run_command, try_command
+from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.plots import image_grid
 from sports_lightning.runs.layout import DECORATIONS, missing_decorations
+from sports_lightning.train.finish import scan_if_possible
 
 QUICK = [
     "data=folder", "data.batch_size=4", "data.num_workers=0", "data.audit=false", "model.image_size=32",
@@ -103,6 +106,13 @@ def test_a_failing_decoration_or_dashboard_only_warns(
     again = try_command("train", f"resume={tmp_path}/run", "trust=true")
     assert again.status == 1
     assert "holds a finished run" in again.stderr
+
+
+def test_images_that_cannot_be_audited_cost_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = DatasetIndex(tmp_path / "gone", ["a", "b"], {})
+    data = OmegaConf.create({"audit": True, "cache_dir": str(tmp_path / "cache")})
+    assert scan_if_possible(index, data) is None
+    assert "the images were not audited, so leaks are unknown: " in caplog.text
 
 
 def test_a_failing_drawing_does_not_prevent_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,14 +34,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume_from = checkpoint_to_resume(cfg, folder) or continued_checkpoint(cfg)
     if is_rank_zero():
         lock_run_folder(folder)
-    from sports_lightning.audit.scan import scan_opened
     from sports_lightning.data.source import open_dataset
 
     index = open_dataset(cfg.data, training_splits(cfg))
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search
-        from sports_lightning.train.finish import finish_run
+        from sports_lightning.train.finish import finish_run, scan_if_possible
         from sports_lightning.train.fit import fit
 
     # Collected before the training, since the code may change meanwhile.
@@ -51,7 +50,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     run = fit(cfg, index, folder, provenance, resume_from, reports_to_search())
     if is_rank_zero():
         # Scanned after the training, since the other ranks would wait meanwhile and might give up.
-        finish_run(run, scan_opened(index, cfg.data), provenance, folder)
+        finish_run(run, scan_if_possible(index, cfg.data), provenance, folder)
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
