@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
+from pytorch_lightning.accelerators import CUDAAccelerator
 
 from commands import run_command
+from sports_lightning.compare.run_reader import read_runs
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports import plots
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, write_page
 from sports_lightning.train import decorations
+from sports_lightning.train.decorations import read_results
 
 
 def test_the_report_equals_the_files_and_makes_no_requests(trained: tuple[Path, str]) -> None:
@@ -90,12 +94,19 @@ def test_a_confusion_matrix_of_a_thousand_classes_is_no_larger_than_one_of_two_h
 
 
 @pytest.mark.slow
-def test_data_audit_false_omits_the_audit(few: Path, tmp_path: Path) -> None:
+def test_a_run_without_audit_on_a_part_of_the_images_is_compared_and_drawn_elsewhere(few: Path, tmp_path: Path) -> None:
     run_command(
         "train", "data=sample", f"data.root={few}", "model.image_size=64", "debug=fast", "data.audit=false",
         "logger=csv", "hydra.run.dir=run",
     )  # fmt: skip
     assert "Not audited" in (tmp_path / "run/report.html").read_text()
+    (run,), _ = read_runs([tmp_path / "run"])
+    assert len(run.is_correct) == run.provenance["data"]["test"]["count"] < len(list(few.glob("test/*/*.jpg")))
+    config = OmegaConf.load(tmp_path / "run/.hydra/config.yaml")
+    config.trainer.accelerator = "mps" if CUDAAccelerator.is_available() else "gpu"
+    OmegaConf.save(config, tmp_path / "run/.hydra/config.yaml")
+    results = read_results(tmp_path / "run")
+    assert results.evaluation.is_correct.tolist() == run.is_correct, "on another machine"
 
 
 def test_the_command_report_leaves_no_folder_of_its_own_and_prints_the_run(

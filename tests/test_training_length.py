@@ -16,7 +16,7 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line, composed
 from interruption import signal_at_step
 from outcome import outcome
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.image_folder import DatasetIndex, Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import _trains_on_few
 from sports_lightning.runs.checkpoint_files import save_checkpoint
@@ -25,6 +25,7 @@ from sports_lightning.storage.files import read_csv
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over
 from sports_lightning.train.module import ClassifierModule, _epochs
+from sports_lightning.train.results import evaluated_images
 from sports_lightning.train.trainer import build_callbacks
 
 QUICK = [
@@ -158,6 +159,15 @@ def test_images_at_equal_distances_are_of_all_classes() -> None:
     assert list(few.paths) == ["0.jpg", "4.jpg", "7.jpg", "11.jpg"]
     assert list(few.digests) == ["d0", "d4", "d7", "d11"]
     assert len(split.spread(100)) == 12
+
+
+@pytest.mark.parametrize(("limit", "count"), [(None, 12), (2, 6), (0.5, 6), (0.1, 3), (9, 12)])
+def test_a_limited_evaluation_counts_batches_of_the_training(limit: float | None, count: int) -> None:
+    split = Split([f"{i}.jpg" for i in range(12)], [i // 6 for i in range(12)], [f"d{i}" for i in range(12)])
+    index = DatasetIndex(Path(), ["a", "b"], {"train": split, "test": split})
+    settings = {"data": {"batch_size": 3}, "inference": {"batch_size": 1}, "trainer": {"limit_test_batches": limit}}
+    recorded = evaluated_images(index, OmegaConf.create(settings)).provenance()
+    assert (recorded["train"]["count"], recorded["test"]["count"]) == (12, count)
 
 
 @pytest.mark.slow

@@ -28,6 +28,12 @@ def device_type(accelerator: str) -> str:
     return accelerator
 
 
+def has_device(accelerator: str) -> bool:
+    """Whether this machine has a device for Lightning's `accelerator`."""
+    found = {"gpu": device_type("gpu") != "cpu", "cuda": CUDAAccelerator.is_available()}
+    return found.get(accelerator, accelerator != "mps" or MPSAccelerator.is_available())
+
+
 def select_device(device: torch.device) -> None:
     """Use this GPU for everything in this process that names no GPU by number, such as inference."""
     if device.type == "cuda":

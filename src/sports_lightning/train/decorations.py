@@ -12,6 +12,7 @@ from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.evaluation import evaluate_split
+from sports_lightning.inference.devices import has_device
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.reports import plots
@@ -80,14 +81,17 @@ def read_results(folder: Path) -> RunResults:
     classifier = load_classifier(folder / "checkpoints" / "best.ckpt")
     found["augment.preprocessing"] = classifier.spec.preprocessing
     cfg = resolve(OmegaConf.create(load_config(folder)), found, folder)
+    if not has_device(cfg.inference.accelerator):  # the run was trained on another machine
+        cfg.inference.accelerator = "auto"
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, splits, classifier.spec.classes, choose)
-    if index.fingerprint(split) != recorded[split]["fingerprint"]:
+    evaluated = evaluated_images(index, cfg)
+    if evaluated.fingerprint(split) != recorded[split]["fingerprint"]:
         raise UserError(
             f"the {split} images in {index.root} are not those of the run {folder}: restore the images of the run"
         )
     evaluation, _ = halve_batch_on_out_of_memory(
-        lambda inference: evaluate_split(classifier, evaluated_images(index, cfg), split, inference), cfg.inference
+        lambda inference: evaluate_split(classifier, evaluated, split, inference), cfg.inference
     )
     return RunResults(folder, cfg, index, classifier, evaluation, metrics, provenance, epochs, scan)

@@ -89,6 +89,7 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
         **run.parameters,
         **_cost(classifier, run.cfg.inference),
         "best_epoch": best_epoch,
+        "data": evaluated_images(run.index, run.cfg).provenance(),
         "predictions": split,
         "cached_features": run.frozen is not None,
         "precision": asdict(run.precision),
@@ -108,15 +109,20 @@ def write_results(results: RunResults) -> None:
 
 
 def evaluated_images(index: DatasetIndex, cfg: DictConfig) -> DatasetIndex:
-    """The images of the final evaluation: all of val and test, or as many as `trainer.limit_test_batches` allows."""
+    """The images of the final evaluation: all of val and test, or as many as `trainer.limit_test_batches` allows.
+
+    Args:
+        index: the images of the run.
+        cfg: its config, in which `data.batch_size` is a number; unlike `inference.batch_size` it stays on resume.
+    """
     limit = cfg.trainer.get("limit_test_batches")  # not in configs of version 0.1
     if limit is None:
         return index
     splits = dict(index.splits)
     for name in {"val", "test"} & set(splits):
-        batches = -(-len(splits[name]) // cfg.inference.batch_size)
+        batches = -(-len(splits[name]) // cfg.data.batch_size)
         batches = max(1, int(batches * limit)) if isinstance(limit, float) else limit
-        splits[name] = splits[name].spread(batches * cfg.inference.batch_size)
+        splits[name] = splits[name].spread(batches * cfg.data.batch_size)
     return replace(index, splits=splits)
 
 
