@@ -12,10 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from timm.models import register_model
 from torch import Tensor, nn
 
+from conftest import composed
+from sports_lightning.data.image_folder import DatasetIndex, Split
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier, load_classifier
 from sports_lightning.models.freezing import set_trainable
+from sports_lightning.models.pretrained import load_weights
 from sports_lightning.runs.checkpoint_files import load_checkpoint
+from sports_lightning.train.fit import build_module
 
 CLASSES = ["bowling", "judo", "tennis"]
 IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -169,6 +173,34 @@ class Plain(nn.Module):
 def plain_of_a_user(pretrained: bool = False, **kwargs: Any) -> Plain:
     kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None), kwargs.pop("cache_dir", None)
     return Plain(**kwargs)
+
+
+class PlainWithHead(Plain):
+    """A backbone of which timm can replace the head, without `pretrained_cfg`."""
+
+    num_classes = 3
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.layers[2] = nn.Linear(4 * 64, num_classes) if num_classes else nn.Identity()
+
+
+@register_model
+def plain_with_head_of_a_user(pretrained: bool = False, **kwargs: Any) -> Plain:
+    kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None), kwargs.pop("cache_dir", None)
+    return PlainWithHead(**kwargs)
+
+
+def test_a_backbone_unknown_to_timm_gets_weights_and_progressive_sizes(tmp_path: Path) -> None:
+    own = PlainWithHead()
+    torch.save({name: value for name, value in own.state_dict().items() if "2." not in name}, tmp_path / "weights.pth")
+    settings = ["model=timm", "model.name=plain_with_head_of_a_user", "model.image_size=64", "augment=none"]
+    cfg = composed(tmp_path, *settings, f"model.weights={tmp_path}/weights.pth", "augment.progressive_sizes=[[0,32]]")
+    index = DatasetIndex(tmp_path, CLASSES, {"train": Split(["a"], [0], ["d"])})
+    net: Any = build_module(cfg, index).classifier.net
+    assert net.layers[0].weight.equal(own.layers[0].weight)
+    with pytest.raises(UserError, match="no weights"):
+        load_weights(net, "plain", tmp_path / "weights.pth", {})
+    assert not net._load_state_dict_post_hooks
 
 
 def test_a_backbone_needs_only_forward_to_be_trained_as_a_whole(tmp_path: Path) -> None:

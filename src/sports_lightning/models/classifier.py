@@ -21,7 +21,7 @@ from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
 from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
 from sports_lightning.models.freezing import head_names
-from sports_lightning.models.pretrained import load_state, load_weights, short_message
+from sports_lightning.models.pretrained import load_state, load_weights, pretrained_cfg, short_message
 from sports_lightning.models.weight_files import read_weight_file
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import best_checkpoint, checkpoint_file
@@ -147,9 +147,8 @@ def build_classifier(model: DictConfig, classes: list[str], data_root: Path) -> 
         arguments["img_size"] = model.image_size if isinstance(model.image_size, int) else list(size)
     weights = best_checkpoint(Path(model.weights).expanduser()) if model.weights else None
     net = create_backbone(model.name, arguments, len(classes), model.pretrained and weights is None)
-    pretrained_cfg = getattr(net, "pretrained_cfg", None) or {}
     channels = arguments.get("in_chans", 3)
-    preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg, channels)
+    preprocessing = Preprocessing.from_pretrained_cfg(pretrained_cfg(net), channels)
     content = read_weight_file(weights) if weights else {}
     if weights and CHECKPOINT_KEY in content:
         preprocessing = _load_own_weights(net, source.architecture, content, classes, weights)

@@ -18,6 +18,11 @@ WAYS_TO_WEIGHTS = (
 )
 
 
+def pretrained_cfg(net: nn.Module) -> dict[str, Any]:
+    """What timm knows about the weights and images of a model; empty for a registered model without it."""
+    return dict(getattr(net, "pretrained_cfg", None) or {})
+
+
 def load_weights(net: nn.Module, name: str, path: Path, content: dict[str, Any], channels: int = 3) -> None:
     """Load a weight file with timm's key names, or those of the authors, into a timm model, except for its head.
 
@@ -35,16 +40,16 @@ def load_weights(net: nn.Module, name: str, path: Path, content: dict[str, Any],
     """
     if not hasattr(net, "reset_classifier"):
         raise UserError(f"model.weights={path}: {name} has no reset_classifier, which timm needs to load weights")
-    keys: list[_IncompatibleKeys] = []
-    hook = net.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
     # timm's model modules convert the key names of a model's original authors by a function of this name.
     filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     num_classes: int = net.num_classes  # type: ignore[assignment]
     state = network_state(content, net.state_dict().keys())
     if not state:  # timm would look for weights on its hub
         raise UserError(f"model.weights={path} holds no weights")
+    cfg = {**pretrained_cfg(net), "source": "", "state_dict": state}
     net.reset_classifier(0)  # type: ignore[operator]  # so that timm drops the head in the file
-    cfg = {**net.pretrained_cfg, "source": "", "state_dict": state}  # type: ignore[dict-item]
+    keys: list[_IncompatibleKeys] = []
+    hook = net.register_load_state_dict_post_hook(lambda _, found: keys.append(found))
     try:
         load_pretrained(net, cfg, 0, channels, filter_fn=filter_fn)
     except Exception as error:  # the conversion may raise anything

@@ -22,6 +22,7 @@ from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
+from sports_lightning.models.pretrained import pretrained_cfg
 from sports_lightning.runs.changed_settings import store_changes
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import without_diff
@@ -210,7 +211,7 @@ def build_module(cfg: DictConfig, index: DatasetIndex) -> ClassifierModule:
     classifier = build_classifier(cfg.model, index.classes, index.root)
     classifier.spec = replace(classifier.spec, trained_on=index.fingerprint("train"))
     classifier.set_value_range(index.value_range)
-    if cfg.augment.progressive_sizes and classifier.net.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator,union-attr]
+    if cfg.augment.progressive_sizes and pretrained_cfg(classifier.net).get("fixed_input_size"):
         raise UserError(
             f"augment.progressive_sizes needs a model that takes any image size, and {cfg.model.name} takes one only"
         )
