@@ -242,11 +242,16 @@ def test_class_names_that_would_lose_images_are_refused(tmp_path: Path, classes:
         write_splits({"train": source}, tmp_path / "data")
 
 
-def test_global_state_is_restored_after_an_error() -> None:
+def test_global_state_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytorch_lightning import seed_everything
 
     os.environ["PL_SEED_WORKERS"] = "before"
     state = torch.get_rng_state()
+    gpus = [0]
+    for function, value in {"is_available": True, "get_rng_state_all": [], "set_rng_state_all": None}.items():
+        monkeypatch.setattr(torch.cuda, function, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: gpus[-1])
+    monkeypatch.setattr(torch.cuda, "set_device", gpus.append)
     deterministic: Any = torch.utils.deterministic  # type: ignore[attr-defined]
     fill = deterministic.fill_uninitialized_memory
 
@@ -254,11 +259,13 @@ def test_global_state_is_restored_after_an_error() -> None:
     def train() -> None:
         seed_everything(7, workers=True, verbose=False)
         deterministic.fill_uninitialized_memory = not fill
+        torch.cuda.set_device(1)
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
         train()
     assert torch.get_rng_state().equal(state)
     assert deterministic.fill_uninitialized_memory == fill
+    assert gpus == [0, 1, 0]
     assert os.environ["PL_SEED_WORKERS"] == "before"
     assert "PL_GLOBAL_SEED" not in os.environ

@@ -6,13 +6,20 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import pytest
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from conftest import composed
+from sports_lightning.api.global_state import global_state_restored
 from sports_lightning.train.loggers import build_loggers, open_loggers
+
+CSV = OmegaConf.create({"logger": {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "."}}})
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -82,7 +89,8 @@ def test_wandb_continues_offline(
 def test_mlflow_is_left_out(server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("mlflow")
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.server_port}"
-    assert loggers(tmp_path, "mlflow") == []
+    (logger,) = loggers(tmp_path, "mlflow")
+    assert isinstance(logger, DummyLogger)
     (line,) = [record.message for record in caplog.records if record.name.startswith("sports_lightning")]
     assert line.startswith("MLFlowLogger was not started; the run continues without it: ")
 
@@ -94,9 +102,29 @@ def test_a_logger_that_fails_during_the_run_warns_once(
         raise ConnectionError("no answer\nmore")
 
     monkeypatch.setattr(CSVLogger, "log_metrics", fail)
-    cfg = OmegaConf.create({"logger": {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": "."}}})
-    (logger,) = open_loggers(build_loggers(cfg))
+    (logger,) = open_loggers(build_loggers(CSV))
     logger.log_metrics({"a": 1.0})
     logger.log_metrics({"a": 2.0})
     logger.finalize("success")
     assert caplog.messages == ["CSVLogger failed; the run continues without it: ConnectionError: no answer"]
+
+
+def test_a_logger_that_does_nothing_replaces_one_that_cannot_start(tmp_path: Path) -> None:
+    built = build_loggers(CSV)
+    with patch.object(CSVLogger, "experiment", PropertyMock(side_effect=ConnectionError)):
+        (logger,) = open_loggers(built)
+    trainer = Trainer(logger=[logger], callbacks=[LearningRateMonitor()], enable_progress_bar=False, accelerator="cpu")
+    trainer.callbacks[0].on_train_start(trainer)  # it refuses a trainer without loggers
+    logger.log_metrics({"a": 1.0})
+
+
+@pytest.mark.parametrize(("name", "expected"), [("csv", []), ("wandb", ["WANDB_"]), ("mlflow", ["MLFLOW_"])])
+def test_only_the_dashboards_in_use_change_the_environment_and_a_notebook_keeps_its_own(
+    name: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sports_lightning.train.loggers.instantiate", lambda *_, **__: CSVLogger(tmp_path))
+    cfg, before = composed(tmp_path, f"logger={name}"), set(os.environ)
+    with global_state_restored():
+        build_loggers(cfg)
+        assert sorted({variable.partition("_")[0] + "_" for variable in set(os.environ) - before}) == expected
+    assert set(os.environ) == before

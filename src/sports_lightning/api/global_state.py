@@ -11,25 +11,29 @@ from PIL import Image
 from sports_lightning.cli.process_setup import variables_restored
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.runs.process import RANK_VARIABLES, remove_stray_ranks
+from sports_lightning.train.loggers import CLIENT_VARIABLES
 
 _SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # set by Lightning's seed_everything
 
 
 @contextmanager
 def global_state_restored() -> Iterator[None]:
-    """Restore random number generators, settings of torch and Pillow, and Lightning's variables, also after an error.
+    """Restore random number generators, settings of torch and Pillow, the selected GPU and environment variables.
+
+    Also after an error. The variables are those of Lightning and of dashboards.
 
     Lightning's `isolate_rng` restores nothing after an error.
     """
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    has_gpus = torch.cuda.is_available()
+    cuda_states, gpu = (torch.cuda.get_rng_state_all(), torch.cuda.current_device()) if has_gpus else ([], None)
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     most_pixels = Image.MAX_IMAGE_PIXELS
     try:
-        with variables_restored(*_SEED_VARIABLES, *RANK_VARIABLES):
+        with variables_restored(*_SEED_VARIABLES, *RANK_VARIABLES, *CLIENT_VARIABLES):
             remove_stray_ranks()
             yield
     finally:
@@ -37,8 +41,9 @@ def global_state_restored() -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
-        if cuda_states:
+        if gpu is not None:
             torch.cuda.set_rng_state_all(cuda_states)
+            torch.cuda.set_device(gpu)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = benchmark

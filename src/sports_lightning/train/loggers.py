@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.runs.layout import METRICS
@@ -22,29 +23,42 @@ from sports_lightning.sweeps.resume import current_sweep
 
 log = logging.getLogger(__name__)
 
-# Settings of the clients, unless the environment has others: how long they wait for a server, and what they print.
+# Environment variables of the clients, unless they are set: how long they wait for a server, and what they print.
 _CLIENT_SETTINGS = {
-    "WANDB_INIT_TIMEOUT": "30",  # seconds
-    "WANDB_SILENT": "true",  # its warnings are logged, its errors raised
-    "WANDB_ERROR_REPORTING": "false",  # the client's messages about itself, which it repeats for half a minute
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # with pauses of 2, 4 and 8 seconds
+    "wandb": {
+        "WANDB_INIT_TIMEOUT": "30",  # seconds
+        "WANDB_SILENT": "true",  # its warnings are logged, its errors raised
+        "WANDB_ERROR_REPORTING": "false",  # the client's messages about itself, which it repeats for half a minute
+    },
+    "mlflow": {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # with pauses of 2, 4 and 8 seconds
+    },
 }
+_FINISH_TIMEOUT = "WANDB_FINISH_TIMEOUT"  # seconds for the end of the upload
+CLIENT_VARIABLES = [_FINISH_TIMEOUT, *(name for settings in _CLIENT_SETTINGS.values() for name in settings)]
 _LOGGER_METHODS = ("log_hyperparams", "log_metrics", "log_graph", "after_save_checkpoint", "save", "finalize")
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:
     """Instantiate `conf/logger/*.yaml`. A logger that fails later warns once and does nothing more."""
-    for name, value in _CLIENT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
+    nodes = {name: node for name, node in cfg.logger.items() if node}
+    for client, settings in _CLIENT_SETTINGS.items():
+        if any(client in f"{name} {node.get('_target_')}".lower() for name, node in nodes.items()):
+            for variable, value in settings.items():
+                os.environ.setdefault(variable, value)
+    loggers = [instantiate(node, _convert_="all") for node in nodes.values()]
     for logger in loggers:
         _guard(logger)
     return loggers
 
 
 def open_loggers(loggers: list[Logger]) -> list[Logger]:
-    """Start the run in each dashboard, and return the loggers without those whose dashboard cannot be reached."""
+    """Start the run in each dashboard, and return the loggers.
+
+    One that does nothing replaces a logger whose dashboard cannot be reached, because callbacks such as Lightning's
+    `LearningRateMonitor` refuse a run without loggers.
+    """
     opened = []
     for logger in loggers:
         try:
@@ -52,6 +66,7 @@ def open_loggers(loggers: list[Logger]) -> list[Logger]:
             opened.append(logger)
         except Exception as error:  # whatever a dashboard's client raises
             log.warning("%s was not started; the run continues without it: %s", _name(logger), short_reason(error))
+            opened.append(DummyLogger())
     return opened
 
 
@@ -116,7 +131,7 @@ def wandb_logger(save_dir: str, log_model: bool = False, **arguments: Any) -> Wa
     """
     if not arguments.get("group") and (sweep := current_sweep()):
         arguments = {**arguments, "group": sweep.name}
-    os.environ.setdefault("WANDB_FINISH_TIMEOUT", "600" if log_model else "120")  # seconds for the end of the upload
+    os.environ.setdefault(_FINISH_TIMEOUT, "600" if log_model else "120")
     _log_warnings_of_wandb()
     reason = None if "WANDB_MODE" in os.environ else why_offline()
     if reason:
