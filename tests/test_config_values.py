@@ -17,7 +17,7 @@ from commands import run_command, try_command
 from conftest import assert_error_line, composed
 from sports_lightning import CONF_DIR
 from sports_lightning.config import checks
-from sports_lightning.config.schema import COMMANDS, Train, Trainer
+from sports_lightning.config.schema import COMMANDS, Predict, Train, Trainer
 from sports_lightning.config.values import Arguments
 from sports_lightning.errors import UserError
 
@@ -302,6 +302,13 @@ def test_a_run_folder_holds_the_converted_config(few: Path, tmp_path: Path) -> N
     assert "test" not in (tmp_path / "run/metrics.json").read_text()
 
 
+def test_a_checkpoint_to_continue_is_refused_by_benchmark() -> None:
+    with pytest.raises(UserError, match="ckpt_path=last has no effect on benchmark"):
+        check("benchmark", "ckpt_path=last")
+
+
 def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    cfg = check("predict", "+data.root=x", "+data.cache=disk")
+    assert checks.keys_without_effect(cfg, Predict) == ["data.root", "data.cache"]
     extra = ["+optimizer.momentum=0.9", "+model.wide=8", "trainer.log_every_n_steps=${model.wide}", "+trainer.x=1"]
     assert checks.keys_without_effect(composed(tmp_path, *extra), Train) == ["optimizer.momentum"]

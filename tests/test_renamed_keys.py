@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from conftest import composed
-from sports_lightning.config.earlier_versions import RENAMED_KEYS, upgrade_config
+from sports_lightning.config.earlier_versions import RENAMED_KEYS, rename_config_keys, upgrade_config
 from sports_lightning.config.overrides import rename_keys
 
 
@@ -21,6 +21,17 @@ def test_an_old_key_on_the_command_line_becomes_the_new_one(old: str, new: str, 
     assert len(notices) == 1
     assert old in notices[0]
     assert new in notices[0]
+
+
+def test_a_key_without_effect_is_accepted_and_dropped_with_a_notice(tmp_path: Path) -> None:
+    (argument,), _ = rename_keys(["callbacks.best.enable_version_counter=true"])
+    cfg = composed(tmp_path)
+    with open_dict(cfg):
+        OmegaConf.update(cfg, argument.lstrip("+").partition("=")[0], True)
+        (notice,) = rename_config_keys(cfg)
+    assert notice.startswith("callbacks.best.enable_version_counter has no effect")
+    assert cfg == composed(tmp_path)
+    assert argument.startswith("++")
 
 
 @pytest.mark.parametrize(

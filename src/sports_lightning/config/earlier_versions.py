@@ -11,6 +11,9 @@ RENAMED_KEYS = {
     "inference.mirror": "inference.flip_tta",
 }
 
+# Keys of version 0.1 that never had an effect. They are accepted for one release.
+DROPPED_KEYS = ("callbacks.best.enable_version_counter",)
+
 # Keys that a config of an earlier version lacks, with their defaults. They are added where their group exists; to
 # arguments of a class only if it is this one.
 _NEW_KEYS: dict[str, Any] = {
@@ -38,13 +41,13 @@ def rename_notice(old: str) -> str:
 
 
 def rename_config_keys(config: MutableMapping[str, Any]) -> list[str]:
-    """Rename the keys of version 0.1 in a config, in place. A renamed value replaces the one under the new key.
+    """Rename or drop the keys of version 0.1 in a config, in place. A renamed value replaces the one under the new key.
 
     Args:
         config: plain dicts, or a DictConfig to which keys may be added.
 
     Returns:
-        A notice for each key that was renamed.
+        A notice for each key that was renamed or dropped.
     """
     notices = []
     for old, new in RENAMED_KEYS.items():
@@ -53,6 +56,14 @@ def rename_config_keys(config: MutableMapping[str, Any]) -> list[str]:
         if isinstance(section, MutableMapping) and old_name in section:
             section[new.partition(".")[2]] = section.pop(old_name)
             notices.append(rename_notice(old))
+    for dropped in DROPPED_KEYS:
+        *groups, name = dropped.split(".")
+        found: Any = config
+        for group in groups:
+            found = found.get(group) if isinstance(found, MutableMapping) else None
+        if isinstance(found, MutableMapping) and name in found:
+            del found[name]
+            notices.append(f"{dropped} has no effect; it will be unknown in the next release")
     return notices
 
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from sports_lightning.config.earlier_versions import RENAMED_KEYS, rename_notice
+from sports_lightning.config.earlier_versions import DROPPED_KEYS, RENAMED_KEYS, rename_notice
 from sports_lightning.errors import UserError
 
 # Hydra's options that take the next argument as their value.
@@ -117,10 +117,12 @@ def rename_keys(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _accepted(argument: str) -> list[str]:
-    """Spell `logger=false` as Hydra accepts it, and `+trainer.KEY=VALUE` so that the config may have the key."""
+    """Spell `logger=false` as Hydra accepts it, and `+trainer.KEY=VALUE` so that the config may have the key or not."""
     key, equals, value = argument.partition("=")
     if equals and key in _NO_CHOICE and value.lower() in _NONE_WORDS:
         return [f"{key}={_NO_CHOICE[key]}"] if _NO_CHOICE[key] else []
+    if key in DROPPED_KEYS:
+        return [f"++{argument}"]
     if re.fullmatch(r"\+[A-Za-z_]\w*(\.\w+)+", key):
         return [f"+{argument}"]
     return [argument]

@@ -1,5 +1,6 @@
 """Rules on several config keys, and rules that no type expresses. Each has one message with culprit and remedy."""
 
+import math
 import re
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
@@ -56,8 +57,13 @@ def _are_not_epoch_size_pairs(sizes: Any) -> bool:
 _WITHOUT_LENGTH = ("constant", "none", "step", "multistep")
 
 
+def limit_of(count: int | None) -> float:
+    """A limit on epochs or steps as a number: infinite for null and -1, Lightning's two spellings of no limit."""
+    return math.inf if count is None or count == -1 else count
+
+
 def _is_unlimited(count: int | None) -> bool:
-    return count in (None, -1)
+    return limit_of(count) == math.inf
 
 
 def _is_no_duration(time: Any) -> bool:
@@ -246,6 +252,11 @@ TRAIN = (
 
 BENCHMARK = (
     *TRAIN,
+    Rule(
+        ("ckpt_path",),
+        lambda path: path is not None,
+        "ckpt_path={0} has no effect on benchmark, which starts from model.weights: leave it out",
+    ),
     Rule(
         ("data.batch_size",),
         lambda batch_size: batch_size == "auto",

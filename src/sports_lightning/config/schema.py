@@ -35,6 +35,14 @@ class Data:
 
 
 @dataclass
+class Reading:
+    """The part of `conf/data/*.yaml` that `conf/predict.yaml` has: how image files are read."""
+
+    max_pixels: Count | None
+    value_range: Literal["auto"] | list[float]  # see rules
+
+
+@dataclass
 class Augment:
     """`conf/augment/*.yaml`."""
 
@@ -152,7 +160,6 @@ class Monitor:
     mode: Literal["min", "max"] | None
     patience: CountOrZero
     save_top_k: CountOrUnlimited
-    enable_version_counter: bool
 
 
 @dataclass
@@ -269,7 +276,7 @@ class Evaluate:
 class Predict:
     """`conf/predict.yaml`."""
 
-    data: Data
+    data: Reading
     inference: Inference
     ckpt_path: str | None
     input: list[str] | str | None
@@ -311,4 +318,4 @@ _SCHEMAS = (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce, Repo
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}
 
 # Groups of which every key is declared here: nothing else in them is read or passed on.
-CLOSED_GROUPS = (Data, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Sweep)
+CLOSED_GROUPS = (Data, Reading, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Sweep)
