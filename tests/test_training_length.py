@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
 from commands import run_command, try_command
@@ -142,6 +143,16 @@ def test_a_run_of_limited_steps_resumes_exactly_between_epochs_and_before_a_vali
 def test_the_schedule_is_as_long_as_the_run(epochs: int | None, steps: int, length: float) -> None:
     trainer: Any = SimpleNamespace(max_epochs=epochs, max_steps=steps)
     assert _epochs(trainer, steps_per_epoch=10) == pytest.approx(length)
+
+
+def test_lightning_has_the_private_attributes_that_the_validation_schedule_uses() -> None:
+    loop = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False).fit_loop
+    assert loop._iteration_based_training() is False
+    assert loop._can_stop_early in (True, False)
+    assert loop._data_fetcher is None
+    assert callable(loop.epoch_loop._should_check_val_fx)
+    assert hasattr(loop, "min_epochs")
+    assert hasattr(loop.epoch_loop, "min_steps")
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [(["debug=fast"], True), (["debug=overfit"], False), ([], False)])

@@ -19,7 +19,6 @@ from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs,
 from sports_lightning.api.table import table
 from sports_lightning.data.image_folder import Split, normalize
 from sports_lightning.data.image_source import ClassFolder, ImageSource
-from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.inference.predictor import Forward, run_batches
@@ -93,7 +92,7 @@ class ImageClassifier:
 
     def __init__(self, classifier: Classifier, device: str = "auto") -> None:
         self.classifier, self.device = classifier, device
-        self.transform = ImageTransform(Preprocessing.from_dict(classifier.spec.preprocessing))
+        self.transform = ImageTransform(classifier.preprocessing)
 
     @property
     def classes(self) -> list[str]:

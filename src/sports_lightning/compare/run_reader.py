@@ -15,11 +15,13 @@ from sports_lightning.runs.provenance import flatten, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
 from sports_lightning.storage.files import DAMAGED, read_csv
 
-# Settings that do not influence the result: where a run writes, how it is tracked, how data is loaded.
+# Settings that do not influence the result: what a run writes and where, how it is tracked, how data is loaded.
 _IGNORED_SETTINGS = (
     "logger.",
     "resume.",
+    "save.",
     "data.root.",
+    "data.audit.",
     "data.cache.",
     "data.cache_dir.",
     "data.num_workers.",

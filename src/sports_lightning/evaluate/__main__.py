@@ -40,15 +40,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and scan:
         print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
-    save = cfg.get("save", [])  # a config that an earlier version stored lacks it
-    features = compute_features(classifier, index.root, index.splits[cfg.split], save, cfg.inference)
+    features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, cfg.inference)
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
     metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
-    write_arrays(folder, evaluation.classes, evaluation.split, save, evaluation.probabilities, features)
+    write_arrays(folder, evaluation.classes, evaluation.split, cfg.save, evaluation.probabilities, features)
     write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)

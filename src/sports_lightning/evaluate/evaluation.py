@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sports_lightning.data.image_folder import DatasetIndex, Split
-from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson, wilson_f1
@@ -179,7 +178,7 @@ def evaluate_split(
         logits = logits_from_features(part, classifier, index, split, inference, cache_dir)
     else:
         logits = compute_logits(classifier, index.root, index.splits[split], inference)
-    value_range = Preprocessing.from_dict(classifier.spec.preprocessing).value_range
+    value_range = classifier.preprocessing.value_range
     return Evaluation(index.root, index.splits[split], index.classes, logits, value_range)
 
 

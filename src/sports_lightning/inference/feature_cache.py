@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from sports_lightning.config.rules import limit_of
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
 from sports_lightning.data.formats import pixel_limit
@@ -126,8 +127,8 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
 
 def _trains_on_few(cfg: DictConfig, images: int) -> bool:
     """Whether limits on batches and epochs let a run train on fewer images than there are, as `debug=fast` does."""
-    limit, epochs = cfg.trainer.limit_train_batches, cfg.trainer.max_epochs
-    if limit is None or epochs in (None, -1):
+    limit, epochs = cfg.trainer.limit_train_batches, limit_of(cfg.trainer.max_epochs)
+    if limit is None:
         return False
     per_epoch = limit * images if isinstance(limit, float) else limit * cfg.data.batch_size
     return bool(epochs * per_epoch < images)

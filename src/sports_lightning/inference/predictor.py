@@ -25,7 +25,6 @@ from sports_lightning.data.datamodule import build_loader, count_workers
 from sports_lightning.data.dataset import EvaluationImages
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.image_folder import Split
-from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
@@ -100,7 +99,7 @@ def evaluation_images(
         split: the images.
         data: `conf/data/*.yaml`, whose cache of decoded images is used; None: images are decoded from their files.
     """
-    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    preprocessing = classifier.preprocessing
     cache, cache_dir = (data.cache, resolve_cache_dir(data)) if data else (None, Path())
     images = open_images(root, split, preprocessing.least_side, cache, cache_dir, preprocessing.value_range)
     return EvaluationImages(images, split.labels, preprocessing.transform())
@@ -146,7 +145,7 @@ def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, flo
     """
     device = torch.device(device_type(inference.accelerator))
     model = fuse_conv_bn(classifier).to(device)
-    size = Preprocessing.from_dict(classifier.spec.preprocessing).size
+    size = classifier.preprocessing.size
     image = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
     dtype = torch.float16 if inference.precision == "16-mixed" else torch.bfloat16
     seconds = []

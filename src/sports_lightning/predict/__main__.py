@@ -23,7 +23,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
-    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.get("save", []))
+    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save)
     predictions.write(folder)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder

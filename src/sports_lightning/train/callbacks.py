@@ -1,6 +1,7 @@
 """Callbacks that Lightning does not provide."""
 
 import logging
+import math
 import statistics
 import sys
 import time
@@ -14,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, Timer
 from torch import Tensor
 
+from sports_lightning.config.rules import limit_of
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_csv, write_text
@@ -120,11 +122,8 @@ def epoch_line(row: Mapping[str, Any], epochs: int | None, seconds_left: float |
 def _seconds_left(trainer: pl.Trainer, seconds_per_epoch: float) -> float | None:
     """Expected time until the first limit of the trainer is reached; None without a limit."""
     done, steps = trainer.current_epoch + 1, trainer.global_step
-    limits: list[float] = []
-    if trainer.max_epochs not in (None, -1):
-        limits.append((trainer.max_epochs - done) * seconds_per_epoch)
-    if trainer.max_steps != -1:
-        limits.append((trainer.max_steps - steps) / max(steps, 1) * done * seconds_per_epoch)
+    epochs_left = min(limit_of(trainer.max_epochs) - done, (limit_of(trainer.max_steps) - steps) / max(steps, 1) * done)
+    limits = [] if epochs_left == math.inf else [epochs_left * seconds_per_epoch]
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     limits += [remaining for timer in timers if (remaining := timer.time_remaining()) is not None]
     return max(0.0, min(limits)) if limits else None

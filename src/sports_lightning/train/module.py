@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
+from sports_lightning.config.rules import limit_of
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.metrics import ClassificationMetrics
 from sports_lightning.inference.frozen_part import FrozenPart
@@ -205,7 +206,5 @@ def _steps_per_epoch(trainer: pl.Trainer) -> int:
 
 def _epochs(trainer: pl.Trainer, steps_per_epoch: int) -> float:
     """The length of the run in epochs, a fraction if `max_steps` ends it; 1 if only `max_time` does."""
-    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
-    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps / steps_per_epoch
-    length = min(epochs, steps)
+    length = min(limit_of(trainer.max_epochs), limit_of(trainer.max_steps) / steps_per_epoch)
     return 1 if length == math.inf else length

@@ -13,7 +13,6 @@ from torchvision.transforms.v2 import functional as F
 from sports_lightning.audit.findings import collect_findings, summary
 from sports_lightning.config.overrides import quote_value
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.evaluate.calibration import reliability
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric
@@ -128,9 +127,8 @@ def _heatmaps(results: RunResults) -> tuple[list[tuple[str, str, str, str]], str
 def _training_images(results: RunResults) -> list[str]:
     """Training images of the last epoch as the model saw them, spread over the classes, as data URIs."""
     cfg, index = results.cfg, results.index
-    preprocessing = Preprocessing.from_dict(results.classifier.spec.preprocessing)
     uncached: Any = OmegaConf.merge(cfg.data, {"cache": None})  # for so few images, opening a cache would take longer
-    data = SportsDataModule(index, preprocessing, uncached, cfg.augment, cfg.seed)
+    data = SportsDataModule(index, results.classifier.preprocessing, uncached, cfg.augment, cfg.seed)
     epoch, size = int(results.epochs[-1]["epoch"]), len(index.splits["train"])
     count = min(_TRAINING, size)
     return [_uri(data.train_set[epoch, i * size // count, 0][0]) for i in range(count)]

@@ -33,6 +33,7 @@ from sports_lightning.runs.process import Process, local_rank
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints, build_checkpoints
 from sports_lightning.train.fsdp import sharding_strategy
 from sports_lightning.train.last_checkpoint import LastCheckpoint
+from sports_lightning.train.validation_schedule import end_each_epoch_once
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
     callbacks = [callback for parts in built.values() for callback in parts]
     for name, parts in built.items():
         if not isinstance(parts[0], _KINDS.get(name, Callback)):
-            raise UserError(f"callbacks.{name} is no {_KINDS.get(name, Callback).__name__}: set another _target_")
+            raise UserError(f"callbacks.{name} is not a {_KINDS.get(name, Callback).__name__}: set another _target_")
     return RunCallbacks(callbacks, built["best"][0], built["last"][0])
 
 
@@ -170,8 +171,7 @@ def build_trainer(trainer: DictConfig, strategy: Any, callbacks: list[Callback],
         "enable_progress_bar": shows_bar,
     }
     built: pl.Trainer = instantiate(trainer, **parts, _convert_="all")
-    # With max_steps, Lightning would end an epoch twice if a run resumes between two epochs.
-    built.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    end_each_epoch_once(built)
     return built
 
 

@@ -1,11 +1,20 @@
-"""When a run validates: as `trainer.val_check_interval` says, and in any case where it ends."""
+"""When a run validates: as `trainer.val_check_interval` says, and in any case where it ends.
+
+Lightning has no public interface for this: all uses of its private attributes are in this module.
+"""
 
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from sports_lightning.config.rules import limit_of
 from sports_lightning.errors import UserError
+
+
+def end_each_epoch_once(trainer: pl.Trainer) -> None:
+    """With max_steps, Lightning would end an epoch twice if a run resumes between two epochs."""
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
 
 class ValidateAtEnd(Checkpoint):
@@ -41,8 +50,7 @@ def _ends_here(trainer: pl.Trainer) -> bool:
         return True
     if trainer.should_stop and trainer.fit_loop._can_stop_early:
         return True
-    epochs = trainer.max_epochs
-    return trainer.is_last_batch and epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs
+    return trainer.is_last_batch and trainer.current_epoch + 1 >= limit_of(trainer.max_epochs)
 
 
 def validates_next(trainer: pl.Trainer) -> bool:
