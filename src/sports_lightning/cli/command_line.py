@@ -31,7 +31,7 @@ def check_command_line(arguments: Sequence[str], command: str) -> None:
         command: name of the command.
 
     Raises:
-        UserError: an unknown option, something that is no override, or a value that Hydra cannot parse.
+        UserError: an unknown option, something that is not an override, or a value that Hydra cannot parse.
     """
     parser = get_args_parser()
     parser.exit_on_error = False
@@ -79,7 +79,7 @@ def _check_override(override: str, overrides: Sequence[str], command: str) -> No
     except HydraException as error:
         plain = f"{key.strip()}={value.lstrip(' =')}"
         if plain != override:
-            raise UserError(f"{override!r} is no setting: write {shlex.quote(plain)}") from error
+            raise UserError(f"{override!r} is not a setting: write {shlex.quote(plain)}") from error
         if key == "data":
             raise UserError(own_images(value)) from error
         raise UserError(
@@ -95,14 +95,14 @@ def _no_override(text: str, overrides: Sequence[str], command: str) -> str:
     if split and text in (*split.groups(), "=", f"={split[2]}"):
         return f"write settings without blanks around =, as in {split[1]}={split[2]}"
     if text in ("help", "h", "?"):
-        return f"{text} is no setting: --help explains {command}"
+        return f"{text} is not a setting: --help explains {command}"
     if text.endswith((".yaml", ".yml")):
         return own_config(text)
     path = os.path.expanduser(text)
     if os.path.exists(path):
         is_checkpoint = "ckpt_path" in keys and (os.path.isfile(path) or "trainer" not in keys)
-        return f"{text} is no setting: pass {quoted('ckpt_path', text)}" if is_checkpoint else own_images(text)
+        return f"{text} is not a setting: pass {quoted('ckpt_path', text)}" if is_checkpoint else own_images(text)
     if text.lstrip("+~") in keys or is_group(text):
         return f"{text} has no value: pass {text}=VALUE"
     suggestion = did_you_mean(f"{key}=VALUE" for key in similar_keys(text, keys))
-    return f"{text} is no setting: settings are KEY=VALUE, see --help. {suggestion}".strip()
+    return f"{text} is not a setting: settings are KEY=VALUE, see --help. {suggestion}".strip()

@@ -78,13 +78,13 @@ def quoted(key: str, value: str) -> str:
 
 def own_images(folder: str) -> str:
     """What to write instead of `data=FOLDER`."""
-    return f"{folder} is no config of data: for your own images, pass data=folder {quoted('data.root', folder)}"
+    return f"{folder} is not a config of data: for your own images, pass data=folder {quoted('data.root', folder)}"
 
 
 def own_config(file: str) -> str:
     """What to write instead of the path of a config file."""
     return (
-        f"{file} is no setting: to use a config of your own, choose it in its group, as in "
+        f"{file} is not a setting: to use a config of your own, choose it in its group, as in "
         f"--config-dir=FOLDER experiment=NAME for FOLDER/experiment/NAME.yaml"
     )
 

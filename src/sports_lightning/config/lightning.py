@@ -51,7 +51,7 @@ def _unknown_arguments(cfg: DictConfig) -> Iterator[Problem]:
         else:
             close = difflib.get_close_matches(str(name), known, n=1)
             remedy = f"did you mean trainer.{close[0]}?" if close else "see --help for all keys"
-        yield Problem(f"trainer.{name}", f"trainer.{name} is no argument of Lightning's Trainer here: {remedy}")
+        yield Problem(f"trainer.{name}", f"trainer.{name} is not an argument of Lightning's Trainer here: {remedy}")
 
 
 def _nodes(cfg: DictConfig, group: str) -> Iterator[tuple[str, Any]]:

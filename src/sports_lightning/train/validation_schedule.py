@@ -20,8 +20,8 @@ def end_each_epoch_once(trainer: pl.Trainer) -> None:
 class ValidateAtEnd(Checkpoint):
     """Validates the last weights of a run, wherever in an epoch it ends.
 
-    Otherwise `trainer.max_steps`, or a last batch that is no multiple of `trainer.val_check_interval`, would leave the
-    last weights without a metric, and the best checkpoint could not be theirs.
+    Otherwise `trainer.max_steps`, or a last batch that is not a multiple of `trainer.val_check_interval`, would leave
+    the last weights without a metric, and the best checkpoint could not be theirs.
 
     It is a `Checkpoint` because Lightning calls those last, after its timer (`trainer.max_time`) has stopped the run.
     """
