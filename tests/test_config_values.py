@@ -17,7 +17,8 @@ from commands import run_command, try_command
 from conftest import assert_error_line, composed
 from sports_lightning import CONF_DIR
 from sports_lightning.config import checks
-from sports_lightning.config.schema import COMMANDS, Predict, Train, Trainer
+from sports_lightning.config.groups import Trainer
+from sports_lightning.config.schema import COMMANDS, Predict, Train
 from sports_lightning.config.values import Arguments
 from sports_lightning.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sports_lightning.config import rules, schema
+from sports_lightning.config import groups, rules, schema
 from sports_lightning.config.earlier_versions import rename_config_keys
 from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
@@ -118,7 +118,7 @@ def keys_without_effect(cfg: DictConfig, command: type) -> list[str]:
     return [
         f"{group}.{key}"
         for group, hint in get_type_hints(command, include_extras=True).items()
-        if hint in schema.CLOSED_GROUPS and isinstance(cfg.get(group), DictConfig)
+        if hint in groups.CLOSED_GROUPS and isinstance(cfg.get(group), DictConfig)
         for key in cfg[group]
         if key not in get_type_hints(hint) and f"${{{group}.{key}" not in text
     ]

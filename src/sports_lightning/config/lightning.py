@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from sports_lightning.config.groups import Trainer
 from sports_lightning.config.monitors import METRICS
-from sports_lightning.config.schema import Trainer
 from sports_lightning.config.values import Problem
 
 # Lightning's callbacks that cannot work here, and what to use instead.

@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from sports_lightning.config.groups import Inference
 from sports_lightning.config.overrides import last_value
 from sports_lightning.config.path_values import quote_paths
-from sports_lightning.config.schema import Inference
 from sports_lightning.runs.provenance import flatten
 from sports_lightning.storage.files import write_text
 
