@@ -19,7 +19,7 @@ from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build
 from sports_lightning.models.freezing import set_trainable
 from sports_lightning.models.pretrained import load_weights
 from sports_lightning.runs.checkpoint_files import load_checkpoint
-from sports_lightning.train.fit import build_module
+from sports_lightning.train.build import build_module
 
 CLASSES = ["bowling", "judo", "tennis"]
 IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.train import precision as precision_module
-from sports_lightning.train.fit import build
+from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import choose_precision, step_rate, training_step
 

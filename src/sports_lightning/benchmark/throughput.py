@@ -18,7 +18,7 @@ from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type, synchronize
 from sports_lightning.storage.files import write_csv
-from sports_lightning.train.fit import build
+from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import precisions, step_rate, training_step
 

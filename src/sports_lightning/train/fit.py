@@ -14,15 +14,12 @@ from pytorch_lightning.loggers import Logger
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.image_folder import DatasetIndex
-from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import require_compiler, select_device
+from sports_lightning.inference.devices import select_device
 from sports_lightning.inference.feature_cache import use_cached_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
-from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.freezing import count_parameters
-from sports_lightning.models.pretrained import pretrained_cfg
 from sports_lightning.runs.changed_settings import store_changes
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import without_diff
@@ -36,14 +33,12 @@ from sports_lightning.train.batch_size import (
     choose_batch_size,
     explain_out_of_memory,
 )
-from sports_lightning.train.fsdp import ShardedModule
+from sports_lightning.train.build import build_data, build_module, resolve_with_preprocessing
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import build_loggers, log_settings, open_loggers
-from sports_lightning.train.losses import loss_function
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.precision import PRECISION, PrecisionChoice, choose_precision
 from sports_lightning.train.refit_head import check_head
-from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.trainer import (
     RunCallbacks,
     build_callbacks,
@@ -120,7 +115,9 @@ def fit(
     module = build_module(cfg, index)
     precision = _precision(cfg, module, point)
     batch_size = _batch_size(cfg, module, precision.precision, processes, point)
-    run_cfg = _resolve(cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size})
+    run_cfg = resolve_with_preprocessing(
+        cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size}
+    )
     data = build_data(run_cfg, index)
     callbacks = build_callbacks(run_cfg)
     callbacks.last.started = started
@@ -192,43 +189,6 @@ def _fitted_run(
     )
 
 
-def build(cfg: DictConfig, index: DatasetIndex) -> tuple[ClassifierModule, SportsDataModule]:
-    """Build the model and the batches of `conf/train.yaml` on `index`, for use without `fit`.
-
-    Raises:
-        UserError: a model or settings that cannot work.
-    """
-    module = build_module(cfg, index)
-    return module, build_data(_resolve(cfg, module, None, {}), index)
-
-
-def build_module(cfg: DictConfig, index: DatasetIndex) -> ClassifierModule:
-    """Build the model of `conf/train.yaml`, with its loss, optimizer and schedule, for the classes of `index`.
-
-    Raises:
-        UserError: a model or settings that cannot work.
-    """
-    classifier = build_classifier(cfg.model, index.classes, index.root)
-    classifier.spec = replace(classifier.spec, trained_on=index.fingerprint("train"))
-    classifier.set_value_range(index.value_range)
-    if cfg.augment.progressive_sizes and pretrained_cfg(classifier.net).get("fixed_input_size"):
-        raise UserError(
-            f"augment.progressive_sizes needs a model that takes any image size, and {cfg.model.name} takes one only"
-        )
-    if cfg.model.compile:
-        require_compiler()
-        classifier.net.compile()
-    loss = loss_function(cfg.loss, index.classes, index.class_counts("train"))
-    kind = ShardedModule if cfg.trainer.strategy == "fsdp" else ClassifierModule
-    return kind(classifier, loss, cfg.optimizer, cfg.scheduler, cfg.finetune, cfg.seed)
-
-
-def build_data(cfg: DictConfig, index: DatasetIndex) -> SportsDataModule:
-    """Build the batches of a config whose `augment.preprocessing` is the model's."""
-    preprocessing = Preprocessing.from_dict(cfg.augment.preprocessing)
-    return SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
-
-
 def check_before_training(
     cfg: DictConfig,
     module: ClassifierModule,
@@ -274,10 +234,6 @@ def _batch_size(
 ) -> int:
     requested = point.batch_size if point else cfg.data.batch_size
     return choose_batch_size(requested, module, precision, cfg.trainer.accelerator, processes)
-
-
-def _resolve(cfg: DictConfig, module: ClassifierModule, folder: Path | None, found: dict[str, Any]) -> DictConfig:
-    return resolve(cfg, {**found, "augment.preprocessing": module.classifier.spec.preprocessing}, folder)
 
 
 def _log_start(
