@@ -200,7 +200,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     for file in ("best.ckpt", "predictions.png"):
         (tmp_path / file).touch()
     cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": {"batch_size": 4}}
-    cfg["data"] = {"max_pixels": None, "value_range": "auto"}
+    cfg |= {"data": {"max_pixels": None, "value_range": "auto"}, "save": []}
     with caplog.at_level(logging.WARNING):
         predict(OmegaConf.create(cfg), tmp_path)
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 5
