@@ -22,7 +22,7 @@ from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.plots import image_grid
 from sports_lightning.runs.layout import DECORATIONS, missing_decorations
-from sports_lightning.train.finish import scan_if_possible
+from sports_lightning.train.results import scan_if_possible
 
 QUICK = [
     "data=folder", "data.batch_size=4", "data.num_workers=0", "data.audit=false", "model.image_size=32",

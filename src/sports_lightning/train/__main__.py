@@ -40,8 +40,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search
-        from sports_lightning.train.finish import finish_run, scan_if_possible
+        from sports_lightning.train.finish import finish_run
         from sports_lightning.train.fit import fit
+        from sports_lightning.train.results import scan_if_possible
 
     # Collected before the training, since the code may change meanwhile.
     provenance = {}

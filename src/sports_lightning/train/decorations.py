@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from sports_lightning.audit.scan import open_and_scan
+from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
@@ -22,7 +22,7 @@ from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import acquire_lock, load_config
 from sports_lightning.storage.files import DAMAGED, read_csv
 from sports_lightning.train.resolved_config import resolve
-from sports_lightning.train.results import RunResults, evaluated_images
+from sports_lightning.train.results import RunResults, evaluated_images, scan_if_possible
 from sports_lightning.train.run_report import write_model_card, write_report
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def read_results(folder: Path) -> RunResults:
         cfg.inference.accelerator = "auto"
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
-    index, scan = open_and_scan(cfg.data, splits, classifier.spec.classes, choose)
+    index = open_dataset(cfg.data, splits, classifier.spec.classes, choose)
     evaluated = evaluated_images(index, cfg)
     if evaluated.fingerprint(split) != recorded[split]["fingerprint"]:
         raise UserError(
@@ -94,4 +94,5 @@ def read_results(folder: Path) -> RunResults:
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, evaluated, split, inference), cfg.inference
     )
+    scan = scan_if_possible(index, cfg.data)
     return RunResults(folder, cfg, index, classifier, evaluation, metrics, provenance, epochs, scan)

@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from sports_lightning.audit.scan import DatasetScan, find_leaks
+from sports_lightning.audit.scan import DatasetScan, find_leaks, scan_opened
 from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import fit_temperature
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without_leaks
 from sports_lightning.evaluate.tables import write_tables
@@ -60,6 +61,18 @@ class RunResults:
         """Name of the split that was evaluated."""
         name: str = self.provenance["predictions"]
         return name
+
+
+def scan_if_possible(index: DatasetIndex, data: DictConfig) -> DatasetScan | None:
+    """Scan the images of a run that has been trained (see `scan_opened`); a folder that can't be read costs a warning.
+
+    The scan reads folders that the training does not, such as those of the test split with `test=false`.
+    """
+    try:
+        return scan_opened(index, data)
+    except (UserError, OSError) as error:
+        log.warning("the images were not audited, so leaks are unknown: %s", error)
+        return None
 
 
 def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[str, Any], folder: Path) -> RunResults:
