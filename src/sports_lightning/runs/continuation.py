@@ -24,7 +24,7 @@ def continued_checkpoint(cfg: DictConfig) -> Path | None:
         cfg: `conf/train.yaml`.
 
     Raises:
-        UserError: it is no `last.ckpt` in a run folder, or its run had settings that have to stay the same.
+        UserError: it is not a `last.ckpt` in a run folder, or its run had settings that have to stay the same.
     """
     if cfg.get("ckpt_path") is None:  # no key of earlier versions
         return None

@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint
 
+from sports_lightning.config.rules import limit_of
 from sports_lightning.errors import UserError
 from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.process import PROCESS_START
@@ -178,7 +179,7 @@ def check_not_over(point: ResumePoint, trainer: DictConfig) -> None:
     """Raise UserError if a run that continues another one has no epoch or step left (`conf/trainer/*.yaml`)."""
     for name, done in {"epochs": point.epochs, "steps": point.steps}.items() if point.continues else ():
         limit = trainer[f"max_{name}"]
-        if limit not in (None, -1) and done >= limit:
+        if done >= limit_of(limit):
             raise UserError(
                 f"ckpt_path={point.path} has been trained for {done} {name}, and trainer.max_{name}={limit} counts "
                 "them too: set a larger number"
