@@ -151,21 +151,9 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
     checks = check_files(root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
     used_range = _value_range(value_range, checks, splits, root)
-
-    def build(folder: Path) -> None:
-        thumbnails = read_thumbnails(root, paths, used_range)
-        thumbnails.write(folder)
-        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
-        (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
-
     # The order of the files decides which image of a pair is the first; file names do not matter.
     key = cache_key(__name__, splits, labels, digests, used_range, pixel_limit())
-    try:
-        thumbnails, pairs = _read(cached_folder(cache_dir, "scan", key, build))
-    except UserError:  # the cache folder is not writable
-        with tempfile.TemporaryDirectory() as temporary:
-            build(Path(temporary))
-            thumbnails, pairs = _read(Path(temporary), mmap=False)
+    thumbnails, pairs = _compare_images(root, paths, digests, used_range, cache_dir, key)
     all_digests, problems = [check.digest for check in checks], [check.problem for check in checks]
     return DatasetScan(
         root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, used_range, ignored
@@ -184,6 +172,25 @@ def _value_range(setting: Setting, checks: list[FileCheck], splits: list[str], r
     except UserError as error:
         log.warning("%s", error)
     return None
+
+
+def _compare_images(
+    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path, key: str
+) -> tuple[Thumbnails, list[DuplicatePair]]:
+    """Thumbnails of the images and the duplicates among them, cached under `key`."""
+
+    def build(folder: Path) -> None:
+        thumbnails = read_thumbnails(root, paths, value_range)
+        thumbnails.write(folder)
+        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
+        (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+
+    try:
+        return _read(cached_folder(cache_dir, "scan", key, build))
+    except UserError:  # the cache folder is not writable
+        with tempfile.TemporaryDirectory() as temporary:
+            build(Path(temporary))
+            return _read(Path(temporary), mmap=False)
 
 
 def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:

@@ -31,7 +31,7 @@ _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
 _TOO_MANY = "pixels, more than data.max_pixels="
-_REMEDY = ": set a larger limit, or scale the image down"
+_REMEDY = ": set a larger limit (in Python PIL.Image.MAX_IMAGE_PIXELS), or scale the image down"
 
 
 def is_image_name(name: str) -> bool:
@@ -40,7 +40,7 @@ def is_image_name(name: str) -> bool:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether a file that is no raw file of a camera begins like an image format."""
+    """Whether a file that is not a raw file of a camera begins like an image format."""
     if str(path).lower().endswith(_RAW_EXTENSIONS):
         return False
     try:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sports_lightning.config.rules import limit_of
 from sports_lightning.data.file_hashes import printable
+from sports_lightning.data.image_folder import first_five
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_csv, write_text
 
@@ -177,8 +178,7 @@ class FiniteLoss(Callback):
                 return
             sys.exit()
         where = f"epoch {trainer.current_epoch}, batch {batch_idx}"
-        more = f" and {len(paths) - 2} more" if len(paths) > 2 else ""
-        message = f"the loss is infinite or not a number in {where}, of {', '.join(paths[:2])}{more}"
+        message = f"the loss is infinite or not a number in {where}, of {first_five(paths)}"
         write_text(self.path, "\n".join([where, *paths]) + "\n")
         if not self.skip:
             raise UserError(
