@@ -58,7 +58,7 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
 def make_known(root: Path, cache_dir: Path) -> None:
     """Fill the file-hash index as if each file had been read, which would take some milliseconds per file."""
     for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
-        stats = {path: str(file_hashes._stat(os.path.join(root, path))) for path in split.paths}
+        stats = {path: file_hashes._state(file_hashes._stat(os.path.join(root, path))) for path in split.paths}
         check = file_hashes.FileCheck("0" * 32, "", 1)
         file_hashes._store(root, cache_dir, {path: (stat, check) for path, stat in stats.items()})
 
