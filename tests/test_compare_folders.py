@@ -66,3 +66,15 @@ def test_other_damage_is_skipped_too(tmp_path: Path) -> None:
         read_runs([tmp_path / "unfinished"])
     with pytest.raises(UserError, match="is not a folder"):
         read_runs([tmp_path / "nowhere"])
+
+
+def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
+    for name in ("run", "predictions"):
+        write_run(tmp_path / name, 0, "aaab")
+    OmegaConf.save({"hydra": {"job": {"config_name": "predict"}}}, tmp_path / "predictions/.hydra/hydra.yaml")
+    (tmp_path / "images").mkdir()
+    runs, skipped = read_runs([tmp_path, tmp_path / "predictions", tmp_path / "images"])
+    assert [run.folder.name for run in runs] == ["run"]
+    assert skipped == dict.fromkeys(
+        [tmp_path / "predictions", tmp_path / "images"], "no run of train or evaluate in it"
+    )

@@ -160,6 +160,13 @@ def test_every_argument_of_lightnings_trainer_is_a_key() -> None:
         ("+callbacks.best.save_last=true", "callbacks.last"),
         ("+callbacks.best.every_n_train_steps=5", "trainer.val_check_interval"),
         ("callbacks.best.filename='{epoch}-{val_acc:.2f}'", "val_acc is unknown"),
+        ("callbacks.best.filename=../../esc", "use callbacks.best.dirpath=FOLDER"),
+        ("callbacks.best.filename='{epoch}/../../{step}'", "use callbacks.best.dirpath=FOLDER"),
+        ("callbacks.best.filename=/esc", "use callbacks.best.dirpath=FOLDER"),
+        (
+            "+callbacks.x={_target_: pytorch_lightning.callbacks.ModelCheckpoint, filename: ../esc}",
+            "use callbacks.x.dirpath=FOLDER",
+        ),
         ("+callbacks.x=5", "_target_"),
         ("+callbacks.x={monitor: val/acc}", "_target_"),
         ("+callbacks.x._target_=lightning.pytorch.callbacks.Timer", "use pytorch_lightning.callbacks.Timer"),

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from commands import try_command
+from conftest import assert_error_line
 from sports_lightning.audit.findings import collect_findings, summary
 from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.augment import PairMix
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation, seed_draws
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
-from sports_lightning.data.image_folder import DatasetIndex, Split, describe_ignored, read_image_folder
+from sports_lightning.data.folder_names import misnamed_splits, misspelled_classes
+from sports_lightning.data.image_folder import (
+    DatasetIndex,
+    Split,
+    check_outside_splits,
+    describe_ignored,
+    read_image_folder,
+)
 from sports_lightning.data.source import open_dataset
 from sports_lightning.errors import UserError
 from sports_lightning.predict.prediction import find_inputs
@@ -181,3 +191,60 @@ def test_names_that_are_not_utf_8_are_drawn_and_written_escaped(tmp_path: Path) 
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "caf\\udce9,caf\\udce9/a.png"
     (tmp_path / "b.csv").write_bytes(b"label\ncaf\xe9\n")  # of version 0.1
     assert read_csv(tmp_path / "b.csv") == [{"label": name}]
+
+
+@pytest.mark.parametrize("name", ["cat 🦊", "猫", "ক্ষ"])
+def test_a_character_that_the_font_lacks_is_drawn_without_a_warning(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.confusion_matrix(torch.eye(2), [name, "b"], tmp_path / "matrix.png")
+        plots.image_grid([tmp_path / "a.png"], [name], tmp_path / "grid.png")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("valid", "val", "rename val to valid"),
+        ("valid", "Validation", "rename Validation to valid"),
+        ("test", "TEST", "rename TEST to test; test=false"),
+        ("train", "training", "rename training to train"),
+    ],
+)
+def test_splits_under_other_names_are_recognized(before: str, after: str, said: str, tree: Path) -> None:
+    (tree / before).rename(tree / "moved")
+    (tree / "moved").rename(tree / after)
+    if (tree / before).exists():
+        pytest.skip("the file system ignores case")
+    with pytest.raises(UserError, match=f"{before} is missing: .*; {said}"):
+        read_image_folder(tree, list(SPLITS))
+
+
+def test_only_missing_splits_are_looked_for(tree: Path) -> None:
+    (tree / "val").mkdir()
+    assert misnamed_splits(tree) == {}
+
+
+def test_classes_in_other_spellings_are_recognized(tree: Path) -> None:
+    names = ["cat", "Cat ", "polar-bear", "polarbear", "fox", "-"]
+    expected = {"cat": "Cat", "Cat ": "Cat", "polar-bear": "Polar_bear", "polarbear": "Polar_bear"}
+    assert misspelled_classes(names, ["Cat", "Polar_bear", "_", "c at s"]) == expected
+    (tree / "valid/a").rename(tree / "valid/A ")
+    with pytest.raises(UserError, match=r"unknown class 'A ': .*; rename 'A ' to 'a'"):
+        read_image_folder(tree, list(SPLITS))
+
+
+def test_a_run_folder_among_the_images_is_refused(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(tree / "valid", target_is_directory=True)
+    for folder in (tree / "train", tree / "test/a/run", tree / "train/../valid/run", link / "run"):
+        with pytest.raises(UserError, match="whose folders are the classes: choose another run_dir"):
+            check_outside_splits(folder, tree, "run_dir")
+    for folder in (tree, tree / "runs", tree / "training", tree.parent):
+        check_outside_splits(folder, tree, "run_dir")
+    before = sorted(tree.rglob("*"))
+    arguments = ["data=folder", f"data.root={tree}", "model=scratch_cnn"]
+    for more in (["hydra.run.dir=train/run"], ["-m", "seed=0,1", "hydra.sweep.dir=train"]):
+        assert_error_line(try_command("train", *arguments, *more), "train, whose folders are the classes")
+    assert_error_line(try_command("audit", *arguments[:2], "hydra.run.dir=test"), "test, whose folders are the classes")
+    assert sorted(tree.rglob("*")) == before

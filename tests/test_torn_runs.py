@@ -1,11 +1,14 @@
 """A torn file in a run folder is one line for whoever reads that run, and nothing for the readers of others."""
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 import pytest
@@ -15,10 +18,11 @@ from sports_lightning.api.run import open_run
 from sports_lightning.compare.run_reader import read_runs
 from sports_lightning.errors import UserError
 from sports_lightning.reproduce.reproduction import read_record
-from sports_lightning.runs.resume import LAST_CHECKPOINT, find_interrupted
+from sports_lightning.runs.resume import LAST_CHECKPOINT, acquire_lock, find_interrupted
 from sports_lightning.sweeps.jobs import SweepJob
 from sports_lightning.sweeps.summary import read_results
 from sports_lightning.sweeps.trials import Trials
+from sports_lightning.train.last_checkpoint import read_resume_point
 from test_sweep_folders import SETTINGS, SPACE
 
 FINISHED = Path(__file__).parent / "data" / "version_0_1" / "finished"
@@ -80,3 +84,23 @@ def test_a_new_run_does_not_resume_a_torn_one(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         assert find_interrupted(cfg, tmp_path / "new", {}) == tmp_path / "whole"
     assert "torn checkpoint is not resumed: its last checkpoint is damaged" in caplog.text
+
+
+def test_a_torn_last_checkpoint_leaves_the_best_weights(tmp_path: Path) -> None:
+    last = tmp_path / LAST_CHECKPOINT
+    last.parent.mkdir()
+    last.write_bytes(b"PK\3\4 torn")
+    with pytest.raises(UserError, match=r"last\.ckpt is not a checkpoint or is damaged.*; start a new run$"):
+        read_resume_point(last, tmp_path)
+    last.with_name("best.ckpt").write_bytes(b"PK\5\6" + bytes(18))  # an empty archive
+    with pytest.raises(UserError, match=r"start a new run from its best weights so far: model\.weights=.*best\.ckpt$"):
+        read_resume_point(last, tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_read_only_run_is_named(tmp_path: Path, number: int) -> None:
+    with (
+        patch("sports_lightning.runs.resume.FileLock.acquire", side_effect=OSError(number, os.strerror(number))),
+        pytest.raises(UserError, match=r"is read-only: .*chmod.* copy it"),
+    ):
+        acquire_lock(tmp_path)

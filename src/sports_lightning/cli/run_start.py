@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.errors import ThroughHydra, UserError
 from sports_lightning.runs.resume import check_output_subdir, check_run_folder
+from sports_lightning.sweeps.start import check_outside_data
 
 
 class RunStart(Callback):
@@ -20,7 +21,7 @@ class RunStart(Callback):
     overwritten: ClassVar[dict[Path, bytes]] = {}
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Refuse a folder that holds another run, however the folder is named.
+        """Refuse a folder that holds another run, or is inside the images of `data.root`, however it is named.
 
         Raises:
             ThroughHydra: with the UserError. Hydra turns an Exception of a callback into a warning.
@@ -28,6 +29,7 @@ class RunStart(Callback):
         try:
             check_output_subdir(config.hydra.output_subdir)
             folder = Path(config.hydra.run.dir).absolute()
+            check_outside_data(folder, config, "hydra.run.dir")
             RunStart.overwritten = check_run_folder(folder, resumes_auto=config.get("resume") == "auto")
         except UserError as error:
             raise ThroughHydra(error) from error

@@ -91,7 +91,9 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
         folder = Path(name).expanduser()
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: pass run folders, or folders of runs such as outputs/train")
-        for config in sorted(folder.glob("**/.hydra/config.yaml")):
+        configs = sorted(folder.glob("**/.hydra/config.yaml"))
+        others = 0  # of other commands
+        for config in configs:
             run = config.parents[1].absolute()
             try:
                 command = OmegaConf.select(OmegaConf.create(load_hydra_config(run)), "hydra.job.config_name")
@@ -101,11 +103,13 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
             if command is None:
                 skipped[run] = f"{run}/.hydra/hydra.yaml does not say which command the run is of"
             elif command not in ("train", "evaluate"):
-                continue
+                others += 1
             elif is_finished(run):
                 finished[run] = None
             else:
                 skipped[run] = "not finished"
+        if others == len(configs):
+            skipped[folder] = "no run of train or evaluate in it"
     return list(finished), skipped
 
 

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -96,6 +97,10 @@ def _checkpoint_problems(key: str, node: DictConfig) -> Iterator[Problem]:
                 f"{key}.{name}={node[name]} saves weights to which no {node.monitor} belongs: validate more often "
                 f"instead, with trainer.val_check_interval",
             )
+    filename = Path(str(node.get("filename") or ""))
+    if filename.is_absolute() or ".." in filename.parts:
+        message = f"{key}.filename={filename} is outside the folder of the checkpoints: use {key}.dirpath=FOLDER for it"
+        yield Problem(key, message)
     known = {"epoch", "step", *(f"{split}/{name}" for split in ("val", "train") for name in METRICS)}
     for name in re.findall(r"\{([^:}]*)", str(node.get("filename") or "")):
         if name not in known:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sports_lightning.data.folder_names import misnamed_splits, misspelled_classes
 from sports_lightning.data.formats import is_image_file, is_image_name
 from sports_lightning.errors import UserError
 from sports_lightning.storage.packed_strings import PackedStrings
@@ -224,6 +225,24 @@ def check_root(root: Path) -> None:
         raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
 
 
+def check_outside_splits(folder: Path, root: Path, key: str) -> None:
+    """Check that what is written to `folder` can't become a class of the dataset.
+
+    Args:
+        folder: to be written to.
+        root: of the dataset.
+        key: the setting that names `folder`.
+
+    Raises:
+        UserError: it is inside the folder of a split, by whatever name.
+    """
+    for split in SPLIT_FOLDERS.values():
+        if folder.resolve().is_relative_to((root / split).resolve()):
+            raise UserError(
+                f"{key}={folder} is inside {root / split}, whose folders are the classes: choose another {key}"
+            )
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or a known leftover of an operating system or program."""
     return name.startswith(".") or name.lower() in _LEFTOVERS
@@ -257,6 +276,8 @@ def _split_folder(root: Path, split: str) -> Path:
     folder = root / SPLIT_FOLDERS[split]
     if not folder.is_dir():
         remedy = "; test=false trains without a test split" if split == "test" else ""
+        if found := misnamed_splits(root):
+            remedy = f"; rename {', '.join(f'{name} to {expected}' for name, expected in found.items())}{remedy}"
         raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
     if not class_folders(folder):
         remedy = "put the images into one sub-folder per class"
@@ -272,6 +293,8 @@ def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str
     known = {normalize(name) for name in classes}
     if unknown := [name for key, (name, _) in files.items() if key not in known]:
         remedy = _UNLABELED.format(folder) if split == "test" and len(unknown) == len(files) else ""
+        if meant := misspelled_classes(unknown, classes):
+            remedy = f"; rename {first_five([f'{name!r} to {known!r}' for name, known in meant.items()])}"
         raise UserError(f"{folder} has the unknown class {_listed(unknown)}: known are {_listed(classes)}{remedy}")
     paths: list[str] = []
     labels: list[int] = []

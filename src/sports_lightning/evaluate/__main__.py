@@ -21,6 +21,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_evaluate(cfg)
     with quick_imports():
         from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
+        from sports_lightning.data.image_folder import check_outside_splits
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.drawings import evaluation_drawings
@@ -34,6 +35,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
     classifier = load_classifier(str(cfg.ckpt_path))
     cfg.data.root = cfg.data.root or classifier.spec.data_root
+    check_outside_splits(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
     classifier.set_value_range(index.value_range)

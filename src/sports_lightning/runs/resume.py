@@ -1,5 +1,6 @@
 """Resuming: which process may write into a run folder, and which interrupted run is resumed."""
 
+import errno
 import json
 import logging
 import os
@@ -278,6 +279,11 @@ def acquire_lock(folder: Path) -> FileLock:
     try:
         is_acquired = lock.acquire()
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(
+                f"{folder} is read-only: make it writable (chmod -R u+w FOLDER), or copy it to another place and use "
+                "the copy; a new run takes another folder with hydra.run.dir=FOLDER"
+            ) from error
         raise UserError(
             f"can't lock {lock.path}: {error.strerror}; choose another place with hydra.run.dir=FOLDER"
         ) from error

@@ -39,14 +39,15 @@ class SweepStart(Callback):
         """Check the sweep's folder, launcher and job folders, and note the folder of jobs that run elsewhere.
 
         Raises:
-            ThroughHydra: with a UserError: the folder holds another sweep or a run, the launcher starts several tasks
-                per job, or two jobs would share a folder.
+            ThroughHydra: with a UserError: the folder holds another sweep or a run, or is inside the images of
+                `data.root`; the launcher starts several tasks per job; or two jobs would share a folder.
         """
         launcher, folder = config.hydra.launcher, Path(os.path.abspath(config.hydra.sweep.dir))
         is_train = config.hydra.job.config_name == "train"
         try:
             check_output_subdir(config.hydra.output_subdir)
             if not SweepStart.resumes:
+                check_outside_data(folder, config, "hydra.sweep.dir")
                 check_sweep_folder(folder, is_resumable=is_train)
             if launcher.get("nodes", 1) * launcher.get("tasks_per_node", 1) > 1:
                 raise UserError(
@@ -59,6 +60,23 @@ class SweepStart(Callback):
             pass  # Hydra's sweeper composes the same jobs next and raises the same error
         if launcher._target_ != BASIC_LAUNCHER and is_train:
             SweepStart.folder = folder
+
+
+def check_outside_data(folder: Path, config: DictConfig, key: str) -> None:
+    """Check that what a run or sweep writes can't become a class of its dataset, `data.root`.
+
+    Args:
+        folder: of the run or sweep, as `key` names it.
+        config: the composed config of the command.
+        key: `hydra.run.dir` or `hydra.sweep.dir`.
+
+    Raises:
+        UserError: the folder is inside that of a split.
+    """
+    if root := OmegaConf.select(config, "data.root", throw_on_resolution_failure=False):
+        from sports_lightning.data.image_folder import check_outside_splits  # not all commands need it
+
+        check_outside_splits(folder, Path(str(root)).expanduser(), key)
 
 
 def _check_job_folders(config: DictConfig) -> None:

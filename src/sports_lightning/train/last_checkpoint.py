@@ -12,12 +12,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Checkpoint
 
+from sports_lightning.config.overrides import path_setting
 from sports_lightning.config.rules import limit_of
 from sports_lightning.errors import UserError
 from sports_lightning.runs.checkpoint_files import load_checkpoint
@@ -163,7 +165,11 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
     Raises:
         UserError: the file is damaged or of another kind.
     """
-    checkpoint = load_checkpoint(path, mapped=True)
+    try:
+        checkpoint = load_checkpoint(path, mapped=True)
+    except UserError as error:
+        remedy = _remedy_for_damaged(path)
+        raise UserError(f"{path} is not a checkpoint or is damaged: no run can resume from it; {remedy}") from error
     try:
         state = checkpoint["callbacks"][LastCheckpoint.__qualname__]
         provenance = flatten(state["provenance"] if "provenance" in state else state["facts"])  # version 0.1
@@ -173,6 +179,13 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"], *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
+
+
+def _remedy_for_damaged(last: Path) -> str:
+    best = last.with_name("best.ckpt")
+    if not best.is_file() or not is_zipfile(best):
+        return "start a new run"
+    return f"to start a new run from its best weights so far: {path_setting('model.weights', best)}"
 
 
 def check_not_over(point: ResumePoint, trainer: DictConfig) -> None:
