@@ -3,11 +3,15 @@
 import json
 import logging
 import os
+import struct
+import warnings
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 
@@ -54,6 +58,12 @@ def save(path: Path, values: np.ndarray) -> None:
         ([check("integer", -1, 5)], "from -1 to 5"),
         ([check("floating-point", 0, 0.3), check("floating-point", 0.5, 1)], (0, 1)),
         ([check("floating-point", 0, 254.5)], (0, 255)),
+        ([check("floating-point", 0, 1), check("floating-point", 0, 1.004)], (0, 1)),
+        ([check("floating-point", 0, 1.2)], "from 0 to 1.2"),
+        ([check("floating-point", 0, 15)], "data.value_range"),
+        ([check("floating-point", 0, 16)], (0, 255)),
+        ([check("floating-point", 0, 258.5)], (0, 255)),
+        ([check("floating-point", 0, 65_600)], (0, 65535)),
         ([check("floating-point", -0.5, 1)], "data.value_range"),
         ([check("floating-point", 0, 1), check("integer", 0, 255)], "floating-point and integer"),
         ([check("color", 0, 65535)], None),
@@ -72,6 +82,15 @@ def test_the_range_of_a_dataset(checks: list[FileCheck], expected: tuple[float, 
             assert choose_value_range([0, 9], checks, "it") == (0, 9)
     else:
         assert choose_value_range("auto", checks, "it") == expected
+
+
+def test_a_range_that_was_found_is_warned_of_too(caplog: pytest.LogCaptureFixture) -> None:
+    choose_value_range("auto", [check("floating-point", 0, 1), check("floating-point", 0, 1.004)], "it")
+    assert "1 images in it hold values outside of 0 to 1, which are clipped" in caplog.text
+    choose_value_range("auto", [check("integer", 0, 9)], "it")
+    assert "nearly black" in caplog.text
+    with pytest.raises(UserError, match=r"set data.value_range=\[0,1\]"):
+        value_range_for_checkpoint(None, "auto", [check("floating-point", 0, 1.004)], "it")
 
 
 def test_a_checkpoint_keeps_its_range_and_says_where_it_does_not_fit(caplog: pytest.LogCaptureFixture) -> None:
@@ -122,6 +141,71 @@ def test_the_brightness_of_an_image(
     assert image.max() == 255
     (found,) = check_files(tmp_path, [name])
     assert (found.low, found.high) == (values.min(), values.max())
+
+
+def save_tiff(path: Path, values: np.ndarray, photometric: int, sample_format: int) -> Path:
+    """An uncompressed gray TIFF, written by hand because Pillow writes neither uint32 nor int8."""
+    values = np.ascontiguousarray(values)
+    tags = [(256, 4, values.shape[1]), (257, 4, values.shape[0]), (258, 3, values.itemsize * 8), (259, 3, 1)]
+    tags += [(262, 3, photometric), (273, 4, 8), (277, 3, 1), (278, 4, values.shape[0]), (279, 4, values.nbytes)]
+    tags += [(339, 3, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + values.nbytes) + values.tobytes() + directory)
+    return path
+
+
+def test_white_and_signs_as_a_tiff_has_them(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 16).reshape(4, 4)
+    for dtype, scale in ((np.uint16, 1), (np.float32, 1 / 4095)):
+        pixels = (values * scale).astype(dtype)
+        kind = 3 if dtype is np.float32 else 1
+        normal, inverted = (save_tiff(tmp_path / f"{p}.tif", pixels, p, kind) for p in (1, 0))
+        value_range = (0, 4095 * scale)
+        right = decode(normal, None, value_range)
+        assert (decode(inverted, None, value_range) == 255 - right).all()
+        with Image.open(inverted) as opened:
+            _write_images(Sequenced([opened]), tmp_path / f"written{kind}")
+        assert (decode(tmp_path / f"written{kind}/a/00000000.tif", None, value_range) == 255 - right).all()
+
+    high = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
+    save_tiff(tmp_path / "u32.tif", high, 1, 1)
+    (found,) = check_files(tmp_path, ["u32.tif"])
+    assert (found.low, found.high) == (0, 2**32 - 1)
+    assert decode(tmp_path / "u32.tif", None, (0, 2**32 - 1))[0].tolist() == [[0, 127, 255]]
+    save_tiff(tmp_path / "i32.tif", np.array([[-5, 5]], np.int32), 1, 2)
+    assert check_files(tmp_path, ["i32.tif"])[0].low == -5
+
+    signed = save_tiff(tmp_path / "i8.tif", np.array([[-128, 127]], np.int8), 1, 2)
+    assert "signed 8-bit" in check_files(tmp_path, ["i8.tif"])[0].problem
+    with pytest.raises(UnreadableImage, match="signed 8-bit"):
+        decode(signed)
+    assert decode(save_tiff(tmp_path / "u8.tif", np.array([[0, 255]], np.uint8), 1, 1)).unique().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("color_type", [2, 4, 6])  # RGB, gray and alpha, RGBA
+@pytest.mark.parametrize("highest", [4095, 65535])
+def test_alpha_does_not_hide_12_bits_in_16(color_type: int, highest: int, tmp_path: Path) -> None:
+    values = np.full((4, 4, {2: 3, 4: 2, 6: 4}[color_type]), highest, ">u2")
+    if color_type != 2:
+        values[..., -1] = 65535
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, color_type, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    png = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in [*chunks, (b"IEND", b"")]
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    if color_type == 2:
+        (tmp_path / "a.ppm").write_bytes(b"P6 4 4 65535\n" + values.tobytes())
+        assert check_files(tmp_path, ["a.ppm"])[0].high == pytest.approx(highest, abs=256), "Pillow rounds"
+    checks = check_files(tmp_path, ["a.png"])
+    assert (checks[0].high_depth, checks[0].high) == ("color", highest)
+    if highest == 65535:
+        assert choose_value_range("auto", checks, "it") is None
+    else:
+        with pytest.raises(UserError, match=r"16-bit color images .* up to 4095"):
+            choose_value_range("auto", checks, "it")
 
 
 def test_pixels_without_a_brightness(tmp_path: Path) -> None:
@@ -193,6 +277,22 @@ def test_the_api_refuses_a_brightness_that_the_model_cannot_know(
     save(tmp_path / "folder" / "a" / "1.png", values["12"])
     with pytest.raises(UserError, match="the input has images"):
         classifier.evaluate(tmp_path / "folder")
+
+
+def test_arrays_of_the_api() -> None:
+    transform = ImageTransform(Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center"))
+    no_pixels = [np.zeros((0, 10, 3), np.uint8), torch.zeros(3, 0, 10, dtype=torch.uint8), Image.new("RGB", (10, 0))]
+    for image in no_pixels:
+        with pytest.raises(ValueError, match="0×10"):
+            transform(image)
+    with pytest.raises(ValueError, match=r"convert the image to 8 bits or, in a command"):
+        transform(Image.new("F", (4, 4)))
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    expected = transform(pixels)
+    pixels.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (transform(pixels) == expected).all()
 
 
 def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torch import Tensor
 
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
 from sports_lightning.data.image_source import ImageSource
-from sports_lightning.data.modes import high_depth_kind, to_rgb, upright
+from sports_lightning.data.modes import high_depth_kind, is_min_white, to_rgb, upright
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
 
@@ -156,7 +157,8 @@ def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Pa
     else:
         pixels = _to_pil(image)
         if high_depth_kind(pixels):  # PNG has no 32 bits
-            pixels.save(stem.with_suffix(".tif"))
+            tags = {PHOTOMETRIC_INTERPRETATION: 0} if is_min_white(pixels) else {}
+            pixels.save(stem.with_suffix(".tif"), tiffinfo=tags)
         else:
             pixels.save(stem.with_suffix(".png"), compress_level=1)
 

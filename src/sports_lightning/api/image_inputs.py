@@ -45,7 +45,8 @@ class ImageTransform:
         Raises:
             UserError: a file that cannot be read as an image.
             TypeError: another type of image.
-            ValueError: an array or tensor of another shape or dtype.
+            ValueError: an array or tensor of another shape or dtype, an image without pixels, or a PIL image of 32 bits
+                for a model that has no range of values.
         """
         return self._resize_and_crop(_to_pixels(image, self.preprocessing))
 
@@ -111,6 +112,14 @@ def _high_depth(image: ImageLike) -> FileCheck | None:
 
 def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
     """uint8 (3, h, w)."""
+    pixels = _any_pixels(image, preprocessing)
+    if not pixels.numel():
+        raise ValueError(f"an image of {pixels.shape[1]}×{pixels.shape[2]} (height × width) has no pixels")
+    return pixels
+
+
+def _any_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (3, h, w); height or width may be 0."""
     if isinstance(image, str | Path):
         return decode(Path(image).expanduser(), preprocessing.least_side, preprocessing.value_range)
     if isinstance(image, bytes | io.BufferedIOBase):
@@ -121,7 +130,7 @@ def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an array must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        return torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)  # torch warns of read-only
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(f"a tensor must be uint8 (3, h, w), not {image.dtype} {tuple(image.shape)}")

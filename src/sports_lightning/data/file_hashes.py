@@ -157,7 +157,7 @@ def high_depth(image: Image.Image) -> tuple[str, float, float] | None:
     """`high_depth`, `low` and `high` of a `FileCheck`; None for an open image of 8 bits, which is not decoded.
 
     Raises:
-        ValueError: a value is infinite or not a number.
+        ValueError: a value is infinite or not a number, or 8-bit pixels are signed.
     """
     kind = "color" if has_16_bit_colors(image) else high_depth_kind(image)
     if not kind:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from sports_lightning.data.formats import check_pixels, jpeg_scale
 
@@ -49,12 +50,10 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
             for 16 bits.
 
     Raises:
-        ValueError: 32-bit pixels without a `value_range`.
+        ValueError: 32-bit pixels without a `value_range`, or signed pixels of 8 bits.
     """
-    image = upright(image)
-    if high_depth_kind(image):
-        image = _to_8_bits(image, value_range)
-    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    image = _to_8_bits(image, value_range) if high_depth_kind(image) else upright(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -62,9 +61,7 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
 
 def upright(image: Image.Image) -> Image.Image:
     """The image with its EXIF orientation applied."""
-    image.load()  # TIFF images are rotated here, and then have no orientation
-    turn = orientation(image)
-    return image if turn == 1 else image.transpose(_TRANSPOSITIONS[turn])
+    return _turned(image, _turn(image))
 
 
 def orientation(image: Image.Image) -> int:
@@ -76,8 +73,24 @@ def orientation(image: Image.Image) -> int:
     return turn if turn in _TRANSPOSITIONS else 1
 
 
+def _turn(image: Image.Image) -> int:
+    """The orientation that decoding leaves: TIFF images are rotated then."""
+    image.load()
+    return orientation(image)
+
+
+def _turned(image: Image.Image, turn: int) -> Image.Image:
+    return image if turn == 1 else image.transpose(_TRANSPOSITIONS[turn])
+
+
 def high_depth_kind(image: Image.Image) -> str:
-    """What the gray pixels of an image with more than 8 bits are, "integer" or "floating-point"; "" for 8 bits."""
+    """What the gray pixels of an image with more than 8 bits are, "integer" or "floating-point"; "" for 8 bits.
+
+    Raises:
+        ValueError: signed pixels of 8 bits, of which Pillow makes unsigned ones.
+    """
+    if image.mode == "L" and _is_signed(image):
+        raise ValueError("TIFF with signed 8-bit pixels: convert it to unsigned ones")
     if image.mode == "F":
         return "floating-point"
     return "integer" if image.mode == "I" or image.mode.startswith("I;") else ""
@@ -85,28 +98,46 @@ def high_depth_kind(image: Image.Image) -> str:
 
 def has_16_bit_colors(image: Image.Image) -> bool:
     """Whether an open image stores several channels of 16 bits each, of which Pillow keeps the upper 8 bits."""
-    return not high_depth_kind(image) and ";16" in str(getattr(image, "tile", ""))  # one in memory has no tile
+    tile = str(getattr(image, "tile", ""))  # one in memory has none
+    return not high_depth_kind(image) and (";16" in tile or "('RGB', 65535)" in tile)  # the latter: PPM
 
 
 def stored_values(image: Image.Image) -> np.ndarray:
-    """The pixels of a 16- or 32-bit image (height, width), as stored.
+    """The pixels of a 16- or 32-bit image (height, width), as stored; of colors (height, width, 3), without alpha.
 
     Raises:
         ValueError: a value is infinite or not a number.
     """
     values = np.asarray(image)
+    if image.mode == "I" and hasattr(image, "tag_v2") and not _is_signed(image):
+        values = values.view(np.uint32)  # which Pillow takes for int32
+    if values.ndim == 3:  # alpha is opaque in most images, and the fourth channel of RGBX is unused
+        values = values[..., [band not in "AaX" for band in image.getbands()]]
     if not np.isfinite(values).all():
         raise ValueError("pixels that are infinite or not a number: replace them")
     return values
 
 
+def is_min_white(image: Image.Image) -> bool:
+    """Whether the lowest value of an open image is white, as TIFF allows. Pillow inverts such images of 8 bits only."""
+    return bool(high_depth_kind(image)) and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Whether the pixels of an open image are signed integers, which only TIFF can store."""
+    return 2 in getattr(image, "tag_v2", {}).get(SAMPLEFORMAT, ())
+
+
 def _to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image.Image:
+    """Upright, of mode L."""
     # Pillow's own conversion clips at 255, which makes an image white.
     if value_range is None and not image.mode.startswith("I;16"):
         raise ValueError(
-            f"32-bit {high_depth_kind(image)} pixels, whose range is not known: set data.value_range=[LOW,HIGH], the "
-            f"values of black and white, or convert the image to 8 bits"
+            f"32-bit {high_depth_kind(image)} pixels, whose range is not known: convert the image to 8 bits or, in a "
+            f"command, set data.value_range=[LOW,HIGH], the values of black and white"
         )
     low, high = value_range or SIXTEEN_BITS
+    turn = _turn(image)  # the new image has no tags
     values = stored_values(image).astype(np.float32)
-    return Image.fromarray(((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8))
+    pixels = ((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8)
+    return _turned(Image.fromarray(255 - pixels if is_min_white(image) else pixels), turn)

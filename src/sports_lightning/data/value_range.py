@@ -21,13 +21,15 @@ Choose = Callable[[Setting, Sequence[FileCheck], str], ValueRange | None]
 
 _BITS = (8, 10, 12, 14, 16)  # of cameras and scanners
 _NEARLY_BLACK = 1 / 16  # of the range
+_OVERSHOOT = 1 / 8  # of the range: resampling of floating-point images exceeds it at edges
 
 
 def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str) -> ValueRange | None:
     """The value range of a dataset; None if all of its images have 8 bits.
 
-    With "auto" it is 0..1 for floating-point values that are not above 1, and otherwise 0 to the largest number of the
-    fewest bits (8, 10, 12, 14 or 16) that hold every value.
+    With "auto" it is 0..1 for floating-point values of about 1 at most, and otherwise 0 to the largest number of the
+    fewest bits (8, 10, 12, 14 or 16) that hold every value. Floating-point values may exceed it by an eighth, as
+    resampling makes them, and are clipped.
 
     Args:
         setting: "auto", or the values of black and white.
@@ -35,8 +37,9 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
         where: the dataset, for messages.
 
     Raises:
-        UserError: with "auto", integer and floating-point images, negative values, or values of more than 16 bits;
-            colors of 16 bits that use 14 or fewer, unless the setting is 0 to 65535.
+        UserError: with "auto", integer and floating-point images, negative values, values of more than 16 bits, or
+            floating-point values of at most 9/8 and 255/16, between which neither 1 nor 255 is white; colors of 16 bits
+            that use 14 or fewer, unless the setting is 0 to 65535.
     """
     if setting != "auto":
         return _with_warning((float(setting[0]), float(setting[1])), checks, where)
@@ -46,16 +49,22 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
         return None
     kinds = sorted({check.high_depth for check in gray})
     low, high = min(check.low for check in gray), max(check.high for check in gray)
-    if low >= 0 and len(kinds) == 1:
-        if kinds == ["floating-point"] and high <= 1:
-            return 0.0, 1.0
-        for bits in _BITS:
-            if high < 2**bits:
-                return 0.0, 2.0**bits - 1
+    white = _white(high, kinds == ["floating-point"]) if low >= 0 and len(kinds) == 1 else None
+    if white is not None:
+        return _with_warning((0.0, white), checks, where)
     raise UserError(
-        f"{where} has {' and '.join(kinds)} images with values from {low:g} to {high:g}: set "
-        f"data.value_range=[LOW,HIGH], the values of black and white, or convert them to 8 bits"
+        f"{where} has {' and '.join(kinds)} images with values from {low:g} to {high:g}: convert them to 8 bits or, in "
+        f"a command, set data.value_range=[LOW,HIGH], the values of black and white"
     )
+
+
+def _white(highest: float, is_float: bool) -> float | None:
+    """The value of white in images whose black is 0, by their highest value; None if it is not known."""
+    if not is_float:
+        return next((2.0**bits - 1 for bits in _BITS if highest < 2**bits), None)
+    whites = [1.0, *(2.0**bits - 1 for bits in _BITS)]
+    white = next((white for white in whites if highest <= white * (1 + _OVERSHOOT)), None)
+    return None if white == whites[1] and highest < white * _NEARLY_BLACK else white
 
 
 def value_range_for_checkpoint(
@@ -79,8 +88,8 @@ def value_range_for_checkpoint(
         assert found is not None
         raise UserError(
             f"{where} has images with values up to {max(check.high for check in _gray(checks)):g}, and the model "
-            f"was not trained on such images: set data.value_range=[{found[0]:g},{found[1]:g}] to use them, or "
-            f"convert them to 8 bits"
+            f"was not trained on such images: convert them to 8 bits or, in a command, set "
+            f"data.value_range=[{found[0]:g},{found[1]:g}] to use them"
         )
     return found
 
@@ -96,7 +105,8 @@ def _check_colors(checks: Sequence[FileCheck], where: str) -> None:
     if highest and max(highest) < 2**14:
         raise UserError(
             f"the 16-bit color images in {where} hold values up to {max(highest):g} only, and Pillow keeps the upper "
-            f"8 of their 16 bits: scale them to 0..65535, or set data.value_range=[0,65535] to use them as they are"
+            f"8 of their 16 bits: scale them to 0..65535 or, in a command, set data.value_range=[0,65535] to use them "
+            f"as they are"
         )
 
 
