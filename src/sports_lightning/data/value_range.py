@@ -38,8 +38,8 @@ def choose_value_range(setting: Setting, checks: Sequence[FileCheck], where: str
 
     Raises:
         UserError: with "auto", integer and floating-point images, negative values, values of more than 16 bits, or
-            floating-point values of at most 9/8 and 255/16, between which neither 1 nor 255 is white; colors of 16 bits
-            that use 14 or fewer, unless the setting is 0 to 65535.
+            floating-point values between 9/8 and 255/16, where neither 1 nor 255 is white; colors of 16 bits that use
+            14 or fewer, unless the setting is 0 to 65535.
     """
     if setting != "auto":
         return _with_warning((float(setting[0]), float(setting[1])), checks, where)
