@@ -2,15 +2,19 @@
 
 import io
 import logging
+import os
+import runpy
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 
-from conftest import composed
+from commands import call_as_command
+from conftest import assert_error_line, composed
 from sports_lightning.inference.predictor import build_inference_trainer
-from sports_lightning.runs.console import STDOUT
+from sports_lightning.runs.console import STDOUT, lost_output, outlasting, shows_progress_bars
 from sports_lightning.storage.files import read_csv
 from sports_lightning.train.callbacks import epoch_line
 from sports_lightning.train.trainer import build_trainer
@@ -69,3 +73,35 @@ def test_log_lines_go_to_the_current_stdout(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stdout", current := io.StringIO())
     handler.emit(logging.makeLogRecord({"msg": "a line"}))
     assert current.getvalue() == "a line\n"
+
+
+def test_an_output_that_is_lost_takes_everything_that_follows() -> None:
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as pipe:
+        output = outlasting(pipe)
+        print("read", file=output, flush=True)
+        assert os.read(reader, 100) == b"read\n"
+        os.close(reader)
+        for _ in range(2):
+            print("not read", file=output, flush=True)
+        assert lost_output(output) is None  # `| head` is no error
+        assert os.fstat(writer).st_rdev == os.stat(os.devnull).st_rdev
+
+
+def test_without_output_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert not shows_progress_bars()
+    with outlasting(None) as output:
+        print("nowhere", file=output, flush=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [["--version"], ["--cfg", "job"], ["--help"]])
+def test_what_only_prints_fails_on_a_full_disk(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        with open("/dev/full", "w", encoding="utf-8") as full, redirect_stdout(full):
+            runpy.run_module("sports_lightning.compare", run_name="__main__", alter_sys=True)
+
+    monkeypatch.setattr("sys.argv", ["compare.py", *arguments])
+    result = call_as_command(command)
+    assert_error_line(result, "can't write the standard output: No space left on device")

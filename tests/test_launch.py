@@ -113,6 +113,8 @@ def test_options_that_print_are_recognized(arguments: list[str], expected: bool)
         (TRAIN, ["/"], ALONE, "data=folder data.root=/"),
         (TRAIN, ["data=my images (1)/x"], ALONE, r"""data=folder "data.root='my images \(1\)/x'\""""),
         (TRAIN, ["loss.class_weights={fox:"], ALONE, "can't be parsed: close its brackets"),
+        (TRAIN, ["+loss.class_weights.Größe=2"], ALONE, "write 'loss.class_weights={Größe: 2}'"),
+        (TRAIN, ["+model.arguments.größe=2"], ALONE, "model.arguments.größe is no key"),
         (Command("evaluate", _no_task), ["/"], ALONE, "ckpt_path=/"),
     ],
 )
@@ -158,12 +160,16 @@ def test_the_value_of_a_path_key_is_taken_literally(tmp_path: Path, monkeypatch:
         "+changes.data.root=e f,g": "+changes.data.root='e f,g'",
         "--config-dir=~/é (1)": f"--config-dir={tmp_path}/é (1)",
         "model.name=local-dir:m (1)": "model.name='local-dir:m (1)'",
+        "loss.class_weights={Größe: 2}": "loss.class_weights='{Größe: 2}'",
+        "+loss.class_weights={Anna's: 2}": r"+loss.class_weights='{Anna\'s: 2}'",
+        "loss.class_weights={true: 2}": "loss.class_weights='{true: 2}'",
         "runs=[~/é (1),c]": f"runs=['{tmp_path}/é (1)',c]",
     }
     assert quote_paths(list(quoted)) == list(quoted.values())
     as_typed = [
         *("data.root=c,d", "data.root=images", "input=[a,b]", "input='x y'", "hydra.run.dir=${oc.env:OUT}"),
         *("data.root=null", "optimizer.lr=1,2", "--help", "input=photos/**/*.jpg", "resume=", "model.name=a,b"),
+        *("loss.class_weights={a b: 2,c:1}", "loss.class_weights={a: 2},{a: 3}", "loss.class_weights=balanced"),
     ]
     assert quote_paths(as_typed) == as_typed
     sweep = ["-m", "data.root=c,é (1)", "model.weights=null,w.pth", "seed=0,1"]

@@ -17,6 +17,7 @@ from sports_lightning.api.run import Run
 from sports_lightning.audit.scan import open_and_scan
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, quote_value, rename_keys
+from sports_lightning.config.path_values import quote_paths
 from sports_lightning.data.image_folder import check_outside_splits
 from sports_lightning.errors import UserError
 from sports_lightning.runs.continuation import continued_checkpoint
@@ -106,6 +107,7 @@ def _all_overrides(
     given, notices = rename_keys(list(overrides))
     for notice in notices:
         log.warning("%s", notice)
+    given = quote_paths(given)
     for override in OverridesParser.create().parse_overrides(given):
         if argument := _ARGUMENTS.get(override.key_or_group):
             raise UserError(f"pass {argument} to finetune instead of the override {override.key_or_group}=")

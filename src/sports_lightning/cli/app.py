@@ -37,6 +37,7 @@ from sports_lightning.cli.process_setup import environment, prepare_process
 from sports_lightning.config.overrides import rename_keys
 from sports_lightning.errors import UserError
 from sports_lightning.runs.changed_settings import read_changes
+from sports_lightning.runs.console import lost_output
 from sports_lightning.runs.process import Process, is_externally_launched, is_rank_zero, remove_stray_ranks
 from sports_lightning.runs.resume import check_resumable
 from sports_lightning.runs.signals import Interrupted, listen
@@ -80,6 +81,12 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
         with reporter:
             is_unfinished = sweep.print_summary()  # also after an error or a signal
             reporter.exit_status = reporter.exit_status or int(is_unfinished)
+    if error := lost_output(sys.stdout):
+        text = f"can't write the standard output: {error.strerror}"
+        if only_prints(arguments):
+            print(f"error: {text}", file=sys.stderr)
+            return 1
+        print(f"warning: {text}; files are written all the same", file=sys.stderr)
     return reporter.exit_status
 
 
@@ -116,7 +123,7 @@ def _compose(arguments: Sequence[str], task: ComposedTask, sweep: Sweep) -> int:
         with environment(HYDRA_FULL_ERROR="1"):  # Hydra raises its errors instead of printing them
             hydra_main(task.run)()
     except OSError as error:  # errors of the task arrive as ThroughHydra
-        if isinstance(error, BrokenPipeError | HydraException):
+        if isinstance(error, HydraException):
             raise
         where = error.filename or "the run folder"
         if Path(where).suffix == ".yaml" and Path(where).parent.name != ".hydra":

@@ -82,6 +82,11 @@ def _check_override(override: str, overrides: Sequence[str], command: str) -> No
             raise UserError(f"{override!r} is not a setting: write {shlex.quote(plain)}") from error
         if key == "data":
             raise UserError(own_images(value)) from error
+        name = key.lstrip("+~")
+        if not name.isascii() or "'" in name:
+            group, _, last = name.rpartition(".")
+            remedy = f": write {shlex.quote(f'{group}={{{last}: {value}}}')}" if group == "loss.class_weights" else ""
+            raise UserError(f"{name} is no key: keys are of letters without accents, digits and _{remedy}") from error
         raise UserError(
             f"the value of {override} can't be parsed: close its brackets, and quote it for the shell; or, as text, "
             f"write {quoted(key, value)}"

@@ -51,9 +51,6 @@ class ErrorReporter:
             error = error.error
         if error is None:
             return False
-        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return True
         if isinstance(error, SystemExit):  # Hydra's, after it has printed help
             self.exit_status = error.code if isinstance(error.code, int) else int(error.code is not None)
             return True

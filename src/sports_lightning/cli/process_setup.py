@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from sports_lightning.runs.console import outlast_output
+
 # Warnings of libraries about their own internals, or about choices that the config documents.
 _IGNORED_WARNINGS = (
     ".*LeafSpec",
@@ -40,6 +42,7 @@ def prepare_process() -> None:
     logging.raiseExceptions = False  # a full disk is reported in one line, not once per line of the log
     for pattern in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
+    outlast_output()
     _make_output_printable()
     _complete_user()
     _tune_c_libraries()

@@ -1,4 +1,4 @@
-"""Paths on the command line, taken literally, so that a user need not know the grammar of Hydra's overrides."""
+"""Paths and class names on the command line, taken literally: a user need not know the grammar of Hydra's overrides."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from sports_lightning.errors import UserError
 # Keys whose value is a path.
 _INPUTS = ("data.root", "data.cache_dir", "model.weights", "ckpt_path", "input", "run", "runs", "resume")
 _OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage")  # no sweep varies them
+_BY_CLASS = "loss.class_weights"  # {CLASS: NUMBER}
 _LOCAL_MODEL = "local-dir:"  # before a path that is the value of model.name
 _SWEEPS = re.compile(r"\+{0,2}(sweep|hydra\.mode|hydra/sweeper)=")
 
@@ -19,7 +20,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
     An existing path is always meant literally. Other values keep their meaning for Hydra if they are interpolations,
     lists, or several values of a sweep. Whatever Hydra could not parse, such as a path with umlauts, `=`, `(1)` or
-    apostrophes, is one path, or a list or a sweep of such paths. A leading `~` is the home folder.
+    apostrophes, is one path, or a list or a sweep of such paths. A leading `~` is the home folder. A mapping from class
+    names is quoted if Hydra could not parse it, or would read a name such as `true` or `007` as something else.
 
     Raises:
         UserError: an empty path.
@@ -33,12 +35,22 @@ def _quoted_argument(argument: str, is_sweep: bool) -> str:
     if key in ("--config-dir", "-cd"):
         return f"{key}={os.path.expanduser(value)}" if value else argument
     name = key.lstrip("+").removeprefix("changes.")
+    if name == _BY_CLASS and re.fullmatch(r"\{.*\}", value) and "${" not in value:
+        return argument if _has_text_keys(value) else f"{key}={quote_value(value)}"
     is_path = name in (*_INPUTS, *_OUTPUTS) or (name == "model.name" and value.startswith(_LOCAL_MODEL))
     if not is_path or (name == "resume" and not value):
         return argument
     if not value:
         raise UserError(f"{key}= has no value: is a variable of the shell not set?")
     return f"{key}={_quoted(value, is_sweep and name not in _OUTPUTS)}"
+
+
+def _has_text_keys(value: str) -> bool:
+    """Whether Hydra reads a mapping whose keys are all text, or several mappings of a sweep."""
+    parsed = parse_value(value)
+    return parsed is not None and (
+        parsed.is_sweep_override() or all(isinstance(name, str) for name in parsed.value())  # type: ignore[union-attr]
+    )
 
 
 def _quoted(value: str, is_sweep: bool) -> str:

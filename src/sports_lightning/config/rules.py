@@ -66,9 +66,18 @@ def _is_unlimited(count: int | None) -> bool:
     return limit_of(count) == math.inf
 
 
+# The arguments of `timedelta`, which Lightning makes of a mapping.
+_UNITS = {"weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds"}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_no_duration(time: Any) -> bool:
     is_clock = isinstance(time, str) and re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time)
-    return time is not None and not is_clock and not isinstance(time, DictConfig)
+    is_timedelta = isinstance(time, DictConfig) and set(time) <= _UNITS and all(map(_is_number, time.values()))
+    return time is not None and not is_clock and not (is_timedelta and time)
 
 
 def _is_no_interval(interval: Any) -> bool:

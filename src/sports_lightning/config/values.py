@@ -4,12 +4,14 @@ Hydra reads `no`, `off` and the like as text, and text is true in a condition.
 """
 
 import math
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _TRUE_WORDS, _FALSE_WORDS = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
@@ -121,6 +123,8 @@ def convert(value: Any, hint: Any) -> Any:
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [convert(element, parameters[0]) for element in value]
     elif origin is dict:
+        if isinstance(value, str):
+            value = _as_mapping(value)
         if isinstance(value, Mapping):
             return {str(key): convert(element, parameters[1]) for key, element in value.items()}
     else:
@@ -151,6 +155,17 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
         raise ValueError(value)
     return str(value)
+
+
+def _as_mapping(text: str) -> Mapping[str, float]:
+    """What `{NAME: NUMBER, …}` says, each name as it is written: `{true: 2}` is about the class `true`."""
+    try:
+        mapping = yaml.load(re.sub(r":(?=[-+.\de]+\s*[,}])", ": ", text), yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(text) from error
+    if not isinstance(mapping, Mapping) or not all(isinstance(number, str) for number in mapping.values()):
+        raise ValueError(text)
+    return {name: float(number) for name, number in mapping.items()}
 
 
 def _as_none(value: Any) -> None:
