@@ -331,3 +331,13 @@ def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
     assert checks.keys_without_effect(cfg, Predict) == ["data.root", "data.cache"]
     extra = ["+optimizer.momentum=0.9", "+model.wide=8", "trainer.log_every_n_steps=${model.wide}", "+trainer.x=1"]
     assert checks.keys_without_effect(composed(tmp_path, *extra), Train) == ["optimizer.momentum"]
+
+
+@pytest.mark.parametrize("mode", ["bogus", "OFFLINE", ""])
+def test_a_wrong_mode_of_wandb_is_named(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    check("train", "logger=csv")
+    with pytest.raises(UserError, match=f"^WANDB_MODE={mode} in the environment must be unset, or one of online, "):
+        check("train", "logger=wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check("train", "logger=wandb")

@@ -9,7 +9,9 @@ from commands import try_command
 from conftest import assert_error_line
 from sports_lightning.cli.error_messages import one_line
 from sports_lightning.errors import UserError
+from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.storage.disk_cache import cached_folder
+from sports_lightning.storage.files import checkpoint_file
 
 
 def test_a_bug_while_a_user_error_is_handled_is_no_user_error() -> None:
@@ -61,3 +63,17 @@ def test_an_error_of_a_file_says_what_was_done_with_it(
 
     monkeypatch.setattr("hydra.main", lambda **_: lambda _: fail)
     assert_error_line(try_command("train", "data=sample"), message)
+
+
+def test_an_inaccessible_checkpoint_is_named_as_the_user_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "x" * 300  # no system call accepts it, as without permission for its folder
+    with pytest.raises(OSError, match="too long") as error:
+        checkpoint_file(path)
+    assert str(error.value.filename) == path
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "best.ckpt")
+
+    monkeypatch.setattr("torch.load", fail)
+    with pytest.raises(PermissionError):  # the file is not said to be damaged
+        load_checkpoint(tmp_path / "best.ckpt")

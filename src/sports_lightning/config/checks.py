@@ -4,6 +4,7 @@ The checks convert values in place, such as `no` to false. No torch in here.
 """
 
 import logging
+import os
 from collections.abc import Iterable
 from typing import get_type_hints
 
@@ -19,6 +20,8 @@ from sports_lightning.errors import UserError
 from sports_lightning.storage.files import checkpoint_file
 
 log = logging.getLogger(__name__)
+
+_WANDB_MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 
 
 def normalize(cfg: DictConfig, command: type) -> list[Problem]:
@@ -128,9 +131,22 @@ def _check(cfg: DictConfig, command: type, command_rules: Iterable[Rule]) -> Non
     problems = normalize(cfg, command)
     for key in keys_without_effect(cfg, command):
         log.warning("%s has no effect: %s has no such setting", key, key.partition(".")[0])
-    problems += [*monitor_problems(cfg), *lightning_problems(cfg)]
+    problems += [*monitor_problems(cfg), *lightning_problems(cfg), *_wandb_problems(cfg)]
     problems += broken_rules(cfg, command_rules, {problem.key for problem in problems})
     _raise_if_any(problems)
+
+
+def _wandb_problems(cfg: DictConfig) -> list[Problem]:
+    """W&B's client checks its own environment only after all imports, and names the logger instead of the variable."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    loggers = cfg.get("logger")
+    nodes = loggers.values() if isinstance(loggers, DictConfig) else ()
+    targets = [str(node.get("_target_")) for node in nodes if isinstance(node, DictConfig)]
+    if mode in _WANDB_MODES or not any("wandb" in target.lower() for target in targets):
+        return []
+    return [
+        Problem("logger", f"WANDB_MODE={mode} in the environment must be unset, or one of {', '.join(_WANDB_MODES)}")
+    ]
 
 
 def _raise_if_any(problems: list[Problem]) -> None:

@@ -23,10 +23,13 @@ def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
 
     Raises:
         UserError: the file is not a checkpoint, is damaged, or would run code.
+        PermissionError: the file may not be read.
     """
     try:
         mapped = mapped and str(path).isprintable()  # torch maps no file whose path is not UTF-8
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except PermissionError:
+        raise
     except Exception as error:  # the unpickler may raise anything on a damaged or foreign file
         raise UserError(f"{path} is not a checkpoint or is damaged; {REMEDY}") from error
     if not isinstance(checkpoint, dict):

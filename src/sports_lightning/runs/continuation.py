@@ -30,8 +30,8 @@ def continued_checkpoint(cfg: DictConfig) -> Path | None:
         return None
     given = Path(os.path.abspath(Path(cfg.ckpt_path).expanduser()))
     places = (given, given / LAST_CHECKPOINT, given.parent / LAST_CHECKPOINT.parent / given.name)
-    path = next((place for place in places if place.is_file()), given)
-    if path.name != LAST_CHECKPOINT.name or not path.is_file():
+    path = next((place for place in places if os.path.isfile(place)), given)
+    if not path.is_file() or path.name != LAST_CHECKPOINT.name:
         raise UserError(
             f"ckpt_path={cfg.ckpt_path} is not the last.ckpt of a run, from which training can continue: pass "
             f"RUN_FOLDER/{LAST_CHECKPOINT}; to start from the weights of another checkpoint, use model.weights=FILE"

@@ -30,6 +30,7 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
 
     Raises:
         UserError: it is not a file, and holds no such checkpoint.
+        OSError: it is not accessible.
     """
     path = best_checkpoint(Path(ckpt_path).expanduser())
     if not path.is_file():
@@ -41,7 +42,8 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
 def best_checkpoint(path: Path) -> Path:
     """The checkpoint of the best epoch if `path` is a run folder, or its folder of checkpoints; else `path` itself."""
     checkpoints = (path / "checkpoints" / "best.ckpt", path / "best.ckpt")
-    return next((file for file in checkpoints if file.is_file()), path)
+    # Not Path.is_file, which raises an error about a path that nobody named where the folder is not accessible.
+    return next((file for file in checkpoints if os.path.isfile(file)), path)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
