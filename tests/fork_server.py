@@ -120,6 +120,7 @@ def _become(job: Job) -> NoReturn:
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for its background jobs
         os.environ.clear()
         os.environ.update(job.env)
         os.chdir(job.cwd)
