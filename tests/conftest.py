@@ -1,6 +1,7 @@
 """Fixtures that tests share: images, a trained run, and an empty folder to run commands in."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,9 @@ FAST = [
 # On a busy machine any example may take longer than Hypothesis allows by default.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# A shell lets its background jobs ignore Ctrl-C, which tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A process that hangs and is ended with SIGABRT prints its stack.
 os.environ["PYTHONFAULTHANDLER"] = "1"
