@@ -21,12 +21,17 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from socketserver import ForkingMixIn, StreamRequestHandler, UnixStreamServer
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 # Modules that start Python processes, by the name `subprocess` in them.
-_STARTERS = ("pytorch_lightning.strategies.launchers.subprocess_script", "sports_lightning.sweeps.jobs")
+_STARTERS = (
+    "pytorch_lightning.strategies.launchers.subprocess_script",
+    "sports_lightning.reproduce.reproduction",
+    "sports_lightning.sweeps.jobs",
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,11 @@ def _become(job: Job) -> NoReturn:
     def start(arguments: Sequence[str], env: dict[str, str], cwd: str | None = None, **_: Any) -> ForkedProcess:
         return ForkedProcess(Job(list(arguments[2:]), env, cwd or os.getcwd(), job.output, job.server))
 
+    def run(arguments: Sequence[str], cwd: Path | None = None) -> ForkedProcess:
+        process = start(arguments, dict(os.environ), str(cwd or Path.cwd()))
+        process.wait()
+        return process
+
     status = 1
     try:
         os.setsid()
@@ -128,7 +138,7 @@ def _become(job: Job) -> NoReturn:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(f"{job.output}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         for module in _STARTERS:
-            vars(importlib.import_module(module))["subprocess"] = SimpleNamespace(Popen=start)
+            vars(importlib.import_module(module))["subprocess"] = SimpleNamespace(Popen=start, run=run)
         name, *sys.argv[1:] = job.command
         runpy.run_module(name, run_name="__main__", alter_sys=True)
         status = 0

@@ -12,7 +12,7 @@ import yaml
 
 from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST
-from processes import Process
+from processes import Process, run_process
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
@@ -21,7 +21,7 @@ QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_work
 @pytest.mark.slow
 def test_a_sweep_over_two_devices_is_one_folder_with_one_run_per_job(few: Path, tmp_path: Path) -> None:
     arguments = [f"data.root={few}", "trainer.devices=2", "optimizer.lr=1e-3,3e-3"]
-    result = run_command("train", "-m", *FAST, *QUICK, *arguments)
+    result = run_process("train", "-m", *FAST, *QUICK, *arguments)
     (sweep,) = (tmp_path / "outputs").iterdir()
     (folder,) = sweep.iterdir()
     assert result.stdout.strip().splitlines()[-1] == str(folder)
