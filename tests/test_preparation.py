@@ -71,8 +71,8 @@ def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: 
     (tmp_path / f".sports_lightning-{os.getuid()}-of-1").symlink_to(tmp_path / "of a killed run")
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
         folders = pool.map(shared_folder, range(PROCESSES), chunksize=1)
-    assert len(set(folders)) == 1
-    assert len(list(tmp_path.iterdir())) == 2, "the folder and the link to it"
+        assert len(set(folders)) == 1
+        assert len(list(tmp_path.iterdir())) == 2, "the folder and the link to it"
 
 
 def test_containers_that_share_memory_do_not_share_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_containers_that_share_memory_do_not_share_runs(tmp_path: Path, monkeypa
     links[-1].symlink_to(tmp_path / "another run")
     with multiprocessing.get_context("fork").Pool(1) as pool:
         (folder,) = pool.map(shared_folder, [0])
-    assert links[-1].readlink() == folder != tmp_path / "another run"
+        assert links[-1].readlink() == folder != tmp_path / "another run"
 
 
 class FakeGpus:

@@ -143,8 +143,13 @@ def _ram() -> Path:
             new_link = link.with_name(f"{link.name}-{os.getpid()}")
             new_link.symlink_to(folder)
             new_link.replace(link)  # one of a killed run may have the same name
-            atexit.register(link.unlink, missing_ok=True)
+            atexit.register(_unlink_if_owner, link, os.getpid())
     return Path(os.environ[_RAM])
+
+
+def _unlink_if_owner(link: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        link.unlink(missing_ok=True)
 
 
 def _link() -> Path:
