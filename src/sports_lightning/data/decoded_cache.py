@@ -5,9 +5,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,18 +139,24 @@ def _ram() -> Path:
         _locks.append(lock)
         folder = new.rename(new.with_name(new.name[1:]))
         os.environ[_RAM] = str(folder)
-        atexit.register(_remove_if_owner, os.environ[_RAM], os.getpid())
+        _at_exit(shutil.rmtree, folder, ignore_errors=True)
         if is_externally_launched():
             new_link = link.with_name(f"{link.name}-{os.getpid()}")
             new_link.symlink_to(folder)
             new_link.replace(link)  # one of a killed run may have the same name
-            atexit.register(_unlink_if_owner, link, os.getpid())
+            _at_exit(link.unlink, missing_ok=True)
     return Path(os.environ[_RAM])
 
 
-def _unlink_if_owner(link: Path, owner: int) -> None:
-    if os.getpid() == owner:
-        link.unlink(missing_ok=True)
+def _at_exit(function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Call a function when this process ends; a forked worker, which inherits the registration, does not call it."""
+    owner = os.getpid()
+
+    def call_if_owner() -> None:
+        if os.getpid() == owner:
+            function(*arguments, **options)
+
+    atexit.register(call_if_owner)
 
 
 def _link() -> Path:
@@ -174,11 +181,6 @@ def _remove_stale() -> None:
     for link in _SHARED_MEMORY.glob(f".{_RUNS}{os.getuid()}-of-*"):
         if not link.is_dir():
             link.unlink(missing_ok=True)
-
-
-def _remove_if_owner(folder: str, owner: int) -> None:
-    if os.getpid() == owner:  # a forked worker inherits the registration
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decode_all(files: ImageFiles, count: int, folder: Path) -> None:
