@@ -57,12 +57,9 @@ def rename_config_keys(config: MutableMapping[str, Any]) -> list[str]:
             section[new.partition(".")[2]] = section.pop(old_name)
             notices.append(rename_notice(old))
     for dropped in DROPPED_KEYS:
-        *groups, name = dropped.split(".")
-        found: Any = config
-        for group in groups:
-            found = found.get(group) if isinstance(found, MutableMapping) else None
-        if isinstance(found, MutableMapping) and name in found:
-            del found[name]
+        section, name = _place(config, dropped)
+        if isinstance(section, MutableMapping) and name in section:
+            del section[name]
             notices.append(f"{dropped} has no effect; it will be unknown in the next release")
     return notices
 
@@ -84,12 +81,17 @@ def _add_new_keys(config: dict[str, Any]) -> None:
     if "trainer" in config:  # of train
         config.setdefault("ckpt_path", None)
     for name, default in _NEW_KEYS.items():
-        *groups, key = name.split(".")
-        section: Any = config
-        for group in groups:
-            section = section.get(group) if isinstance(section, dict) else None
+        section, key = _place(config, name)
         if isinstance(section, dict) and section.get("_target_") in _CLASSES:
             section.setdefault(key, default)
+
+
+def _place(config: Any, dotted: str) -> tuple[Any, str]:
+    """The part of a config that holds a dotted key, None if there is none, and the key's last part."""
+    *groups, key = dotted.split(".")
+    for group in groups:
+        config = config.get(group) if isinstance(config, MutableMapping) else None
+    return config, key
 
 
 def _upgrade_targets(config: Any) -> Any:
