@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
+from sports_lightning.config.path_values import quote_paths
 from sports_lightning.runs.changed_settings import read_changes, store_changes, with_changes
 from sports_lightning.runs.checkpoint_files import AtomicCheckpointIO, save_checkpoint
 from sports_lightning.runs.resume import continue_command, load_config, run_settings
@@ -26,7 +27,7 @@ def test_changed_settings_are_stored_beside_the_config(tmp_path: Path, monkeypat
     before = run_settings(tmp_path / "run", OmegaConf.create())
     monkeypatch.setenv("HOME", "/home/me")
     for arguments in (["inference.batch_size=8", "data.root=~/my [images], 2"], ["data.root='a b'", "data.cache=null"]):
-        resumed = OmegaConf.create(with_changes(load_config(tmp_path / "run"), read_changes(arguments)))
+        resumed = OmegaConf.create(with_changes(load_config(tmp_path / "run"), read_changes(quote_paths(arguments))))
         store_changes(tmp_path / "run", stored, resumed)
     found = load_config(tmp_path / "run")
     assert found["inference"]["batch_size"] == 8
@@ -35,7 +36,7 @@ def test_changed_settings_are_stored_beside_the_config(tmp_path: Path, monkeypat
     command = continue_command(tmp_path / "run", ["trainer.max_epochs=9"])
     assert shlex.quote(f"data.root={tmp_path}/a b") in command
     assert " data.cache=null" in command
-    assert read_changes(["data.root=~/my [images], 2"]) == {"data": {"root": "/home/me/my [images], 2"}}
+    assert read_changes(quote_paths(["data.root=~/my [images], 2"])) == {"data": {"root": "/home/me/my [images], 2"}}
 
 
 @pytest.mark.parametrize("name", ["", "train.log"])

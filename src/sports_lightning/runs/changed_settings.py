@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.config.groups import Inference
 from sports_lightning.config.overrides import last_value
-from sports_lightning.config.path_values import quote_paths
 from sports_lightning.runs.provenance import flatten
 from sports_lightning.storage.files import write_text
 
@@ -30,12 +29,11 @@ def may_change(argument: str) -> bool:
 
 
 def read_changes(arguments: Sequence[str]) -> Any:
-    """The values of such arguments, as nested dicts; paths start from the current folder."""
+    """The values of such arguments, as nested dicts; paths are quoted (see `quote_paths`), from the current folder."""
     changes = OmegaConf.create()
     for key, _, value in (argument.partition("=") for argument in arguments):
         if key in _PATHS:
-            path = Path(str(last_value(quote_paths([f"{key}={value}"]), key))).expanduser()
-            OmegaConf.update(changes, key, os.path.abspath(path))
+            OmegaConf.update(changes, key, os.path.abspath(str(last_value([f"{key}={value}"], key))))
         else:
             changes.merge_with(OmegaConf.from_dotlist([f"{key}={value}"]))
     return OmegaConf.to_container(changes)
