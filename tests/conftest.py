@@ -5,6 +5,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 # Before torch is imported: several tests run at once, and one thread each is faster than all of them on all cores.
@@ -66,6 +67,19 @@ def composed(tmp_path: Path, *overrides: str) -> DictConfig:
     OmegaConf.set_struct(cfg, True)
     normalize_composed(cfg, "train")
     return cfg
+
+
+def model_config(name: str, **changes: Any) -> DictConfig:
+    """`conf/model/timm.yaml` for an untrained model, with these changes."""
+    settings = {
+        "name": name,
+        "pretrained": False,
+        "weights": None,
+        "image_size": None,
+        "crop_mode": None,
+        "arguments": {},
+    }
+    return OmegaConf.create({**settings, **changes})
 
 
 def assert_error_line(result: Result, *parts: str) -> None:

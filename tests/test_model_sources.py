@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from timm.models import register_model
 from torch import Tensor, nn
 
-from conftest import composed
+from conftest import composed, model_config
 from sports_lightning.data.image_folder import DatasetIndex, Split
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier, load_classifier
@@ -25,18 +25,6 @@ CLASSES = ["bowling", "judo", "tennis"]
 IMAGES = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def model(name: str, **changes: Any) -> DictConfig:
-    settings = {
-        "name": name,
-        "pretrained": False,
-        "weights": None,
-        "image_size": None,
-        "crop_mode": None,
-        "arguments": {},
-    }
-    return OmegaConf.create({**settings, **changes})
-
-
 def save(classifier: Classifier, path: Path, infix: str = "") -> Path:
     state = {f"classifier.net.{infix}{k}": v for k, v in classifier.net.state_dict().items()}
     torch.save({CHECKPOINT_KEY: asdict(classifier.spec), "state_dict": state}, path)
@@ -46,7 +34,7 @@ def save(classifier: Classifier, path: Path, infix: str = "") -> Path:
 def test_a_local_folder_of_timm_is_a_model(tmp_path: Path) -> None:
     net = timm.create_model("test_resnet", num_classes=7)
     timm.models.save_for_hf(net, tmp_path, model_args={"drop_rate": 0.25})
-    classifier = build_classifier(model(f"local-dir:{tmp_path}", pretrained=True), CLASSES, tmp_path)
+    classifier = build_classifier(model_config(f"local-dir:{tmp_path}", pretrained=True), CLASSES, tmp_path)
     assert classifier.net.conv1[0].weight.equal(net.conv1[0].weight)  # type: ignore[index,union-attr]
     assert classifier.spec.architecture == "test_resnet"
     assert classifier.spec.arguments["drop_rate"] == 0.25
@@ -67,7 +55,7 @@ def test_a_local_folder_of_timm_is_a_model(tmp_path: Path) -> None:
 )
 def test_impossible_models_are_one_line(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        build_classifier(model(name, arguments=arguments), CLASSES, Path())
+        build_classifier(model_config(name, arguments=arguments), CLASSES, Path())
     assert "\n" not in str(raised.value)
 
 
@@ -76,11 +64,11 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
-        build_classifier(model("hf-hub:nobody/nothing"), CLASSES, Path())
+        build_classifier(model_config("hf-hub:nobody/nothing"), CLASSES, Path())
 
 
 def test_a_checkpoint_never_makes_timm_read_other_files(tmp_path: Path) -> None:
-    classifier = build_classifier(model("test_resnet"), CLASSES, tmp_path)
+    classifier = build_classifier(model_config("test_resnet"), CLASSES, tmp_path)
     state = {f"classifier.net.{k}": v for k, v in classifier.net.state_dict().items()}
     spec = asdict(classifier.spec) | {"architecture": "hf-hub:nobody/nothing"}
     torch.save({CHECKPOINT_KEY: spec, "state_dict": state}, tmp_path / "best.ckpt")
@@ -90,26 +78,26 @@ def test_a_checkpoint_never_makes_timm_read_other_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("infix", ["", "_orig_mod."], ids=["plain", "compiled"])
 def test_training_starts_from_a_checkpoint(tmp_path: Path, infix: str) -> None:
-    first = build_classifier(model("test_resnet", image_size=64), CLASSES, tmp_path)
+    first = build_classifier(model_config("test_resnet", image_size=64), CLASSES, tmp_path)
     path = save(first, tmp_path / "best.ckpt", infix)
-    same = build_classifier(model("test_resnet", weights=str(path)), CLASSES, tmp_path)
+    same = build_classifier(model_config("test_resnet", weights=str(path)), CLASSES, tmp_path)
     assert same.spec.preprocessing == first.spec.preprocessing
     assert same.eval()(IMAGES).equal(first.eval()(IMAGES)), "the head too"
-    other = build_classifier(model("test_resnet", weights=str(path)), [*CLASSES, "polo"], tmp_path)
+    other = build_classifier(model_config("test_resnet", weights=str(path)), [*CLASSES, "polo"], tmp_path)
     differing = {k for k, v in first.net.state_dict().items() if not v.equal(other.net.state_dict()[k])}
     assert differing == {"fc.weight", "fc.bias"}
     with pytest.raises(UserError, match=r"is a test_resnet, and model\.name=test_vit"):
-        build_classifier(model("test_vit", weights=str(path)), CLASSES, tmp_path)
-    settings = model("test_resnet", weights=str(path), arguments={"stem_type": ""})
+        build_classifier(model_config("test_vit", weights=str(path)), CLASSES, tmp_path)
+    settings = model_config("test_resnet", weights=str(path), arguments={"stem_type": ""})
     with pytest.raises(UserError, match="does not match test_resnet"):
         build_classifier(settings, CLASSES, tmp_path)
 
 
 def test_a_head_is_loaded_in_another_order_of_its_classes(tmp_path: Path) -> None:
-    first = build_classifier(model("test_resnet", image_size=64), CLASSES, tmp_path)
+    first = build_classifier(model_config("test_resnet", image_size=64), CLASSES, tmp_path)
     (tmp_path / "checkpoints").mkdir()
     save(first, tmp_path / "checkpoints/best.ckpt")
-    reversed_ = build_classifier(model("test_resnet", weights=str(tmp_path)), CLASSES[::-1], tmp_path)
+    reversed_ = build_classifier(model_config("test_resnet", weights=str(tmp_path)), CLASSES[::-1], tmp_path)
     torch.testing.assert_close(reversed_.eval()(IMAGES), first.eval()(IMAGES).flip(1))
 
 
@@ -136,7 +124,9 @@ def renamed(prefix: str, scale: float = 1.0) -> dict[str, Tensor]:
 )
 def test_training_starts_from_the_weights_of_other_trainers(content: dict[str, Any], tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth.tar")
-    classifier = build_classifier(model("test_resnet", weights=str(tmp_path / "weights.pth.tar")), CLASSES, tmp_path)
+    classifier = build_classifier(
+        model_config("test_resnet", weights=str(tmp_path / "weights.pth.tar")), CLASSES, tmp_path
+    )
     loaded = classifier.net.state_dict()
     assert {name for name, tensor in STATE.items() if not tensor.equal(loaded[name])} == {"fc.weight", "fc.bias"}
 
@@ -149,7 +139,7 @@ def test_training_starts_from_the_weights_of_other_trainers(content: dict[str, A
 def test_other_content_of_a_weight_file_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=message):
-        build_classifier(model("test_resnet", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
+        build_classifier(model_config("test_resnet", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
 
 
 def test_a_checkpoint_in_a_folder_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
@@ -204,13 +194,13 @@ def test_a_backbone_unknown_to_timm_gets_weights_and_progressive_sizes(tmp_path:
 
 
 def test_a_backbone_needs_only_forward_to_be_trained_as_a_whole(tmp_path: Path) -> None:
-    classifier = build_classifier(model("plain_of_a_user", image_size=64), CLASSES, tmp_path)
+    classifier = build_classifier(model_config("plain_of_a_user", image_size=64), CLASSES, tmp_path)
     set_trainable(classifier.net, OmegaConf.create({"mode": "full"}))
     classifier(IMAGES).sum().backward()
     assert load_classifier(save(classifier, tmp_path / "best.ckpt"))(IMAGES).equal(classifier.eval()(IMAGES))
     torch.save({"layers.2.weight": torch.zeros(3, 256)}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match="no reset_classifier"):
-        build_classifier(model("plain_of_a_user", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
+        build_classifier(model_config("plain_of_a_user", weights=str(tmp_path / "weights.pth")), CLASSES, tmp_path)
     with pytest.raises(UserError, match="no get_classifier"):
         set_trainable(classifier.net, OmegaConf.create({"mode": "head"}))
     with pytest.raises(UserError, match="no forward_head"):

@@ -7,10 +7,11 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from timm.layers import StdConv2d
 from torch import nn
 
+from conftest import model_config
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier, load_classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
@@ -21,25 +22,13 @@ from sports_lightning.train.module import ClassifierModule
 CLASSES = [f"class {i:03d}" for i in range(100)]
 
 
-def model(name: str, **changes: object) -> DictConfig:
-    settings = {
-        "name": name,
-        "pretrained": False,
-        "weights": None,
-        "image_size": None,
-        "crop_mode": None,
-        "arguments": {},
-    }
-    return OmegaConf.create({**settings, **changes})
-
-
 def module(classifier: Classifier, **finetune: object) -> ClassifierModule:
     nothing = OmegaConf.create({})
     return ClassifierModule(classifier, nn.CrossEntropyLoss(), nothing, nothing, OmegaConf.create(finetune), 0)
 
 
 def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
-    net = build_classifier(model("simple_cnn"), CLASSES, tmp_path).net
+    net = build_classifier(model_config("simple_cnn"), CLASSES, tmp_path).net
     assert count_parameters(net)[0] == 19_314_596
     shapes = [tuple(p.shape) for name, p in net.named_parameters() if name.endswith("weight")]
     assert shapes == [(32, 3, 3, 3), (64, 32, 3, 3), (128, 64, 3, 3), (256, 128, 3, 3), (512, 36864), (100, 512)]
@@ -61,7 +50,7 @@ def test_simple_cnn_is_the_notebooks_network(tmp_path: Path) -> None:
 )
 def test_an_image_size_that_does_not_fit_is_refused(name: str, size: object, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"model\.image_size=.* does not fit {name}: .*{reason}"):
-        build_classifier(model(name, image_size=size), CLASSES, tmp_path)
+        build_classifier(model_config(name, image_size=size), CLASSES, tmp_path)
 
 
 def test_an_image_size_is_not_refused_for_what_another_device_lacks(
@@ -71,18 +60,18 @@ def test_an_image_size_is_not_refused_for_what_another_device_lacks(
         raise NotImplementedError(f"no kernel on {images.device}")
 
     monkeypatch.setattr("sports_lightning.models.scratch_cnn.ScratchCNN.forward", forward)
-    build_classifier(model("scratch_cnn", image_size=32), CLASSES, tmp_path)
+    build_classifier(model_config("scratch_cnn", image_size=32), CLASSES, tmp_path)
 
 
 def test_scratch_cnn_has_at_most_a_fifth_of_the_parameters(tmp_path: Path) -> None:
-    assert count_parameters(build_classifier(model("scratch_cnn"), CLASSES, tmp_path))[0] <= 19_314_596 / 5
+    assert count_parameters(build_classifier(model_config("scratch_cnn"), CLASSES, tmp_path))[0] <= 19_314_596 / 5
 
 
 @pytest.mark.parametrize(
     "name", ["resnet18", "tf_efficientnet_lite0", "scratch_cnn", "simple_cnn", "vit_tiny_patch16_224"]
 )
 def test_only_the_head_is_trainable_and_the_rest_is_unchanged(name: str, tmp_path: Path) -> None:
-    classifier = build_classifier(model(name), CLASSES, tmp_path)
+    classifier = build_classifier(model_config(name), CLASSES, tmp_path)
     trainee = module(classifier, mode="head").train()
     head = set(classifier.net.get_classifier().parameters())  # type: ignore[operator]
     assert {p for p in classifier.net.parameters() if p.requires_grad} == head
@@ -98,7 +87,7 @@ def test_only_the_head_is_trainable_and_the_rest_is_unchanged(name: str, tmp_pat
 
 def test_dropout_among_frozen_layers_is_in_eval_mode(tmp_path: Path) -> None:
     arguments = {"pos_drop_rate": 0.5, "drop_rate": 0.5}
-    classifier = build_classifier(model("test_vit", arguments=arguments), CLASSES, tmp_path)
+    classifier = build_classifier(model_config("test_vit", arguments=arguments), CLASSES, tmp_path)
     assert not module(classifier, mode="head").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
     assert classifier.net.head_drop.training  # type: ignore[union-attr]
     assert module(classifier, mode="full").train().classifier.net.pos_drop.training  # type: ignore[union-attr]
@@ -108,13 +97,13 @@ def test_an_unknown_argument_is_not_reported_as_an_error_of_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sports_lightning.models.backbone.check_hub", lambda name: None)
-    of_model = OmegaConf.merge(model("test_resnet", arguments={"droprate": 0.5}), {"pretrained": True})
+    of_model = OmegaConf.merge(model_config("test_resnet", arguments={"droprate": 0.5}), {"pretrained": True})
     with pytest.raises(UserError, match=r"model\.arguments.*droprate"):
         build_classifier(of_model, CLASSES, tmp_path)
 
 
 def test_every_model_trains_as_a_whole_or_with_its_head_only(tmp_path: Path) -> None:
-    net = build_classifier(model("poolformer_s12"), CLASSES, tmp_path).net  # whose stages timm does not know
+    net = build_classifier(model_config("poolformer_s12"), CLASSES, tmp_path).net  # whose stages timm does not know
     set_trainable(net, OmegaConf.create({"mode": "head"}))
     assert {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad} == {"head"}
     set_trainable(net, OmegaConf.create({"mode": "full"}))
@@ -122,7 +111,7 @@ def test_every_model_trains_as_a_whole_or_with_its_head_only(tmp_path: Path) -> 
 
 
 def test_last_stages_and_gradual_unfreeze_the_last_layers_first(tmp_path: Path) -> None:
-    net = build_classifier(model("resnet18"), CLASSES, tmp_path).net
+    net = build_classifier(model_config("resnet18"), CLASSES, tmp_path).net
 
     def trainable() -> set[str]:
         return {name.split(".")[0] for name, p in net.named_parameters() if p.requires_grad}
@@ -155,7 +144,7 @@ def test_local_weights_are_loaded_and_their_head_dropped(suffix: str, tmp_path: 
         torch.save(donor.state_dict(), path)
     else:
         safetensors.torch.save_file(donor.state_dict(), path)
-    net = build_classifier(model("resnet18", weights=str(path), pretrained=True), CLASSES, tmp_path).net
+    net = build_classifier(model_config("resnet18", weights=str(path), pretrained=True), CLASSES, tmp_path).net
     assert torch.equal(net.layer4[0].conv1.weight, donor.layer4[0].conv1.weight)  # type: ignore[index,union-attr]
     assert net.fc.out_features == 100  # type: ignore[union-attr]
 
@@ -184,7 +173,7 @@ def test_checkpoint_is_plain_data(trained: tuple[Path, str]) -> None:
 )
 def test_conv_bn_fusion_gives_the_same_logits(name: str, left: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    classifier = build_classifier(model(name), CLASSES, tmp_path).double().eval()
+    classifier = build_classifier(model_config(name), CLASSES, tmp_path).double().eval()
     for part in classifier.modules():
         if isinstance(part, nn.BatchNorm2d):
             for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
@@ -204,7 +193,7 @@ def test_convolutions_with_other_operations_are_not_fused() -> None:
     net = nn.Sequential(StdConv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2)).eval()
     with torch.no_grad():
         net[1].running_var.fill_(3)  # type: ignore[union-attr,operator]
-    preprocessing = build_classifier(model("test_resnet"), CLASSES, Path()).spec.preprocessing
+    preprocessing = build_classifier(model_config("test_resnet"), CLASSES, Path()).spec.preprocessing
     classifier = Classifier(net, ClassifierSpec("", {}, ["a", "b"], preprocessing, ""))
     images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     with torch.inference_mode():
