@@ -183,10 +183,10 @@ def _resume_hint(folder: Path) -> str:
 
 def _remove_without_results(folder: Path) -> None:
     """Remove a run folder that holds only what was written when the run started."""
-    log = folder / f"{HydraConfig.get().job.name}.log"
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, log.name}:
+    log_file = folder / f"{HydraConfig.get().job.name}.log"
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, log_file.name}:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         with suppress(OSError):  # Windows keeps an open file, and a network drive keeps it under another name
-            for file in (log, folder / LOCK):
+            for file in (log_file, folder / LOCK):
                 file.unlink(missing_ok=True)
             folder.rmdir()

@@ -33,11 +33,8 @@ def broken_rules(cfg: DictConfig, rules: Iterable[Rule], wrong_keys: Container[s
         if not any(key in wrong_keys for key in rule.keys):
             values = [OmegaConf.select(cfg, key) for key in rule.keys]
             if rule.is_broken(*values):
-                problems.append(
-                    Problem(
-                        rule.keys[0], rule.message.format(*("null" if value is None else value for value in values))
-                    )
-                )
+                shown = ["null" if value is None else value for value in values]
+                problems.append(Problem(rule.keys[0], rule.message.format(*shown)))
     return problems
 
 

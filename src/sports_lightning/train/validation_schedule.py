@@ -46,7 +46,7 @@ class ValidateAtEnd(Checkpoint):
 
 
 def _ends_here(trainer: pl.Trainer) -> bool:
-    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+    if trainer.global_step >= limit_of(trainer.max_steps):
         return True
     if trainer.should_stop and trainer.fit_loop._can_stop_early:
         return True
