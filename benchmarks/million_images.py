@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn, idctn
 
-from sports_lightning.audit.duplicates import find_duplicates
-from sports_lightning.audit.thumbnails import SIDE, read_thumbnails
 from sports_lightning.data.image_folder import list_images
+from sports_lightning.split.duplicates import find_duplicates
+from sports_lightning.split.thumbnails import SIDE, read_thumbnails
 
 
 def cropped(pixels: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from sports_lightning.audit.duplicates import find_duplicates
-from sports_lightning.audit.thumbnails import read_thumbnails
 from sports_lightning.data.image_folder import list_images
+from sports_lightning.split.duplicates import find_duplicates
+from sports_lightning.split.thumbnails import read_thumbnails
 
 
 def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:

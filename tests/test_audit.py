@@ -15,11 +15,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
 from commands import run_command
-from sports_lightning.audit.duplicates import _compare, find_duplicates
 from sports_lightning.audit.findings import collect_findings
-from sports_lightning.audit.hash_neighbours import find_neighbours, thin_out
 from sports_lightning.audit.scan import DatasetScan, scan_dataset
-from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
+from sports_lightning.split.duplicates import _compare, find_duplicates
+from sports_lightning.split.hash_neighbours import find_neighbours, thin_out
+from sports_lightning.split.thumbnails import Thumbnails, read_thumbnails
 
 
 def image(seed: int, side: int = 160) -> Image.Image:
@@ -102,7 +102,7 @@ def test_a_large_group_of_near_copies_is_compared_in_part(monkeypatch: pytest.Mo
         compared.append(len(pairs))
         return _compare(pixels, pairs, *rest)
 
-    monkeypatch.setattr("sports_lightning.audit.duplicates._compare", compare)
+    monkeypatch.setattr("sports_lightning.split.duplicates._compare", compare)
     scan = scan_of(["train"] * 40 + ["test"] * 50, [str(i) for i in range(90)], small)
     assert compared[0] <= 16 * 90, "of 90 · 89 pairs"
     assert compared[1] <= 3 * 90

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from sports_lightning.audit.duplicates import find_duplicates
 from sports_lightning.audit.scan import DatasetScan, scan_dataset
-from sports_lightning.audit.thumbnails import Thumbnails
 from sports_lightning.data.augment import RandomResizedCrop
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.preprocessing import Preprocessing, ResizeAndCrop
+from sports_lightning.split.duplicates import find_duplicates
+from sports_lightning.split.thumbnails import Thumbnails
 
 SHAPES = [(1, 300), (300, 1), (1, 65_000), (20_000, 1), (7, 7)]
 

@@ -15,7 +15,6 @@ from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
 from sports_lightning.audit.scan import find_leaks, scan_dataset, why_leaks_are_unknown
-from sports_lightning.audit.thumbnails import read_thumbnails
 from sports_lightning.data import formats
 from sports_lightning.data.datamodule import build_loader
 from sports_lightning.data.decode import decode
@@ -25,6 +24,7 @@ from sports_lightning.data.image_folder import Split, describe_ignored, list_ima
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports.html import thumbnail
+from sports_lightning.split.thumbnails import read_thumbnails
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 

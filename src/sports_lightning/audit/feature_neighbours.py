@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from sports_lightning.audit.duplicates import DuplicatePair, first_of_each
-from sports_lightning.audit.hash_neighbours import find_neighbours, unit
 from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.data.image_folder import Split
 from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.split.duplicates import DuplicatePair, first_of_each
+from sports_lightning.split.hash_neighbours import find_neighbours, unit
 
 _ALIKE = 0.85  # least cosine similarity of two images' centered features, chosen by inspecting pairs of 100 Sports
 _TABLES = 64

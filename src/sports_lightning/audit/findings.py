@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sports_lightning.audit.duplicates import DuplicatePair
 from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.data.image_folder import SPLIT_FOLDERS, describe_ignored, describe_nested
 from sports_lightning.reports.html import thumbnail_uri, write_page
+from sports_lightning.split.duplicates import DuplicatePair
 from sports_lightning.storage.files import write_csv, write_json
 
 TINY = 64  # pixels; a shorter side below this is listed as tiny

@@ -3,10 +3,8 @@
 Unlike `data.image_folder`, the scan refuses nothing, because it reports the errors in the data.
 """
 
-import json
 import logging
 import os
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +12,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.audit.duplicates import DuplicatePair, find_duplicates, first_of_each
-from sports_lightning.audit.thumbnails import Thumbnails, read_thumbnails
 from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.formats import is_too_large, pixel_limit
 from sports_lightning.data.image_folder import (
@@ -29,7 +25,10 @@ from sports_lightning.data.image_folder import (
 from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import Choose, Setting, ValueRange, choose_value_range
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import cache_key, cached_folder, resolve_cache_dir
+from sports_lightning.split.duplicates import DuplicatePair, first_of_each
+from sports_lightning.split.near_copies import compare_images
+from sports_lightning.split.thumbnails import Thumbnails
+from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +150,7 @@ def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> 
     checks = check_files(root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
     used_range = _value_range(value_range, checks, splits, root)
-    # The order of the files decides which image of a pair is the first; file names do not matter.
-    key = cache_key(__name__, splits, labels, digests, used_range, pixel_limit())
-    thumbnails, pairs = _compare_images(root, paths, digests, used_range, cache_dir, key)
+    thumbnails, pairs = compare_images(root, paths, digests, used_range, cache_dir)
     all_digests, problems = [check.digest for check in checks], [check.problem for check in checks]
     return DatasetScan(
         root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, used_range, ignored
@@ -172,30 +169,6 @@ def _value_range(setting: Setting, checks: list[FileCheck], splits: list[str], r
     except UserError as error:
         log.warning("%s", error)
     return None
-
-
-def _compare_images(
-    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path, key: str
-) -> tuple[Thumbnails, list[DuplicatePair]]:
-    """Thumbnails of the images and the duplicates among them, cached under `key`."""
-
-    def build(folder: Path) -> None:
-        thumbnails = read_thumbnails(root, paths, value_range)
-        thumbnails.write(folder)
-        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
-        (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
-
-    try:
-        return _read(cached_folder(cache_dir, "scan", key, build))
-    except UserError:  # the cache folder is not writable
-        with tempfile.TemporaryDirectory() as temporary:
-            build(Path(temporary))
-            return _read(Path(temporary), mmap=False)
-
-
-def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:
-    pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-    return Thumbnails.read(folder, mmap), [DuplicatePair(*pair) for pair in pairs]
 
 
 def find_leaks(scan: DatasetScan | None, split: str, trained_on: str) -> set[str] | None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.fft import dctn
 
-from sports_lightning.audit.hash_neighbours import find_neighbours, thin_out, unit
-from sports_lightning.audit.thumbnails import SIDE
+from sports_lightning.split.hash_neighbours import find_neighbours, thin_out, unit
+from sports_lightning.split.thumbnails import SIDE
 
 _FREQUENCIES = 8  # of the cosine transform, in each direction
 _TABLES = 24

@@ -1,0 +1,45 @@
+"""Near copies among images: found once and cached, as both the cut into splits and the audit need them."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from sports_lightning.data.formats import pixel_limit
+from sports_lightning.data.value_range import ValueRange
+from sports_lightning.errors import UserError
+from sports_lightning.split.duplicates import DuplicatePair, find_duplicates
+from sports_lightning.split.thumbnails import Thumbnails, read_thumbnails
+from sports_lightning.storage.disk_cache import cache_key, cached_folder
+
+
+def compare_images(
+    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path
+) -> tuple[Thumbnails, list[DuplicatePair]]:
+    """Thumbnails of the images and the duplicates among them; the results for these images are cached.
+
+    Args:
+        root: the folder that the paths are relative to.
+        paths: the image files; their order decides which image of a pair is the first.
+        digests: of each file's content; "" for an unreadable file.
+        value_range: of 16- and 32-bit pixels.
+        cache_dir: `data.cache_dir`.
+    """
+    key = cache_key(__name__, digests, value_range, pixel_limit())  # file names do not matter
+
+    def build(folder: Path) -> None:
+        thumbnails = read_thumbnails(root, paths, value_range)
+        thumbnails.write(folder)
+        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
+        (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+
+    try:
+        return _read(cached_folder(cache_dir, "scan", key, build))
+    except UserError:  # the cache folder is not writable
+        with tempfile.TemporaryDirectory() as temporary:
+            build(Path(temporary))
+            return _read(Path(temporary), mmap=False)
+
+
+def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:
+    pairs = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    return Thumbnails.read(folder, mmap), [DuplicatePair(*pair) for pair in pairs]
