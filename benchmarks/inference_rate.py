@@ -23,7 +23,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from sports_lightning import CONF_DIR
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn

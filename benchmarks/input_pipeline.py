@@ -25,9 +25,9 @@ from sports_lightning import CONF_DIR
 from sports_lightning.cli.process_setup import prepare_process
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.dataset import TrainingImages
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
 
 ROUNDS = 5

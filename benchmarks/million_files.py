@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from sports_lightning.data import file_hashes
-from sports_lightning.data.image_folder import read_image_folder
+from sports_lightning.data.image_folder import list_image_folder
 
 _MOST_LINKS = 60_000  # ext4 allows 65,000 links per file
 
@@ -44,11 +44,11 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
     """Index the dataset in this process, and print the seconds and the memory that it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started = time.perf_counter()
-    index = read_image_folder(root, ["train", "val", "test"])
-    done = f"{sum(map(len, index.splits.values())):,} files listed"
+    table = list_image_folder(root)
+    table.check_classes(["train", "val", "test"])
+    done = f"{len(table):,} files listed"
     if what == "known":
-        found = [file_hashes.check_files(root, split.paths, cache_dir) for split in index.splits.values()]
-        assert not any(entry.problem for entries in found for entry in entries)
+        assert not any(check.problem for check in file_hashes.check_files(root, table.paths, cache_dir))
         done += " and checked"
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -57,10 +57,10 @@ def measured(root: Path, cache_dir: Path, what: str) -> None:
 
 def make_known(root: Path, cache_dir: Path) -> None:
     """Fill the file-hash index as if each file had been read, which would take some milliseconds per file."""
-    for split in read_image_folder(root, ["train", "val", "test"]).splits.values():
-        stats = {path: file_hashes._state(file_hashes._stat(os.path.join(root, path))) for path in split.paths}
-        check = file_hashes.FileCheck("0" * 32, "", 1)
-        file_hashes._store(root, cache_dir, {path: (stat, check) for path, stat in stats.items()})
+    paths = list_image_folder(root).paths
+    stats = {path: file_hashes._state(file_hashes._stat(os.path.join(root, path))) for path in paths}
+    check = file_hashes.FileCheck("0" * 32, "", 1)
+    file_hashes._store(root, cache_dir, {path: (stat, check) for path, stat in stats.items()})
 
 
 def main() -> None:

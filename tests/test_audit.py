@@ -15,8 +15,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from safetensors.torch import save_file
 
 from commands import run_command
+from image_lists import scan
 from sports_lightning.audit.findings import collect_findings
-from sports_lightning.audit.scan import DatasetScan, scan_dataset
+from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.split.duplicates import _compare, find_duplicates
 from sports_lightning.split.hash_neighbours import find_neighbours, thin_out
 from sports_lightning.split.thumbnails import Thumbnails, read_thumbnails
@@ -208,13 +209,13 @@ def test_neighbours_equal_those_of_a_brute_force_search() -> None:
 
 
 def test_audit_results_are_cached_until_an_image_changes(flawed: Path, tmp_path: Path) -> None:
-    first = scan_dataset(flawed, tmp_path / "cache")
-    again = scan_dataset(flawed, tmp_path / "cache")
+    first = scan(flawed, tmp_path / "cache")
+    again = scan(flawed, tmp_path / "cache")
     assert again.pairs == first.pairs
     assert isinstance(again.thumbnails.small, np.memmap), "leaks need none of them"
     assert len(list((tmp_path / "cache/scan").iterdir())) == 1
     image(200).save(flawed / "test/a/copy.png")
-    assert scan_dataset(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
+    assert scan(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 
 
 def test_evaluate_also_reports_metrics_without_leaks(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:

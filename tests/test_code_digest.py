@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import Split
 from sports_lightning.storage import code_digest as code
 from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
 from sports_lightning.storage.disk_cache import cache_key

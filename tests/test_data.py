@@ -19,14 +19,15 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torchvision.transforms import v2
 
 from conftest import composed
+from image_lists import list_index
 from sports_lightning.data import datamodule
 from sports_lightning.data.augment import EpochTransform, KerasAffine, PairMix, RandomHorizontalFlip, RandomResizedCrop
 from sports_lightning.data.datamodule import count_workers
 from sports_lightning.data.dataset import TrainingImages, seed_draws
+from sports_lightning.data.dataset_index import split_fingerprint
 from sports_lightning.data.decode import decode
 from sports_lightning.data.decoded_cache import ImageFiles
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import read_image_folder, split_fingerprint
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sample.dataset import COUNTS, draw_sample
 from sports_lightning.data.sample.scenes import SPORTS, draw_scene
@@ -48,12 +49,12 @@ def test_stray_files_and_hidden_folders_are_ignored(few: Path, tmp_path: Path) -
         (tmp_path / split / ".ipynb_checkpoints").mkdir()
     (tmp_path / "sports.csv").write_text("x")
     (tmp_path / "model.h5").write_text("x")
-    index = read_image_folder(tmp_path, ["train", "val"])
+    index = list_index(tmp_path, ["train", "val"])
     assert index.classes == ["a", "b"]
     assert index.splits["train"].paths == ["train/a/1.PNG", "train/b/1.PNG"]
     assert index.splits["val"].labels.tolist() == [0, 1]
     with pytest.raises(UserError, match="test is missing"):
-        read_image_folder(tmp_path, ["test"])
+        list_index(tmp_path, ["test"])
 
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -194,7 +195,7 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
 
 
 def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: Path) -> None:
-    split = read_image_folder(few, ["train"]).splits["train"]
+    split = list_index(few, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])
     files = ImageFiles(few, split, None)
     images = TrainingImages(files, split.labels, lambda _: transform, 7, PairMix(10, 0.4, 1.0))

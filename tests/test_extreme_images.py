@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from sports_lightning.audit.scan import DatasetScan, scan_dataset
+from image_lists import scan
+from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.data.augment import RandomResizedCrop
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import check_files
@@ -79,4 +80,4 @@ def test_any_aspect_ratio_is_checked_decoded_and_scanned(name: str, shape: tuple
     path = f"train/a/{name}"
     assert check_files(tmp_path, [path])[0].problem == ""
     assert decode(tmp_path / path, 448).shape == (3, *shape)
-    assert scan_dataset(tmp_path, tmp_path / "cache").thumbnails.size[0].tolist() == list(shape[::-1])
+    assert scan(tmp_path, tmp_path / "cache").thumbnails.size[0].tolist() == list(shape[::-1])

@@ -14,9 +14,9 @@ from matplotlib import rcParams
 from PIL import Image
 
 import sports_lightning as sl
+from image_lists import list_index
 from sports_lightning.api.dataset_folder import check_splits, write_splits
 from sports_lightning.api.global_state import global_state_restored
-from sports_lightning.data.image_folder import read_image_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs import signals
 from sports_lightning.runs.resume import check_resumable
@@ -231,7 +231,7 @@ def test_the_time_of_a_run_starts_with_its_call(fitted: list[Any]) -> None:
 
 def test_files_of_any_name_are_used(tmp_path: Path) -> None:
     write_splits({"train": Files(4, tmp_path / "files")}, tmp_path / "data")
-    assert len(read_image_folder(tmp_path / "data", ["train"]).splits["train"]) == 4
+    assert len(list_index(tmp_path / "data", ["train"]).splits["train"]) == 4
 
 
 @pytest.mark.parametrize("classes", [("a", "desktop.ini"), ("a", "a"), ("a", "../b"), ("a", ".b")])

@@ -14,13 +14,16 @@ import torch
 from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
-from sports_lightning.audit.scan import find_leaks, scan_dataset, why_leaks_are_unknown
+from image_lists import scan
+from sports_lightning.audit.scan import find_leaks, why_leaks_are_unknown
 from sports_lightning.data import formats
 from sports_lightning.data.datamodule import build_loader
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decode import decode
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import Split, describe_ignored, list_images
+from sports_lightning.data.image_folder import list_images
+from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports.html import thumbnail
@@ -167,7 +170,7 @@ def test_cached_pixels_belong_to_the_limit(tmp_path: Path, monkeypatch: pytest.M
     for limit in (None, 200_000):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         shapes.append(list(open_images(tmp_path, split, None, "disk", tmp_path / "cache")(0).shape))
-        scan_dataset(tmp_path, tmp_path / "cache")
+        scan(tmp_path, tmp_path / "cache")
     assert shapes == [[3, 480, 640], [3, 240, 320]]
     assert len(list((tmp_path / "cache" / "scan").iterdir())) == 2
 
@@ -177,12 +180,12 @@ def test_images_beyond_the_limit_are_why_leaks_are_unknown(tmp_path: Path, monke
         (tmp_path / "train" / label).mkdir(parents=True)
         Image.linear_gradient("L").resize(size).save(tmp_path / "train" / label / "1.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    whole = scan_dataset(tmp_path, tmp_path / "cache")
+    whole = scan(tmp_path, tmp_path / "cache")
     for limit in (1000, 100):  # above twice the limit, Pillow itself raises an error
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        scan = scan_dataset(tmp_path, tmp_path / "cache")
-        assert find_leaks(scan, "test", whole.fingerprint("train")) is None
-        assert f"data.max_pixels={limit}: set the limit of the training" in why_leaks_are_unknown(scan)
+        found = scan(tmp_path, tmp_path / "cache")
+        assert find_leaks(found, "test", whole.fingerprint("train")) is None
+        assert f"data.max_pixels={limit}: set the limit of the training" in why_leaks_are_unknown(found)
     assert "data.root does not hold" in why_leaks_are_unknown(whole)
 
 

@@ -16,7 +16,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
 from commands import run_command, try_command
-from sports_lightning.data.image_folder import DatasetIndex
+from image_lists import data_settings
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -110,8 +111,7 @@ def test_a_failing_decoration_or_dashboard_only_warns(
 
 def test_images_that_cannot_be_audited_cost_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     index = DatasetIndex(tmp_path / "gone", ["a", "b"], {})
-    data = OmegaConf.create({"audit": True, "cache_dir": str(tmp_path / "cache")})
-    assert scan_if_possible(index, data) is None
+    assert scan_if_possible(index, data_settings(tmp_path / "gone")) is None
     assert "the images were not audited, so leaks are unknown: " in caplog.text
 
 
@@ -158,7 +158,6 @@ def test_the_drawn_decorations_are_those_of_the_layout(monkeypatch: pytest.Monke
 
 
 def test_out_of_memory_halves_the_inference_batch(caplog: pytest.LogCaptureFixture) -> None:
-    from omegaconf import OmegaConf
 
     from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 
@@ -179,7 +178,6 @@ def test_out_of_memory_halves_the_inference_batch(caplog: pytest.LogCaptureFixtu
 def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from omegaconf import OmegaConf
 
     from sports_lightning.models import classifier as models
     from sports_lightning.predict import prediction

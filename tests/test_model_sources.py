@@ -13,7 +13,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from conftest import composed, model_config
-from sports_lightning.data.image_folder import DatasetIndex, Split
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier, load_classifier
 from sports_lightning.models.freezing import set_trainable

@@ -11,28 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 from commands import try_command
 from conftest import assert_error_line
+from image_lists import data_settings, list_index, scan
 from sports_lightning.audit.findings import collect_findings, summary
-from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.augment import PairMix
+from sports_lightning.data.class_names import misspelled_classes
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation, seed_draws
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
-from sports_lightning.data.folder_names import misnamed_splits, misspelled_classes
-from sports_lightning.data.image_folder import (
-    DatasetIndex,
-    Split,
-    check_outside_splits,
-    describe_ignored,
-    read_image_folder,
-)
-from sports_lightning.data.source import open_dataset
+from sports_lightning.data.image_folder import check_outside_classes
+from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.errors import UserError
 from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports import plots
+from sports_lightning.split.dataset import open_dataset
 from sports_lightning.storage.files import read_csv, write_csv
 
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -44,9 +39,7 @@ def save(path: Path, value: int = 0, dtype: type = np.uint8) -> None:
 
 
 def open_at(root: Path, *splits: str, skip_unreadable: bool = False) -> DatasetIndex:
-    settings = {"root": str(root), "source": None, "cache_dir": str(root / "cache"), "skip_unreadable": skip_unreadable}
-    reading = {"max_pixels": 10**6, "value_range": "auto"}
-    return open_dataset(OmegaConf.create(settings | reading), list(splits))
+    return open_dataset(data_settings(root, skip_unreadable=skip_unreadable, max_pixels=10**6), list(splits))
 
 
 @pytest.fixture
@@ -70,14 +63,15 @@ def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytes
     save(tree / "train" / "loose.png")
     save(tree / "elsewhere" / "1.png")
     (tree / "train" / "a" / "link").symlink_to(tree / "elsewhere")
+    (tree / "train" / "a" / "same").symlink_to(tree / "elsewhere")
     with caplog.at_level(logging.INFO):
-        index = read_image_folder(tree, ["train"])
+        index = list_index(tree, ["train"])
         found = find_inputs([f"{tree}/train", f"{tree}/**/*.png"])
     assert index.classes == ["a", "b", "c"]
-    assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in "abc"]
+    assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in ("a", "a/link", "b", "c")]
     line = "2 .txt, 1 image outside the class folders, 26 leftovers, 1 linked folder, 1 no extension"
-    assert caplog.messages[0] == f"skipped: {line}"
-    ignored = scan_dataset(tree, tree / "cache").ignored
+    assert f"skipped: {line}" in caplog.messages
+    ignored = scan(tree, tree / "cache").ignored
     assert describe_ignored(ignored) == line
     assert not [path for path in found if "@eaDir" in path or "recycle" in path]
     assert find_inputs([f"{tree}/train/a/@eaDir/*.png"]), "named by the user"
@@ -94,7 +88,7 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(tree: Path, monkeypatch:
     (tree / "train" / "a" / "secret").mkdir()
     monkeypatch.setattr("os.scandir", scandir)
     with pytest.raises(UserError, match="secret: Permission denied"):
-        read_image_folder(tree, ["train"])
+        list_index(tree, ["train"])
 
 
 def test_nested_folders_and_images_in_two_classes_are_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +101,7 @@ def test_nested_folders_and_images_in_two_classes_are_named(tree: Path, caplog: 
     line = "taken together as one class: 'a' ('deep', 'deeper')"
     assert [message for message in caplog.messages if line in message]
     assert "such as train/a/deep/2.png and train/b/2.png, 1 in all" in caplog.text
-    found = collect_findings(scan_dataset(tree, tree / "cache"))
+    found = collect_findings(scan(tree, tree / "cache"))
     assert summary(found)["folders taken together"] == "'a' ('deep', 'deeper')"
     assert summary(found)["pairs under two labels"] == "1"
 
@@ -115,8 +109,8 @@ def test_nested_folders_and_images_in_two_classes_are_named(tree: Path, caplog: 
 def test_classes_one_level_too_deep_are_named(tree: Path) -> None:
     (tree / "animals" / "train").mkdir(parents=True)
     (tree / "train").rename(tree / "animals" / "train" / "all")
-    with pytest.raises(UserError, match=r"one class only, 'all'.* \('a', 'b', 'c'\), move them up"):
-        read_image_folder(tree / "animals", ["train"])
+    with pytest.raises(UserError, match=r"one class only, 'all'.*; data.classes=leaf takes the folders"):
+        list_index(tree / "animals", ["train"])
 
 
 def test_unicode_forms_of_a_name_are_one_class(tree: Path) -> None:
@@ -128,9 +122,9 @@ def test_unicode_forms_of_a_name_are_one_class(tree: Path) -> None:
     assert len(index.classes) == 4
     assert sorted(index.class_counts("train")) == [1, 1, 1, 2]
     assert index.class_counts("val") == [1, 1, 1, 1]
-    scan = scan_dataset(tree, tree / "cache")
-    assert set(scan.labels) == set(index.classes)
-    assert scan.fingerprint("train") == index.fingerprint("train")
+    found = scan(tree, tree / "cache")
+    assert set(found.labels) == set(index.classes)
+    assert found.fingerprint("train") == index.fingerprint("train")
 
 
 def test_a_class_may_be_missing_in_val_but_not_in_train(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +156,7 @@ def test_a_cache_needs_digests(tree: Path) -> None:
 
 @pytest.mark.parametrize("views", [None, 2])
 def test_partners_decoded_in_parallel_change_no_draw(tree: Path, views: int | None) -> None:
-    split = read_image_folder(tree, ["train"]).splits["train"]
+    split = list_index(tree, ["train"]).splits["train"]
     files, mix = ImageFiles(tree, split, None), PairMix(3, 0.4, 1)
 
     def transform(epoch: int):  # type: ignore[no-untyped-def]
@@ -202,36 +196,13 @@ def test_a_character_that_the_font_lacks_is_drawn_without_a_warning(name: str, t
         plots.image_grid([tmp_path / "a.png"], [name], tmp_path / "grid.png")
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("valid", "val", "rename val to valid"),
-        ("valid", "Validation", "rename Validation to valid"),
-        ("test", "TEST", "rename TEST to test; test=false"),
-        ("train", "training", "rename training to train"),
-    ],
-)
-def test_splits_under_other_names_are_recognized(before: str, after: str, said: str, tree: Path) -> None:
-    (tree / before).rename(tree / "moved")
-    (tree / "moved").rename(tree / after)
-    if (tree / before).exists():
-        pytest.skip("the file system ignores case")
-    with pytest.raises(UserError, match=f"{before} is missing: .*; {said}"):
-        read_image_folder(tree, list(SPLITS))
-
-
-def test_only_missing_splits_are_looked_for(tree: Path) -> None:
-    (tree / "val").mkdir()
-    assert misnamed_splits(tree) == {}
-
-
 def test_classes_in_other_spellings_are_recognized(tree: Path) -> None:
     names = ["cat", "Cat ", "polar-bear", "polarbear", "fox", "-"]
     expected = {"cat": "Cat", "Cat ": "Cat", "polar-bear": "Polar_bear", "polarbear": "Polar_bear"}
     assert misspelled_classes(names, ["Cat", "Polar_bear", "_", "c at s"]) == expected
     (tree / "valid/a").rename(tree / "valid/A ")
     with pytest.raises(UserError, match=r"unknown class 'A ': .*; rename 'A ' to 'a'"):
-        read_image_folder(tree, list(SPLITS))
+        list_index(tree, list(SPLITS))
 
 
 def test_a_run_folder_among_the_images_is_refused(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -239,9 +210,9 @@ def test_a_run_folder_among_the_images_is_refused(tree: Path, tmp_path_factory: 
     link.symlink_to(tree / "valid", target_is_directory=True)
     for folder in (tree / "train", tree / "test/a/run", tree / "train/../valid/run", link / "run"):
         with pytest.raises(UserError, match="whose folders are the classes: choose another run_dir"):
-            check_outside_splits(folder, tree, "run_dir")
+            check_outside_classes(folder, tree, "run_dir")
     for folder in (tree, tree / "runs", tree / "training", tree.parent):
-        check_outside_splits(folder, tree, "run_dir")
+        check_outside_classes(folder, tree, "run_dir")
     before = sorted(tree.rglob("*"))
     arguments = ["data=folder", f"data.root={tree}", "model=scratch_cnn"]
     for more in (["hydra.run.dir=train/run"], ["-m", "seed=0,1", "hydra.sweep.dir=train"]):

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from sports_lightning.data.augment import EpochTransform
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference import predictor as inference
 from sports_lightning.models.classifier import Classifier, build_classifier, load_classifier
@@ -120,15 +120,15 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     trained: tuple[Path, str], few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Record the input of the backbone for one image in each of the three commands."""
+    from image_lists import list_index
     from sports_lightning.data.datamodule import SportsDataModule
-    from sports_lightning.data.image_folder import read_image_folder
 
     classifier = load_classifier(trained[0] / "checkpoints/best.ckpt")
     received: list[torch.Tensor] = []
     classifier.net.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0].detach().clone()))
     defaults = OmegaConf.load(Path(__file__).parents[1] / "conf/inference/default.yaml")
     settings = OmegaConf.merge(defaults, {"accelerator": "cpu", "batch_size": 1, "num_workers": 0})
-    index = read_image_folder(few, ["train", "val"])
+    index = list_index(few, ["train", "val"])
     path = index.splits["val"].paths[0]
     split = Split([path], [0])
 

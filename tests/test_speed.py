@@ -10,12 +10,13 @@ from omegaconf import OmegaConf, open_dict
 
 from commands import run_command, try_command
 from conftest import FAST, composed
-from sports_lightning.data.image_folder import Split, read_image_folder
-from sports_lightning.data.source import open_dataset
+from image_lists import list_index
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import build_classifier
+from sports_lightning.split.dataset import open_dataset
 from sports_lightning.train import precision as precision_module
 from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
@@ -130,7 +131,7 @@ def test_compiled_passes_give_the_same_logits(few: Path, tmp_path: Path) -> None
         tmp_path, f"data.root={few}", "model=scratch_cnn", "model.image_size=32", "inference.accelerator=cpu",
         "inference.batch_size=8", "inference.num_workers=0",
     )  # fmt: skip
-    split = read_image_folder(few, ["val"]).splits["val"]
+    split = list_index(few, ["val"]).splits["val"]
     split = Split(split.paths[:20], split.labels[:20])
     classifier = build_classifier(cfg.model, ["a", "b", "c"], few).eval()
     plain = compute_logits(classifier, few, split, cfg.inference)

@@ -18,7 +18,7 @@ from statsmodels.stats.proportion import proportion_confint
 from commands import run_command
 from conftest import FAST
 from sports_lightning.compare.significance import holm, mean_and_error, paired_difference
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.evaluate.calibration import calibration_metrics, fit_temperature, reliability
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import bootstrap_mean, describe_missing, wilson

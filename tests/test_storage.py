@@ -18,19 +18,20 @@ from torch import nn
 
 from commands import run_command
 from conftest import FAST, composed
+from image_lists import list_index
 from processes import run_process
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import Split, read_image_folder
 from sports_lightning.data.preprocessing import Preprocessing
-from sports_lightning.data.source import open_dataset
 from sports_lightning.inference import feature_cache as features
 from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
 from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
+from sports_lightning.split.dataset import open_dataset
 from sports_lightning.storage.disk_cache import cached_folder
 from sports_lightning.storage.locks import FileLock, one_at_a_time
 from sports_lightning.storage.parallel import usable_cores
@@ -165,7 +166,7 @@ def test_cached_images_equal_decoded_ones(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     monkeypatch.setenv("SPORTS_LIGHTNING_RAM", str(tmp_path / "ram"))
-    paths = read_image_folder(few, ["val"]).splits["val"].paths[:6]
+    paths = list_index(few, ["val"]).splits["val"].paths[:6]
     split = Split(paths, [0] * 6, [entry.digest for entry in check_files(few, paths)])
     decoded = [ImageFiles(few, split, 448)(i) for i in range(6)]
     open_images(few, split, 448, cache, tmp_path)

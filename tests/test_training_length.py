@@ -17,7 +17,7 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line, composed
 from interruption import signal_at_step
 from outcome import outcome
-from sports_lightning.data.image_folder import DatasetIndex, Split
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import _trains_on_few
 from sports_lightning.runs.checkpoint_files import save_checkpoint

@@ -17,19 +17,19 @@ from PIL import ExifTags, Image
 
 from commands import run_command, try_command
 from conftest import assert_error_line
+from image_lists import data_settings, scan
 from sports_lightning.api.dataset_folder import _write_images
 from sports_lightning.api.image_classifier import ImageClassifier, ImageTransform
 from sports_lightning.api.image_inputs import check_depth
-from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.data.preprocessing import Preprocessing
-from sports_lightning.data.source import _value_range, open_dataset
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.models.classifier import build_classifier, load_classifier
 from sports_lightning.predict.prediction import _set_value_range
 from sports_lightning.runs.layout import missing_decorations
+from sports_lightning.split.dataset import _value_range, open_dataset
 from sports_lightning.storage.files import read_csv
 
 QUICK = ["data=folder", "model=scratch_cnn", "model.image_size=32", "logger=csv", "data.num_workers=0"]
@@ -299,20 +299,19 @@ def test_the_audit_scales_by_the_same_range(tmp_path: Path, caplog: pytest.LogCa
     for i, split in enumerate(("train", "valid")):
         for label in "ab":
             save(tmp_path / split / label / "1.png", np.full((64, 64), (1000, 4000)[i], np.uint16))
-    settings = {"root": str(tmp_path), "source": None, "cache_dir": str(tmp_path / "cache"), "skip_unreadable": False}
-    reading = {"max_pixels": None, "value_range": "auto"}
+    settings = data_settings(tmp_path, max_pixels=None)
     for _ in range(2):  # read, then taken from the index of file hashes
         with caplog.at_level(logging.INFO):
-            assert open_dataset(OmegaConf.create(settings | reading), ["train", "val"]).value_range == (0, 4095)
+            assert open_dataset(settings, ["train", "val"]).value_range == (0, 4095)
     assert "0 is black, 4095 is white" in caplog.text
-    assert scan_dataset(tmp_path, tmp_path / "cache").thumbnails.small[:, 0, 0].tolist() == [62, 62, 249, 249]
+    assert scan(tmp_path, tmp_path / "cache").thumbnails.small[:, 0, 0].tolist() == [62, 62, 249, 249]
     save(tmp_path / "test" / "a" / "1.png", np.full((64, 64), 60_000, np.uint16))
-    assert scan_dataset(tmp_path, tmp_path / "cache").value_range == (0, 4095), "that of a training"
+    assert scan(tmp_path, tmp_path / "cache").value_range == (0, 4095), "that of a training"
     save(tmp_path / "train" / "a" / "2.tif", np.full((64, 64), 0.5, np.float32))
-    scan = scan_dataset(tmp_path, tmp_path / "cache")
+    found = scan(tmp_path, tmp_path / "cache")
     assert "floating-point and integer images" in caplog.text
-    assert scan.value_range is None
-    assert scan_dataset(tmp_path, tmp_path / "cache", [0, 2000]).thumbnails.small[-1, 0, 0] == 255
+    assert found.value_range is None
+    assert scan(tmp_path, tmp_path / "cache", [0, 2000]).thumbnails.small[-1, 0, 0] == 255
 
 
 def test_the_range_does_not_depend_on_the_test_images(caplog: pytest.LogCaptureFixture) -> None:
@@ -321,10 +320,13 @@ def test_the_range_does_not_depend_on_the_test_images(caplog: pytest.LogCaptureF
 
     def chosen(train: FileCheck, *test: FileCheck) -> tuple[float, float] | None:
         return _value_range(
-            "auto", {"train": [train], "val": [train], "test": list(test)}, choose_value_range, Path("it")
+            "auto", {"train": [train], "val": [train], "test": list(test)}, choose_value_range, Path("it"), "it/test"
         )
 
-    assert _value_range("auto", {"train": [twelve], "val": [twelve]}, choose_value_range, Path("it")) == (0, 4095)
+    assert _value_range("auto", {"train": [twelve], "val": [twelve]}, choose_value_range, Path("it"), "it/test") == (
+        0,
+        4095,
+    )
     assert chosen(twelve, twelve) == (0, 4095)
     assert not caplog.messages
     assert chosen(twelve, sixteen) == (0, 4095)
@@ -336,7 +338,9 @@ def test_the_range_does_not_depend_on_the_test_images(caplog: pytest.LogCaptureF
     for train, test in ((eight, twelve), (eight, dark)):
         with pytest.raises(UserError, match=r"it/test .* data\.value_range="):
             chosen(train, test)
-    assert _value_range("auto", {"test": [twelve]}, choose_value_range, Path("it")) == (0, 4095), "of `evaluate`"
+    assert _value_range("auto", {"test": [twelve]}, choose_value_range, Path("it"), "it/test") == (0, 4095), (
+        "of `evaluate`"
+    )
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from sports_lightning import __version__
 
 COMMANDS = {
-    "train": "train a classifier on class folders, and test the best checkpoint",
+    "train": "train a classifier on images, and test the best checkpoint",
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
     "predict": "predict the classes of new images: files, folders or globs",
+    "split": "assign images to train, val and test, near copies together",
     "audit": "find duplicates, leaks between splits, and damaged files in a dataset",
     "compare": "compare finished runs, with significance tests",
     "reproduce": "repeat a run and compare every result",

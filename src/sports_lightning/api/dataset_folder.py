@@ -10,8 +10,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torch import Tensor
 
+from sports_lightning.data.folder_layout import SPLIT_FOLDERS
 from sports_lightning.data.formats import is_image_name
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, list_classes
+from sports_lightning.data.image_folder import list_classes
 from sports_lightning.data.image_source import ImageSource
 from sports_lightning.data.modes import high_depth_kind, is_min_white, to_rgb, upright
 from sports_lightning.errors import UserError

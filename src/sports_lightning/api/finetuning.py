@@ -18,7 +18,7 @@ from sports_lightning.audit.scan import open_and_scan
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, quote_value, rename_keys
 from sports_lightning.config.path_values import quote_paths
-from sports_lightning.data.image_folder import check_outside_splits
+from sports_lightning.data.image_folder import check_outside_classes
 from sports_lightning.errors import UserError
 from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.provenance import collect_provenance
@@ -78,7 +78,7 @@ def finetune(
     names, folder = _all_overrides(model, train, val, test, overrides, run_dir)
     cfg, hydra_cfg = _compose(names, folder)
     check_train(cfg)
-    check_outside_splits(folder, Path(str(cfg.data.root)), "run_dir")
+    check_outside_classes(folder, Path(str(cfg.data.root)), "run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     lock_run_folder(folder)
     try:

@@ -17,20 +17,20 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.audit.findings import collect_findings, print_findings, write_findings
     from sports_lightning.audit.scan import scan_dataset
     from sports_lightning.data.formats import limit_pixels
-    from sports_lightning.data.source import provide_data
+    from sports_lightning.data.source import list_dataset
     from sports_lightning.storage.disk_cache import resolve_cache_dir
 
-    root, cache_dir = provide_data(cfg.data), resolve_cache_dir(cfg.data)
+    limit_pixels(cfg.data.max_pixels)
+    table, cache_dir = list_dataset(cfg.data), resolve_cache_dir(cfg.data)
     network, feature_neighbours = None, None
     if "model" in cfg:  # first, so that an error in it is reported before the images are read
         with quick_imports():
             from sports_lightning.audit.feature_neighbours import find_feature_neighbours
             from sports_lightning.models.classifier import build_classifier
 
-        network = build_classifier(cfg.model, ["its head", "is not used"], root)
+        network = build_classifier(cfg.model, ["its head", "is not used"], table.root)
         cache_dir.mkdir(parents=True, exist_ok=True)  # the features are cached there
-    limit_pixels(cfg.data.max_pixels)
-    scan = scan_dataset(root, cache_dir, cfg.data.value_range)
+    scan = scan_dataset(table, cache_dir, cfg.data.value_range)
     if network:
         network.set_value_range(scan.value_range)
         feature_neighbours = find_feature_neighbours(scan, network, cfg.inference, cache_dir)

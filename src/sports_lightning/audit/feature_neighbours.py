@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from sports_lightning.audit.scan import DatasetScan
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sports_lightning.audit.scan import DatasetScan
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, describe_ignored, describe_nested
+from sports_lightning.audit.scan import NO_SPLIT, DatasetScan
+from sports_lightning.data.folder_layout import SPLITS
+from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.split.duplicates import DuplicatePair
 from sports_lightning.storage.files import write_csv, write_json
@@ -32,7 +33,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
     for split, label in zip(scan.splits, scan.labels, strict=True):
         counts[split][label] += 1
-    classes = sorted({label for labels in scan.folders.values() for label in labels})
+    classes = sorted({label for labels in scan.classes.values() for label in labels})
     readable = [i for i, problem in enumerate(scan.problems) if not problem]
     sizes = {i: tuple(scan.thumbnails.size[i].tolist()) for i in readable}
     usual = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
@@ -49,10 +50,10 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "classes": len(classes),
         "class_counts": {label: {split: counts[split][label] for split in splits} for label in classes},
         "imbalance": {"split": first, "least": min(counts[first].values()), "most": max(counts[first].values())},
-        "splits_missing": [split for split in SPLIT_FOLDERS if split not in splits],
+        "splits_missing": [split for split in SPLITS if split not in splits and NO_SPLIT not in splits],
         "classes_missing": {split: [c for c in classes if not counts[split][c]] for split in splits},
         "ignored": describe_ignored(scan.ignored),
-        "nested": describe_nested(scan.paths),
+        "nested": scan.nested,
         "unreadable": {path: why for path, why in zip(scan.paths, scan.problems, strict=True) if why},
         "tiny": [scan.paths[i] for i in readable if min(scan.thumbnails.size[i]) < TINY],
         "grey": [scan.paths[i] for i in readable if scan.thumbnails.grey[i]],

@@ -4,7 +4,6 @@ Unlike `data.image_folder`, the scan refuses nothing, because it reports the err
 """
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,19 +11,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from sports_lightning.data.dataset_index import DatasetIndex, split_fingerprint
 from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.formats import is_too_large, pixel_limit
-from sports_lightning.data.image_folder import (
-    SPLIT_FOLDERS,
-    DatasetIndex,
-    check_root,
-    list_classes,
-    normalize,
-    split_fingerprint,
-)
-from sports_lightning.data.source import open_dataset
+from sports_lightning.data.image_folder import describe_nested
+from sports_lightning.data.image_table import UNASSIGNED, ImageTable
+from sports_lightning.data.source import list_dataset
 from sports_lightning.data.value_range import Choose, Setting, ValueRange, choose_value_range
 from sports_lightning.errors import UserError
+from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.duplicates import DuplicatePair, first_of_each
 from sports_lightning.split.near_copies import compare_images
 from sports_lightning.split.thumbnails import Thumbnails
@@ -32,22 +28,25 @@ from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
+NO_SPLIT = "unsplit"  # the split of images that are in none
+
 
 @dataclass(frozen=True)
 class DatasetScan:
-    """The image files of a data folder, in the order train, val, test; the lists are parallel.
+    """The image files of a dataset, in the order train, val, test; the lists are parallel.
 
     Attributes:
         root: the folder.
-        splits, labels: split ("train", "val" or "test") and class of each file.
+        splits, labels: split ("train", "val", "test" or "unsplit") and class of each file.
         paths: relative to the root.
         digests: digest of each file's content.
         problems: why a file can't be read; "" if it can.
         thumbnails: small gray versions, sizes and modes.
         pairs: duplicate images (see `duplicates`).
-        folders: the classes of each existing split, empty ones too.
+        classes: those of each existing split, those without images too.
         value_range: the values of 16- and 32-bit pixels that are black and white.
         ignored: number of files that are not read as images, by extension.
+        nested: which folders below class folders are taken together, as text.
     """
 
     root: Path
@@ -58,9 +57,10 @@ class DatasetScan:
     problems: list[str]
     thumbnails: Thumbnails
     pairs: list[DuplicatePair]
-    folders: dict[str, list[str]]
+    classes: dict[str, list[str]]
     value_range: ValueRange | None = None
     ignored: Counter[str] = field(default_factory=Counter)
+    nested: str = ""
 
     def fingerprint(self, split: str) -> str:
         """Like `DatasetIndex.fingerprint`."""
@@ -114,46 +114,45 @@ def open_and_scan(
 
 
 def scan_opened(index: DatasetIndex, data: DictConfig) -> DatasetScan | None:
-    """Scan the folder of an opened dataset; None if `data.audit` is false."""
-    return scan_dataset(index.root, resolve_cache_dir(data), index.value_range or "auto") if data.audit else None
+    """Scan all splits of an opened dataset; None if `data.audit` is false."""
+    if not data.audit:
+        return None
+    return scan_dataset(index.table or list_dataset(data), resolve_cache_dir(data), index.value_range or "auto")
 
 
-def scan_dataset(root: Path, cache_dir: Path, value_range: Setting = "auto") -> DatasetScan:
-    """Scan the existing splits below `root`; the results for these images are cached.
+def scan_dataset(table: ImageTable, cache_dir: Path, value_range: Setting = "auto") -> DatasetScan:
+    """Scan all images of a dataset; the results for these images are cached.
 
     Args:
-        root: the folder.
+        table: the images.
         cache_dir: `data.cache_dir`.
         value_range: `data.value_range`, or the range in use.
 
     Raises:
-        UserError: no split has an image.
+        UserError: there are no images.
     """
-    check_root(root)
-    splits: list[str] = []
-    labels: list[str] = []
-    paths: list[str] = []
-    folders: dict[str, list[str]] = {}
-    ignored: Counter[str] = Counter()
-    names: dict[str, str] = {}  # {normalized: class name}
-    for split, split_folder in SPLIT_FOLDERS.items():
-        if (root / split_folder).is_dir():
-            folders[split] = []
-            for folder_name, files in list_classes(root / split_folder, ignored).items():
-                name = names.setdefault(normalize(folder_name), folder_name)  # the same name in every split
-                folders[split].append(name)
-                splits += [split] * len(files)
-                labels += [name] * len(files)
-                paths += [os.path.join(split_folder, file) for file in files]
-    if not paths:
-        raise UserError(f"data.root={root} has no images in train/ valid/ test/, one sub-folder per class")
-    checks = check_files(root, paths, cache_dir)
+    if not len(table):
+        places = ", ".join(dict.fromkeys(table.places.values()))
+        raise UserError(f"data.root={table.root} has no images in {places}, one sub-folder per class")
+    splits = [SPLITS[code] if code != UNASSIGNED else NO_SPLIT for code in table.splits.tolist()]
+    paths = list(table.paths)
+    checks = check_files(table.root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
-    used_range = _value_range(value_range, checks, splits, root)
-    thumbnails, pairs = compare_images(root, paths, digests, used_range, cache_dir)
-    all_digests, problems = [check.digest for check in checks], [check.problem for check in checks]
+    used_range = _value_range(value_range, checks, splits, table.root)
+    thumbnails, pairs = compare_images(table.root, paths, digests, used_range, cache_dir)
     return DatasetScan(
-        root, splits, labels, paths, all_digests, problems, thumbnails, pairs, folders, used_range, ignored
+        root=table.root,
+        splits=splits,
+        labels=[table.names[label] for label in table.labels.tolist()],
+        paths=paths,
+        digests=[check.digest for check in checks],
+        problems=[check.problem for check in checks],
+        thumbnails=thumbnails,
+        pairs=pairs,
+        classes={split or NO_SPLIT: names for split, names in table.classes.items()},
+        value_range=used_range,
+        ignored=table.ignored,
+        nested=describe_nested(table),
     )
 
 

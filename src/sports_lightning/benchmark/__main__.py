@@ -14,9 +14,9 @@ from sports_lightning.config.checks import check_benchmark
 def benchmark(cfg: DictConfig, folder: Path) -> None:
     """Time a few training steps in each precision that is fast on this machine, and write `benchmark.csv`."""
     check_benchmark(cfg)
-    from sports_lightning.data.source import open_dataset
+    from sports_lightning.split.dataset import open_dataset
 
-    index = open_dataset(cfg.data, ["train", "val"])
+    index = open_dataset(cfg.data, ["train", "val"], may_cut=True)
     with quick_imports():
         from sports_lightning.benchmark import throughput
 

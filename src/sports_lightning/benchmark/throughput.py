@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type, synchronize
 from sports_lightning.storage.files import write_csv

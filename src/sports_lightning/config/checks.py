@@ -81,7 +81,7 @@ def check_search(cfg: DictConfig) -> None:
 
 def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/evaluate.yaml`."""
-    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *rules.CACHE, *rules.READING))
+    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *rules.CACHE, *rules.READING, *rules.DATASET))
     checkpoint_file(cfg.ckpt_path)  # before imports that take seconds
 
 
@@ -95,6 +95,11 @@ def check_predict(cfg: DictConfig) -> None:
 def check_audit(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/audit.yaml`."""
     _check(cfg, schema.Audit, rules.AUDIT)
+
+
+def check_split(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/split.yaml`."""
+    _check(cfg, schema.Split, rules.DATA)
 
 
 def check_compare(cfg: DictConfig) -> None:

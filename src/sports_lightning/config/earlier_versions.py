@@ -1,5 +1,6 @@
 """Configs that an earlier version stored, or that use its keys, brought up to date. No torch in here."""
 
+import copy
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -22,6 +23,15 @@ _NEW_KEYS: dict[str, Any] = {
     "model.crop_mode": None,
     "augment.transforms.fit.mean": "${augment.preprocessing.mean}",
     "callbacks.best.save_top_k": 1,
+}
+# Further ones, where `data` has the key "root".
+_NEW_DATA_KEYS: dict[str, Any] = {
+    "classes": "top",
+    "manifest": None,
+    "manifest_columns": {"image": "image", "label": "label", "split": "split", "group": "group"},
+    "split": {"val": 0.1, "test": "auto", "seed": 0, "previous": None},
+    "folds": None,
+    "fold": None,
 }
 _CLASSES = (None, "sports_lightning.data.preprocessing.ResizeAndCrop", "pytorch_lightning.callbacks.ModelCheckpoint")
 
@@ -84,6 +94,8 @@ def _add_new_keys(config: dict[str, Any]) -> None:
         section, key = _place(config, name)
         if isinstance(section, dict) and section.get("_target_") in _CLASSES:
             section.setdefault(key, default)
+    if "root" in (config.get("data") or {}):
+        config["data"] = {**copy.deepcopy(_NEW_DATA_KEYS), **config["data"]}
 
 
 def _place(config: Any, dotted: str) -> tuple[Any, str]:

@@ -13,6 +13,27 @@ CountOrZero = Annotated[int, AtLeast(0)]
 CountOrUnlimited = Annotated[int, AtLeast(-1)]
 Positive = Annotated[float, Above(0)]
 PositiveOrZero = Annotated[float, AtLeast(0)]
+Share = PositiveOrZero  # see rules
+
+
+@dataclass
+class ManifestColumns:
+    """`data.manifest_columns`."""
+
+    image: str
+    label: str
+    split: str
+    group: str
+
+
+@dataclass
+class SplitShares:
+    """`data.split`."""
+
+    val: Share
+    test: Share | Literal["auto"]
+    seed: CountOrZero
+    previous: str | None
 
 
 @dataclass
@@ -22,6 +43,12 @@ class Data:
     root: str | None
     source: str | None
     download: bool
+    classes: Literal["top", "leaf"]
+    manifest: str | None
+    manifest_columns: ManifestColumns
+    split: SplitShares
+    folds: Annotated[int, AtLeast(2)] | None
+    fold: CountOrZero | None
     batch_size: Count | Literal["auto"]
     num_workers: CountOrZero | Literal["auto"]
     balanced_sampling: bool

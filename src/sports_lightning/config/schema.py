@@ -95,6 +95,13 @@ class Audit:
 
 
 @dataclass
+class Split:
+    """`conf/split.yaml`."""
+
+    data: Data
+
+
+@dataclass
 class Compare:
     """`conf/compare.yaml`."""
 
@@ -116,5 +123,5 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Split, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationImages, TrainingImages
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.decoded_cache import DecodedImages, open_images
 from sports_lightning.data.formats import limit_pixels
-from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.runs.signals import ignore_signals

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decode import decode
 from sports_lightning.data.formats import pixel_limit
-from sports_lightning.data.image_folder import Split
 from sports_lightning.errors import UserError
 from sports_lightning.runs.process import TORCHRUN, is_externally_launched, local_rank
 from sports_lightning.storage.disk_cache import cache_key, cached_folder, fingerprint

@@ -1,204 +1,164 @@
-"""The index of a dataset: lists and checks the images below `root/{train,valid,test}/<class>/`."""
+"""Lists the images of a folder, whose sub-folders are the classes, with or without splits."""
 
-import hashlib
-import json
 import logging
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from sports_lightning.data.folder_names import misnamed_splits, misspelled_classes
-from sports_lightning.data.formats import is_image_file, is_image_name
+from sports_lightning.data.class_names import first_five, listed, normalize
+from sports_lightning.data.folder_layout import SPLIT_FOLDERS, SPLITS, UNSPLIT, recognize
+from sports_lightning.data.image_table import UNASSIGNED, ImageTable
+from sports_lightning.data.leftovers import BESIDE, LEFTOVER, LINK, ignored_kind, is_leftover
 from sports_lightning.errors import UserError
 from sports_lightning.storage.packed_strings import PackedStrings
 
 log = logging.getLogger(__name__)
 
-SPLIT_FOLDERS = {"train": "train", "val": "valid", "test": "test"}
-_UNLABELED = ", or train with test=false and label them with predict input={}"
-LEFTOVER, _LINK, _BESIDE = "leftover", "linked folder", "image outside the class folders"  # kinds of ignored entries
-# Files and folders of operating systems, NAS devices and notebooks. Names that start with "." are skipped anyway.
-_LEFTOVERS = {
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "found.000"),
-    *("__macosx", "icon\r", "network trash folder", "temporary items"),
-    *("lost+found", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot"),
-    "__pycache__",
-}
 
+def list_image_folder(root: Path, leaf_classes: bool = False) -> ImageTable:
+    """List the images below `root`. One line of the log says which layout was recognized.
 
-class Split:
-    """The images of one split in a compact form: a million images take 100 MB.
+    Args:
+        root: folder that holds class folders, or the folders of splits with class folders (see `recognize`).
+        leaf_classes: the folders that directly contain images are the classes, however deep they are; otherwise the
+            first level is, and the folders within a class are taken together.
 
-    Attributes:
-        paths: relative to the data root.
-        labels: (n,) int64, the class of each image.
-        digests: of each image's content, once the images have been read (see `file_hashes`).
+    Raises:
+        UserError: no such folder, an ambiguous layout, a folder that can't be listed, or links that form a loop.
     """
-
-    def __init__(self, paths: Iterable[str], labels: ArrayLike, digests: Iterable[str] = ()) -> None:
-        self.paths, self.digests = PackedStrings(paths), PackedStrings(digests)
-        self.labels = np.asarray(labels, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def spread(self, count: int) -> "Split":
-        """`count` of the images, in order and at equal distances, so that all classes have their share."""
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
-        return Split([self.paths[i] for i in chosen], self.labels[chosen], [self.digests[i] for i in chosen])
-
-
-@dataclass(frozen=True)
-class DatasetIndex:
-    """A dataset on disk.
-
-    Attributes:
-        root: the folder.
-        classes: class names in alphabetical order; their position is the label.
-        splits: by name.
-        value_range: the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`), once the
-            images have been read.
-    """
-
-    root: Path
-    classes: list[str]
-    splits: dict[str, Split]
-    value_range: tuple[float, float] | None = None
-
-    def fingerprint(self, split: str) -> str:
-        """Fingerprint of the content and classes of a split's images, in order; file names do not matter."""
-        labels = (self.classes[label] for label in self.splits[split].labels)
-        return split_fingerprint(labels, self.splits[split].digests)
-
-    def class_counts(self, split: str) -> list[int]:
-        """Images per class, in the order of `classes`."""
-        counts: list[int] = np.bincount(self.splits[split].labels, minlength=len(self.classes)).tolist()
-        return counts
-
-    def provenance(self) -> dict[str, Any]:
-        """The root, and the number of images and the fingerprint of each split."""
-        splits = {
-            name: {"count": len(split), "fingerprint": self.fingerprint(name)} for name, split in self.splits.items()
-        }
-        return {"root": str(self.root.absolute()), **splits}
-
-    def rows(self) -> Iterator[tuple[str, str, str]]:
-        """(split, path, digest) of each image."""
-        for name, split in self.splits.items():
-            for path, digest in zip(split.paths, split.digests, strict=True):
-                yield name, path, digest
+    check_root(root)
+    layout = recognize(root)
+    ignored: Counter[str] = Counter()
+    names: dict[str, str] = {}  # {normalized: class name}
+    labels_of: dict[str, int] = {}
+    classes: dict[str, list[str]] = {}
+    paths: list[str] = []
+    labels: list[int] = []
+    splits: list[int] = []
+    for split, folder in layout.folders.items():
+        classes[split] = []
+        for folder_name, files in list_classes(root / folder, ignored, leaf_classes).items():
+            name = names.setdefault(normalize(folder_name), folder_name)  # the same name in every split
+            classes[split].append(name)
+            paths += [os.path.normpath(os.path.join(folder, file)) for file in files]
+            labels += [labels_of.setdefault(name, len(labels_of))] * len(files)
+            splits += [UNASSIGNED if split == UNSPLIT else SPLITS.index(split)] * len(files)
+    if labels_of:
+        log.info("%s", layout.describe(root))
+    usual = {split: str(root / layout.folders.get(split, name)) for split, name in SPLIT_FOLDERS.items()}
+    return ImageTable(
+        root=root,
+        names=list(labels_of),
+        paths=PackedStrings(paths),
+        labels=np.array(labels, dtype=np.int64),
+        splits=np.array(splits, dtype=np.int8),
+        groups=None,
+        classes=classes,
+        places=usual | {split: str(root / folder) for split, folder in layout.folders.items()},
+        needs="data.root needs the folders train/ valid/ test/, or one folder per class",
+        ignored=ignored,
+    )
 
 
-def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
-    """`disk_cache.fingerprint` of the (class, digest) pairs of images in this order, without a list of them all."""
-    content = hashlib.blake2b(digest_size=16)
-    before = "["
-    for pair in zip(labels, digests, strict=True):
-        content.update((before + json.dumps(pair)).encode())
-        before = ", "
-    content.update(b"]" if before == ", " else b"[]")
-    return content.hexdigest()
-
-
-def list_images(folder: Path, ignored: Counter[str] | None = None) -> list[str]:
+def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops: bool = False) -> list[str]:
     """Image files below `folder`, as sorted paths relative to it.
 
     A file is an image if its extension or, for any other extension, its first bytes are those of an image format.
 
     Args:
-        folder: searched recursively; hidden entries, known leftovers of operating systems and links to folders, which
-            could form loops, are skipped.
-        ignored: receives the number of other entries by kind (see `_ignored_kind`), and of linked folders.
+        folder: searched recursively; hidden entries and known leftovers of operating systems are skipped. Links to
+            folders are followed; a folder that is reached a second time is skipped.
+        ignored: receives the number of other entries by kind (see `ignored_kind`), and of folders linked twice.
+        refuse_loops: whether a link to a folder that contains it is an error; it is skipped otherwise.
 
     Raises:
-        UserError: a folder can't be listed.
+        UserError: a folder can't be listed, or there is a loop.
     """
     ignored = Counter() if ignored is None else ignored
     found = []
-    for directory, subfolders, files in os.walk(folder, onerror=_refuse):
+    linked: set[str] = set()
+    for directory, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         ignored[LEFTOVER] += sum(map(is_leftover, subfolders))
-        subfolders[:] = [name for name in subfolders if not is_leftover(name)]
-        ignored[_LINK] += sum(os.path.islink(os.path.join(directory, name)) for name in subfolders)
+        named = [name for name in subfolders if not is_leftover(name)]
+        named = [name for name in subfolders if not is_leftover(name)]
+        subfolders[:] = [name for name in named if _is_new(os.path.join(directory, name), linked, refuse_loops)]
+        ignored[LINK] += len(named) - len(subfolders)
         relative = os.path.relpath(directory, folder)
         for name in files:
-            if kind := _ignored_kind(os.path.join(directory, name)):
+            if kind := ignored_kind(os.path.join(directory, name)):
                 ignored[kind] += 1
             else:
                 found.append(os.path.normpath(os.path.join(relative, name)))
     return sorted(found)
 
 
-def describe_ignored(ignored: Counter[str]) -> str:
-    """The counts of `list_images` as text, such as "3 .txt, 2 leftovers"; "" if there are none."""
-    plurals = {LEFTOVER: "leftovers", _LINK: "linked folders", _BESIDE: "images outside the class folders"}
-    counts = [(count, kind) for kind, count in sorted(ignored.items()) if count]
-    return ", ".join(f"{count} {kind if count == 1 else plurals.get(kind, kind)}" for count, kind in counts)
+def _is_new(path: str, linked: set[str], refuse_loops: bool) -> bool:
+    """Whether a sub-folder is to be listed: it is no link, or the first one to its target."""
+    if not os.path.islink(path):
+        return True
+    target = os.path.realpath(path)
+    is_loop = f"{os.path.realpath(os.path.dirname(path))}{os.sep}".startswith(f"{target}{os.sep}")
+    if is_loop and refuse_loops:
+        raise UserError(f"{path} links to {target}, which contains it: remove the link")
+    is_new = not is_loop and target not in linked
+    linked.add(target)
+    return is_new
 
 
-def describe_nested(paths: Iterable[str]) -> str:
-    """Which folders below class folders are taken together, such as "'animals' ('cat', 'dog')"; "" if there are none.
-
-    Args:
-        paths: of images, relative to the data root.
-    """
+def describe_nested(table: ImageTable) -> str:
+    """Which folders below class folders are taken together, such as "'animals' ('cat', 'dog')"; "" if none are."""
     nested: dict[str, dict[str, None]] = {}
-    for path in paths:
-        _, label, *subfolders, _ = path.split(os.sep)
-        if subfolders:
-            nested.setdefault(label, {})[subfolders[0]] = None
-    return first_five([f"{label!r} ({_listed(list(names))})" for label, names in sorted(nested.items())])
+    for path, label in zip(table.paths, table.labels.tolist(), strict=True):
+        name = table.names[label]
+        *folders, _ = path.split(os.sep)
+        if folders and normalize(folders[-1]) != normalize(name):
+            known = [normalize(folder) for folder in folders]
+            if normalize(name) in known:
+                nested.setdefault(name, {})[folders[known.index(normalize(name)) + 1]] = None
+    return first_five([f"{label!r} ({listed(list(names))})" for label, names in sorted(nested.items())])
 
 
-def read_image_folder(root: Path, splits: Iterable[str], classes: list[str] | None = None) -> DatasetIndex:
-    """List the dataset under `root`. Files that are not read are counted in one line of the log.
-
-    Args:
-        root: folder that holds `train`, `valid` and `test`, each with one folder per class.
-        splits: which of "train", "val", "test" to list.
-        classes: the expected classes; by default those of `train`.
-
-    Raises:
-        UserError: a missing folder, a training class without images, an empty split, or an unknown class.
-    """
-    check_root(root)
-    classes = classes or list(class_folders(_split_folder(root, "train")))
-    if len(classes) < 2:
-        inside = class_folders(root / "train" / classes[0])
-        remedy = f"; to use the folders in it as classes ({_listed(list(inside))}), move them up" if inside else ""
-        raise UserError(f"{root / 'train'} has one class only, {classes[0]!r}: a classifier needs two or more{remedy}")
-    ignored: Counter[str] = Counter()
-    index = DatasetIndex(root, classes, {split: _read_split(root, split, classes, ignored) for split in splits})
-    if described := describe_ignored(ignored):
-        log.info("skipped: %s", described)
-    if nested := describe_nested(path for split in index.splits.values() for path in split.paths):
-        log.info("folders within class folders are taken together as one class: %s", nested)
-    return index
-
-
-def list_classes(folder: Path, ignored: Counter[str] | None = None) -> dict[str, list[str]]:
+def list_classes(folder: Path, ignored: Counter[str] | None = None, leaf_classes: bool = False) -> dict[str, list[str]]:
     """{class: image files relative to `folder`} of a split's folder, both in alphabetical order.
 
     Args:
         folder: of the split.
         ignored: see `list_images`; it also receives the number of images beside the class folders.
+        leaf_classes: see `list_image_folder`.
     """
+    if leaf_classes:
+        return _list_leaves(folder, ignored)
     if ignored is not None:
         _count_beside_classes(folder, ignored)
     return {
         name: [
             os.path.join(subfolder, file)
             for subfolder in subfolders
-            for file in list_images(folder / subfolder, ignored)
+            for file in list_images(folder / subfolder, ignored, refuse_loops=True)
         ]
         for name, subfolders in class_folders(folder).items()
     }
+
+
+def _list_leaves(folder: Path, ignored: Counter[str] | None) -> dict[str, list[str]]:
+    """{class: image files} where the folders that directly contain images are the classes."""
+    leaves: dict[str, list[str]] = {}
+    for path in list_images(folder, ignored, refuse_loops=True):
+        leaves.setdefault(os.path.dirname(path), []).append(path)
+    found: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for leaf in sorted(leaves, key=lambda leaf: (os.path.basename(leaf), leaf)):
+        if not leaf:
+            raise UserError(f"{folder} directly contains images such as {leaves[leaf][0]}: put them into class folders")
+        name = normalize(os.path.basename(leaf))
+        if (other := first.setdefault(name, leaf)) != leaf:
+            raise UserError(f"{folder} has two folders of the class {name!r}, {other}/ and {leaf}/: rename one of them")
+        if (parent := os.path.dirname(leaf)) in leaves:
+            raise UserError(f"{folder / parent} contains images and also {leaf}/ with images: move the images apart")
+        found[os.path.basename(leaf)] = leaves[leaf]
+    return found
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
@@ -214,18 +174,13 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def normalize(name: str) -> str:
-    """A class name in Unicode normal form C, by which class names are compared."""
-    return unicodedata.normalize("NFC", name)
-
-
 def check_root(root: Path) -> None:
     """Raise UserError if there is no folder `root`."""
     if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds train/ valid/ test/")
+        raise UserError(f"data.root={root} is not a folder; set data.root=FOLDER, one that holds the images")
 
 
-def check_outside_splits(folder: Path, root: Path, key: str) -> None:
+def check_outside_classes(folder: Path, root: Path, key: str) -> None:
     """Check that what is written to `folder` can't become a class of the dataset.
 
     Args:
@@ -234,28 +189,14 @@ def check_outside_splits(folder: Path, root: Path, key: str) -> None:
         key: the setting that names `folder`.
 
     Raises:
-        UserError: it is inside the folder of a split, by whatever name.
+        UserError: it is inside a folder whose folders are the classes.
     """
-    for split in SPLIT_FOLDERS.values():
-        if folder.resolve().is_relative_to((root / split).resolve()):
-            raise UserError(
-                f"{key}={folder} is inside {root / split}, whose folders are the classes: choose another {key}"
-            )
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a known leftover of an operating system or program."""
-    return name.startswith(".") or name.lower() in _LEFTOVERS
-
-
-def _ignored_kind(path: str) -> str:
-    """ "" for an image; otherwise "leftover", the extension or "no extension"."""
-    name = os.path.basename(path)
-    if is_leftover(name):
-        return LEFTOVER
-    if is_image_name(name) or is_image_file(path):
-        return ""
-    return os.path.splitext(name)[1].lower() or "no extension"
+    if not root.is_dir():
+        return
+    for inside in recognize(root).folders.values():
+        if folder.resolve().is_relative_to((root / inside).resolve()):
+            place = os.path.normpath(root / inside)
+            raise UserError(f"{key}={folder} is inside {place}, whose folders are the classes: choose another {key}")
 
 
 def _count_beside_classes(folder: Path, ignored: Counter[str]) -> None:
@@ -263,56 +204,9 @@ def _count_beside_classes(folder: Path, ignored: Counter[str]) -> None:
         if is_leftover(entry.name):
             ignored[LEFTOVER] += 1
         elif not entry.is_dir():
-            ignored[_ignored_kind(entry.path) or _BESIDE] += 1
+            ignored[ignored_kind(entry.path) or BESIDE] += 1
 
 
 def _refuse(error: OSError) -> None:
     """Without this, `os.walk` would leave out a folder that it can't list."""
     raise UserError(f"can't list {error.filename}: {error.strerror}") from error
-
-
-def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split, which has class folders."""
-    folder = root / SPLIT_FOLDERS[split]
-    if not folder.is_dir():
-        remedy = "; test=false trains without a test split" if split == "test" else ""
-        if found := misnamed_splits(root):
-            remedy = f"; rename {', '.join(f'{name} to {expected}' for name, expected in found.items())}{remedy}"
-        raise UserError(f"{folder} is missing: data.root needs the folders train/ valid/ test/{remedy}")
-    if not class_folders(folder):
-        remedy = "put the images into one sub-folder per class"
-        if split == "test" and list_images(folder):
-            remedy += _UNLABELED.format(folder)
-        raise UserError(f"{folder} holds no class folders: {remedy}")
-    return folder
-
-
-def _read_split(root: Path, split: str, classes: list[str], ignored: Counter[str]) -> Split:
-    folder = _split_folder(root, split)
-    files = {normalize(name): (name, paths) for name, paths in list_classes(folder, ignored).items()}
-    known = {normalize(name) for name in classes}
-    if unknown := [name for key, (name, _) in files.items() if key not in known]:
-        remedy = _UNLABELED.format(folder) if split == "test" and len(unknown) == len(files) else ""
-        if meant := misspelled_classes(unknown, classes):
-            remedy = f"; rename {first_five([f'{name!r} to {known!r}' for name, known in meant.items()])}"
-        raise UserError(f"{folder} has the unknown class {_listed(unknown)}: known are {_listed(classes)}{remedy}")
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = files.get(normalize(name), (name, []))[1]
-        if not found and split == "train":
-            raise UserError(f"class {name!r} has no images in {folder / name}: add some or remove the folder")
-        paths += [os.path.join(SPLIT_FOLDERS[split], file) for file in found]
-        labels += [label] * len(found)
-    if not paths:
-        raise UserError(f"{folder} has no images of the classes {_listed(classes)}")
-    return Split(paths, labels)
-
-
-def _listed(names: list[str]) -> str:
-    return first_five([repr(name) for name in sorted(names)])
-
-
-def first_five(texts: list[str], separator: str = ", ") -> str:
-    """The first five of the texts, and how many more there are."""
-    return separator.join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")

@@ -1,4 +1,4 @@
-"""Sources of datasets: an existing folder, a download, or the synthetic sample."""
+"""Sources of datasets: an existing folder, a manifest, a download, or the synthetic sample."""
 
 import logging
 import shutil
@@ -7,19 +7,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.file_hashes import FileCheck, check_files, printable
-from sports_lightning.data.formats import limit_pixels
-from sports_lightning.data.image_folder import SPLIT_FOLDERS, DatasetIndex, Split, first_five, read_image_folder
+from sports_lightning.data.folder_layout import SPLIT_FOLDERS
+from sports_lightning.data.image_folder import describe_nested, list_image_folder
+from sports_lightning.data.image_table import ImageTable
+from sports_lightning.data.leftovers import describe_ignored
+from sports_lightning.data.manifest import read_manifest
 from sports_lightning.data.sample.dataset import draw_sample
-from sports_lightning.data.value_range import (
-    Choose,
-    Setting,
-    ValueRange,
-    choose_value_range,
-    value_range_for_checkpoint,
-)
 from sports_lightning.errors import UserError
-from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import sync_to_disk
 from sports_lightning.storage.locks import one_at_a_time
 
@@ -49,101 +43,23 @@ def provide_data(data: DictConfig) -> Path:
     return root
 
 
-def open_dataset(
-    data: DictConfig,
-    splits: list[str],
-    classes: list[str] | None = None,
-    choose: Choose = choose_value_range,
-) -> DatasetIndex:
-    """Open the dataset that `conf/data/*.yaml` names, and check that every image is readable.
+def list_dataset(data: DictConfig) -> ImageTable:
+    """List the images of the dataset that `conf/data/*.yaml` names, which is generated or downloaded if necessary.
 
-    Warnings name classes without images in "val" or "test", and an image that is in two classes of a split.
-
-    Args:
-        data: the config; it decides whether the dataset is generated or downloaded first.
-        splits: which of "train", "val", "test" to open.
-        classes: the expected classes; by default the folders of `train`.
-        choose: chooses the value range of the dataset; the default is for a new training.
+    Files that are not read are counted in one line of the log.
 
     Raises:
-        UserError: missing or empty folders, unknown classes, unreadable files, or 16- or 32-bit images without a
-            value range.
+        UserError: missing data, a folder whose layout is ambiguous, or a manifest with a wrong row.
     """
-    limit_pixels(data.max_pixels)
-    root = provide_data(data)
-    index = read_image_folder(root, splits, classes)
-    checks = {name: check_files(root, split.paths, resolve_cache_dir(data)) for name, split in index.splits.items()}
-    _report_unreadable(index, checks, data.skip_unreadable)
-    readable = {}
-    for name, split in index.splits.items():
-        good = [i for i, check in enumerate(checks[name]) if not check.problem]
-        digests = (checks[name][i].digest for i in good)
-        readable[name] = Split((split.paths[i] for i in good), split.labels[good], digests)
-    value_range = _value_range(data.value_range, checks, choose, root)
-    if value_range is not None:
-        log.info("values of 16- and 32-bit images: %g is black, %g is white (data.value_range)", *value_range)
-    index = DatasetIndex(root, index.classes, readable, value_range)
-    _check_classes(index)
-    for name, split in index.splits.items():
-        _warn_of_two_labels(split, root / SPLIT_FOLDERS[name])
-    return index
-
-
-def _value_range(setting: Setting, checks: dict[str, list[FileCheck]], choose: Choose, root: Path) -> ValueRange | None:
-    """The value range of the splits; that of "train" and "val" does not depend on whether "test" is opened too."""
-    chosen_from = [name for name in checks if name != "test"] or ["test"]
-    chosen = [check for name in chosen_from for check in checks[name]]
-    value_range = choose(setting, chosen, str(root))
-    if "test" not in checks or "test" in chosen_from:
-        return value_range
-    colors = [check for check in chosen if check.high_depth == "color"]  # dark ones may be in "test" only
-    return value_range_for_checkpoint(
-        value_range, setting, [*checks["test"], *colors], str(root / SPLIT_FOLDERS["test"])
-    )
-
-
-def _report_unreadable(index: DatasetIndex, checks: dict[str, list[FileCheck]], skip: bool) -> None:
-    unreadable = {
-        path: check.problem
-        for name, split in index.splits.items()
-        for path, check in zip(split.paths, checks[name], strict=True)
-        if check.problem
-    }
-    if not unreadable:
-        return
-    listed = first_five([f"{printable(index.root / path)}: {why}" for path, why in unreadable.items()], "; ")
-    if not skip:
-        raise UserError(
-            f"{len(unreadable)} unreadable: {listed}; repair or remove them, or set data.skip_unreadable=true"
-        )
-    log.warning("skipped %d unreadable: %s", len(unreadable), listed)
-
-
-def _check_classes(index: DatasetIndex) -> None:
-    for name in index.splits:
-        folder = index.root / SPLIT_FOLDERS[name]
-        missing = [index.classes[label] for label, count in enumerate(index.class_counts(name)) if not count]
-        if missing and (name == "train" or len(missing) == len(index.classes)):
-            raise UserError(f"class {missing[0]!r} has no readable images in {folder}")
-        if missing:
-            listed = first_five([printable(name) for name in missing])
-            log.warning("%s has no images of %s: metrics cover the classes that occur", folder, listed)
-
-
-def _warn_of_two_labels(split: Split, folder: Path) -> None:
-    """Name one of the images that are in two classes of a split."""
-    first: dict[str, int] = {}
-    doubles = [
-        i
-        for i, (label, digest) in enumerate(zip(split.labels.tolist(), split.digests, strict=True))
-        if split.labels[first.setdefault(digest, i)] != label
-    ]
-    if doubles:
-        example, copy = (printable(split.paths[i]) for i in (first[split.digests[doubles[0]]], doubles[0]))
-        log.warning(
-            "%s has the same image in two classes, such as %s and %s, %d in all: audit lists them",
-            folder, example, copy, len(doubles),
-        )  # fmt: skip
+    if data.manifest:
+        root = None if data.root is None else Path(str(data.root)).expanduser()
+        return read_manifest(Path(str(data.manifest)).expanduser(), root, data.manifest_columns)
+    table = list_image_folder(provide_data(data), data.classes == "leaf")
+    if described := describe_ignored(table.ignored):
+        log.info("skipped: %s", described)
+    if nested := describe_nested(table):
+        log.info("folders within class folders are taken together as one class: %s", nested)
+    return table
 
 
 def _download(handle: str, root: Path) -> None:

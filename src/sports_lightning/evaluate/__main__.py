@@ -21,7 +21,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_evaluate(cfg)
     with quick_imports():
         from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
-        from sports_lightning.data.image_folder import check_outside_splits
+        from sports_lightning.data.image_folder import check_outside_classes
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.drawings import evaluation_drawings
@@ -31,11 +31,15 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
+        from sports_lightning.split.split_file import with_split_of
         from sports_lightning.storage.files import write_json
 
     classifier = load_classifier(str(cfg.ckpt_path))
-    cfg.data.root = cfg.data.root or classifier.spec.data_root
-    check_outside_splits(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
+    if not cfg.data.root and not cfg.data.manifest:
+        cfg.data.root = classifier.spec.data_root
+        cfg.data = with_split_of(Path(str(cfg.ckpt_path)).expanduser().absolute().parent.parent, cfg.data)
+    if cfg.data.root:
+        check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
     classifier.set_value_range(index.value_range)

@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
-from sports_lightning.data.image_folder import Split
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_outputs
 from sports_lightning.models.classifier import Classifier

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from sports_lightning.data.image_folder import DatasetIndex, Split
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson, wilson_f1
@@ -102,8 +102,7 @@ class Evaluation:
     def without(self, paths: Collection[str]) -> "Evaluation":
         """The evaluation of the images that are not in `paths`."""
         rest = [i for i, path in enumerate(self.split.paths) if path not in paths]
-        split = Split([self.split.paths[i] for i in rest], self.split.labels[rest])
-        return replace(self, split=split, logits=self.logits[rest])
+        return replace(self, split=self.split.take(rest), logits=self.logits[rest])
 
     def metrics(self) -> dict[str, Any]:
         """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name.

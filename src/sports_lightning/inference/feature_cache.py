@@ -22,8 +22,8 @@ from torch.utils.data import Dataset, TensorDataset
 from sports_lightning.config.rules import limit_of
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.formats import pixel_limit
-from sports_lightning.data.image_folder import DatasetIndex
 from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part

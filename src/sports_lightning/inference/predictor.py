@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sports_lightning.data.datamodule import build_loader, count_workers
 from sports_lightning.data.dataset import EvaluationImages
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
-from sports_lightning.data.image_folder import Split
 from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn

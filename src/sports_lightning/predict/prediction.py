@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor
 
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.file_hashes import FileCheck, check_files, printable
-from sports_lightning.data.image_folder import LEFTOVER, Split, describe_ignored, is_leftover, list_images
+from sports_lightning.data.image_folder import list_images
+from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_leftover
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import compute_features, write_arrays

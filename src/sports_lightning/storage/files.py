@@ -21,6 +21,7 @@ DAMAGED = (
 
 # The start of cells that a spreadsheet would evaluate (OWASP, "CSV Injection"), unless they are numbers.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
+_PATHS = ("path", "image")  # columns of files
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"'+[=+\-@\t\r]")
 
@@ -121,15 +122,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
     if any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} has a torn row")
-    return [{key: _unquoted(value, key) for key, value in row.items()} for row in rows]
+    return [{key: unquoted(value, key) for key, value in row.items()} for row in rows]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically; floats keep all their digits.
 
     A spreadsheet would run a cell such as `=1+1` or `-x` as a formula (OWASP, "CSV Injection"). Such a value of the
-    column "path" is written as `./=1+1`, which is the same file; any other text gets a leading quote mark, which
-    `read_csv` removes. Numbers and all other texts are written unchanged.
+    columns "path" and "image" is written as `./=1+1`, which is the same file; any other text gets a leading quote
+    mark, which `read_csv` removes. Numbers and all other texts are written unchanged.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -146,10 +147,11 @@ def _harmless(value: Any, column: str) -> Any:
     if not isinstance(value, str):
         return value
     is_formula = bool(_FORMULA.match(value)) and not _NUMBER.fullmatch(value)
-    if column == "path":
+    if column in _PATHS:
         return f"./{value}" if is_formula else value
     return f"'{value}" if is_formula or _QUOTED.match(value) else value
 
 
-def _unquoted(text: str, column: str) -> str:
-    return text[1:] if column != "path" and isinstance(text, str) and _QUOTED.match(text) else text
+def unquoted(text: str, column: str) -> str:
+    """A cell of `write_csv` without the quote mark that protects a spreadsheet."""
+    return text[1:] if column not in _PATHS and isinstance(text, str) and _QUOTED.match(text) else text

@@ -74,9 +74,9 @@ def check_outside_data(folder: Path, config: DictConfig, key: str) -> None:
         UserError: the folder is inside that of a split.
     """
     if root := OmegaConf.select(config, "data.root", throw_on_resolution_failure=False):
-        from sports_lightning.data.image_folder import check_outside_splits  # not all commands need it
+        from sports_lightning.data.image_folder import check_outside_classes  # not all commands need it
 
-        check_outside_splits(folder, Path(str(root)).expanduser(), key)
+        check_outside_classes(folder, Path(str(root)).expanduser(), key)
 
 
 def _check_job_folders(config: DictConfig) -> None:

@@ -34,9 +34,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume_from = checkpoint_to_resume(cfg, folder) or continued_checkpoint(cfg)
     if is_rank_zero():
         lock_run_folder(folder)
-    from sports_lightning.data.source import open_dataset
+    from sports_lightning.split.dataset import open_dataset
+    from sports_lightning.split.split_file import with_split_of, write_split_file
 
-    index = open_dataset(cfg.data, training_splits(cfg))
+    # A resumed run keeps the split that it was started with.
+    index = open_dataset(with_split_of(folder, cfg.data), training_splits(cfg), may_cut=True)
+    if is_rank_zero():
+        write_split_file(index, cfg.data, folder)
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import require_compiler

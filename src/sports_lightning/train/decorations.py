@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from sports_lightning.data.source import open_dataset
 from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.drawings import evaluation_drawings
@@ -20,6 +19,8 @@ from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.runs.layout import is_finished, missing_decorations
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import acquire_lock, load_config
+from sports_lightning.split.dataset import open_dataset
+from sports_lightning.split.split_file import with_split_of
 from sports_lightning.storage.files import DAMAGED, read_csv
 from sports_lightning.train.resolved_config import resolve
 from sports_lightning.train.results import RunResults, evaluated_images, scan_if_possible
@@ -85,7 +86,7 @@ def read_results(folder: Path) -> RunResults:
         cfg.inference.accelerator = "auto"
     splits = [name for name, part in recorded.items() if isinstance(part, dict)]
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
-    index = open_dataset(cfg.data, splits, classifier.spec.classes, choose)
+    index = open_dataset(with_split_of(folder, cfg.data), splits, classifier.spec.classes, choose)
     evaluated = evaluated_images(index, cfg)
     if evaluated.fingerprint(split) != recorded[split]["fingerprint"]:
         raise UserError(

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.data.datamodule import SportsDataModule
-from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import select_device
 from sports_lightning.inference.feature_cache import use_cached_features

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenPart, find_frozen_part

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sports_lightning.audit.scan import DatasetScan, find_leaks, scan_opened
-from sports_lightning.data.image_folder import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import fit_temperature
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without_leaks

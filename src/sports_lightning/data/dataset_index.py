@@ -1,0 +1,103 @@
+"""The index of a dataset: the paths, labels and digests of the images of each split."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sports_lightning.data.image_table import ImageTable
+from sports_lightning.storage.packed_strings import PackedStrings
+
+
+class Split:
+    """The images of one split in a compact form: a million images take 100 MB.
+
+    Attributes:
+        paths: relative to the data root.
+        labels: (n,) int64, the class of each image.
+        digests: of each image's content, once the images have been read (see `file_hashes`).
+        groups: (n,) int64, images with the same number are near copies or of one scene; None if that is not known.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        labels: ArrayLike,
+        digests: Iterable[str] = (),
+        groups: np.ndarray | None = None,
+    ) -> None:
+        self.paths, self.digests, self.groups = PackedStrings(paths), PackedStrings(digests), groups
+        self.labels = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def spread(self, count: int) -> "Split":
+        """`count` of the images, in order and at equal distances, so that all classes have their share."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        return self.take(chosen.tolist())
+
+    def take(self, rows: Sequence[int]) -> "Split":
+        """The images at these positions."""
+        digests = [self.digests[i] for i in rows] if self.digests else []
+        groups = None if self.groups is None else self.groups[rows]
+        return Split([self.paths[i] for i in rows], self.labels[rows], digests, groups)
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """A dataset on disk.
+
+    Attributes:
+        root: the folder.
+        classes: class names in alphabetical order; their position is the label.
+        splits: by name.
+        value_range: the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`), once the
+            images have been read.
+        table: all images with their splits, if these do not follow from the folders below `root`; else None.
+    """
+
+    root: Path
+    classes: list[str]
+    splits: dict[str, Split]
+    value_range: tuple[float, float] | None = None
+    table: ImageTable | None = None
+
+    def fingerprint(self, split: str) -> str:
+        """Fingerprint of the content and classes of a split's images, in order; file names do not matter."""
+        labels = (self.classes[label] for label in self.splits[split].labels)
+        return split_fingerprint(labels, self.splits[split].digests)
+
+    def class_counts(self, split: str) -> list[int]:
+        """Images per class, in the order of `classes`."""
+        counts: list[int] = np.bincount(self.splits[split].labels, minlength=len(self.classes)).tolist()
+        return counts
+
+    def provenance(self) -> dict[str, Any]:
+        """The root, and the number of images and the fingerprint of each split."""
+        splits = {
+            name: {"count": len(split), "fingerprint": self.fingerprint(name)} for name, split in self.splits.items()
+        }
+        return {"root": str(self.root.absolute()), **splits}
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(split, path, digest) of each image."""
+        for name, split in self.splits.items():
+            for path, digest in zip(split.paths, split.digests, strict=True):
+                yield name, path, digest
+
+
+def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:
+    """`disk_cache.fingerprint` of the (class, digest) pairs of images in this order, without a list of them all."""
+    content = hashlib.blake2b(digest_size=16)
+    before = "["
+    for pair in zip(labels, digests, strict=True):
+        content.update((before + json.dumps(pair)).encode())
+        before = ", "
+    content.update(b"]" if before == ", " else b"[]")
+    return content.hexdigest()

@@ -1,0 +1,219 @@
+"""Manifests: tables of images, labels and, optionally, splits and groups, as CSV, JSON Lines or Parquet files."""
+
+import csv
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sports_lightning.data.class_names import normalize
+from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
+from sports_lightning.data.formats import is_image_name
+from sports_lightning.data.image_table import UNASSIGNED, ImageTable
+from sports_lightning.data.leftovers import is_leftover
+from sports_lightning.errors import UserError
+from sports_lightning.storage.files import unquoted
+from sports_lightning.storage.packed_strings import PackedStrings
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("image", "label", "split", "group")
+_REQUIRED = COLUMNS[:2]
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan", re.IGNORECASE)
+Row = tuple[int, Mapping[str, Any]]  # its number, as an editor counts it, and its values by column
+
+
+def read_manifest(file: Path, root: Path | None, columns: Mapping[str, str]) -> ImageTable:
+    """Read a manifest into a table of images, in the order of split, class and path.
+
+    Args:
+        file: `.csv` (separated by commas, semicolons or tabs), `.jsonl` or `.parquet`.
+        root: the folder that paths are relative to, and all images are in; None: the folder of the file. A path may
+            also be relative to the folder of the file, or lack its extension.
+        columns: the names of the columns image, label, split and group in the file; the latter two may be missing if
+            they have their default names.
+
+    Raises:
+        UserError: a missing file or column, or a row with a wrong image, label or split; the message gives its number.
+    """
+    if not file.is_file():
+        raise UserError(f"data.manifest={file} is not a file")
+    base = file.parent if root is None else root
+    if not base.is_dir():
+        raise UserError(f"data.root={base} is not a folder; the images of data.manifest={file} are looked for in it")
+    rows = _read_rows(file)
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"data.manifest={file} has no rows")
+    used = _find_columns(file, list(first[1]), columns)
+    find = _ImageFinder(file, base)
+    seen: dict[str, int] = {}
+    found = []
+    for number, row in chain([first], rows):
+        path = find(number, _text(row, used["image"]))
+        if (other := seen.setdefault(path, number)) != number:
+            raise UserError(f"{file}, row {number}: {path} is the image of row {other}, too: keep one of the rows")
+        label = _label(file, number, row.get(used["label"]))
+        split = _split(file, number, _text(row, used["split"])) if "split" in used else UNASSIGNED
+        found.append((split, label, path, _text(row, used["group"]) if "group" in used else ""))
+    return _table(file, base, found)
+
+
+def _table(file: Path, root: Path, rows: list[tuple[int, str, str, str]]) -> ImageTable:
+    rows.sort()
+    names = sorted({label for _, label, _, _ in rows})
+    label_of = {name: label for label, name in enumerate(names)}
+    splits = np.array([split for split, *_ in rows], dtype=np.int8)
+    labels = np.array([label_of[label] for _, label, *_ in rows], dtype=np.int64)
+    groups = None
+    if any(group for *_, group in rows):
+        number: dict[str, int] = {}  # an image without a group is a group of its own
+        groups = np.array([number.setdefault(group or f"\0{path}", len(number)) for *_, path, group in rows])
+    present = {code: UNSPLIT if code == UNASSIGNED else SPLITS[code] for code in np.unique(splits).tolist()}
+    classes = {split: [names[i] for i in np.unique(labels[splits == code])] for code, split in present.items()}
+    places = {split: f"{file} (split {split})" for split in SPLITS} | {UNSPLIT: str(file)}
+    paths = PackedStrings(path for _, _, path, _ in rows)
+    needs = f"{file} needs rows of the splits train, val and test, or no split"
+    counts = ", ".join(f"{(splits == code).sum():,} {split or 'in no split'}" for code, split in present.items())
+    log.info("%s: %s", file, counts)
+    return ImageTable(root, names, paths, labels, splits, groups, classes, places, needs)
+
+
+def _read_rows(file: Path) -> Iterator[Row]:
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise UserError(f"data.manifest={file} must be a .csv, .jsonl or .parquet file")
+    return reader(file)
+
+
+def _read_csv(file: Path) -> Iterator[Row]:
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+        header = lines.readline()
+        lines.seek(0)
+        reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count))
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(f"{file}, row {reader.line_num}: not as many values as columns")
+            yield reader.line_num, row
+
+
+def _read_jsonl(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{file}, row {number}: not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise UserError(f'{file}, row {number}: not a JSON object, such as {{"image": "a.jpg", …}}')
+            yield number, row
+
+
+def _read_parquet(file: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise UserError(f"data.manifest={file} needs pyarrow: pip install -e '.[parquet]'") from error
+    try:
+        table = parquet.ParquetFile(file)
+        number = 0
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except ArrowException as error:
+        raise UserError(f"data.manifest={file} can't be read: {str(error).splitlines()[0]}") from error
+
+
+def _find_columns(file: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+    used = {}
+    for role in COLUMNS:
+        name = columns[role]
+        if name in header:
+            used[role] = name
+        elif role in _REQUIRED or name != role:
+            raise UserError(
+                f"{file} has no column {name!r} for the {role}: it has {', '.join(map(repr, header))}; set "
+                f"data.manifest_columns.{role}=COLUMN"
+            )
+    return used
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else unquoted(str(value), "path").strip()
+
+
+def _label(file: Path, number: int, value: Any) -> str:
+    """The class of a row. Whole numbers are names of classes; other numbers are not."""
+    text = "" if value is None else str(value).strip()
+    if not text:
+        raise UserError(f"{file}, row {number}: the label is empty: fill it in, or remove the row")
+    is_number = isinstance(value, float | bool) or (_NUMBER.fullmatch(text) and not text.isdecimal())
+    if is_number or not isinstance(value, str | int):
+        raise UserError(f"{file}, row {number}: the label {text} is no name of a class: use a text or a whole number")
+    return normalize(unquoted(text, "label"))
+
+
+def _split(file: Path, number: int, text: str) -> int:
+    if not text:
+        return UNASSIGNED
+    split = split_named(text)
+    if split is None:
+        raise UserError(f"{file}, row {number}: the split {text!r} must be train, val or test, or empty")
+    return SPLITS.index(split)
+
+
+class _ImageFinder:
+    """Finds the file that a row of a manifest names, as a path relative to the root.
+
+    Args:
+        file: the manifest.
+        root: the folder with all images.
+    """
+
+    def __init__(self, file: Path, root: Path) -> None:
+        self.file, self.root = file, os.path.abspath(root)
+        self.bases = list(dict.fromkeys([self.root, os.path.abspath(file.parent)]))
+        self.by_stem: dict[str, str] | None = None
+
+    def __call__(self, number: int, text: str) -> str:
+        where = f"{self.file}, row {number}"
+        if not text or "\0" in text:
+            raise UserError(f"{where}: the image is empty: fill it in, or remove the row")
+        for base in self.bases:
+            path = os.path.normpath(os.path.join(base, text))
+            if os.path.isfile(path):
+                return self._relative(path, where)
+        if not is_image_name(text) and (path := self._with_extension(text)):
+            return path
+        outside = os.path.normpath(os.path.join(self.root, text))
+        if not outside.startswith(self.root.rstrip(os.sep) + os.sep):
+            self._relative(outside, where)
+        raise UserError(f"{where}: there is no image {text} in {' or '.join(self.bases)}; set data.root=FOLDER")
+
+    def _relative(self, path: str, where: str) -> str:
+        if not path.startswith(self.root.rstrip(os.sep) + os.sep):
+            raise UserError(f"{where}: {path} is outside {self.root}: set data.root to a folder with all images")
+        return os.path.relpath(path, self.root)
+
+    def _with_extension(self, text: str) -> str:
+        """The image file of this name, given without its extension; "" if there is none."""
+        if self.by_stem is None:
+            self.by_stem = {}
+            for directory, _, names in os.walk(self.root):
+                relative = os.path.relpath(directory, self.root)
+                for name in names:
+                    if is_image_name(name) and not is_leftover(name):
+                        path = os.path.normpath(os.path.join(relative, name))
+                        self.by_stem[os.path.splitext(path)[0]] = path
+        return self.by_stem.get(os.path.normpath(text), "")

@@ -1,0 +1,114 @@
+"""Cuts a dataset into splits, or into folds for cross-validation, by class and by groups of near copies."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from omegaconf import DictConfig
+
+from sports_lightning.data.class_names import listed
+from sports_lightning.data.folder_layout import SPLITS, UNSPLIT
+from sports_lightning.data.image_table import UNASSIGNED, ImageTable
+from sports_lightning.errors import UserError
+from sports_lightning.split.assignment import assign
+from sports_lightning.split.groups import join_groups
+
+TRAIN, VAL, TEST = range(len(SPLITS))
+_AUTO_TEST = 0.1  # data.split.test=auto, for images that are in no split
+
+
+def shares_to_cut(table: ImageTable, data: DictConfig) -> tuple[float, float] | None:
+    """The shares of val and test, 0 for a split that is not cut; None if the dataset has the splits that it needs.
+
+    Images in no split are assigned to all splits. A missing validation split is taken from the training images, and a
+    missing test split only if `data.split.test` is a number. In cross-validation, the test split is a fold.
+    """
+    val, test = data.split.val, data.split.test
+    if data.folds:
+        return val, 0.0
+    if UNSPLIT in table.classes:
+        return val, _AUTO_TEST if test == "auto" else test
+    if "train" not in table.classes:
+        return None
+    missing = 0.0 if "val" in table.classes else val, 0.0 if "test" in table.classes or test == "auto" else test
+    return missing if any(missing) else None
+
+
+def cut(table: ImageTable, digests: Sequence[str], pairs: Iterable[tuple[int, int]], data: DictConfig) -> ImageTable:
+    """Assign images to splits, and return the table with the splits and groups of all images that are in a split.
+
+    The result depends on the images, their classes and groups and the settings, not on the names of files.
+
+    Args:
+        table: all images, each of them readable.
+        digests: of their content.
+        pairs: rows of near copies.
+        data: `conf/data/*.yaml`, with which `shares_to_cut` are not None.
+
+    Raises:
+        UserError: a class has no training images, or a split has no images.
+    """
+    shares = shares_to_cut(table, data)
+    assert shares
+    groups = join_groups(len(table), pairs, table.groups)
+    order = np.argsort(np.array(digests), kind="stable")
+    splits = np.full(len(table), UNASSIGNED, dtype=np.int8)
+    draws = np.random.default_rng(data.split.seed)
+    if data.folds:
+        # The images of a test split are left out, so that nothing is chosen by them.
+        pool = order[table.splits[order] != TEST]
+        folds = _assign_folds(table.labels[pool], groups[pool], data.folds, draws)
+        splits[pool[folds == data.fold]] = TEST
+        pool = pool[folds != data.fold]
+        draws = np.random.default_rng([data.split.seed, data.fold])
+        given = np.full(len(pool), UNASSIGNED)
+    elif UNSPLIT in table.classes:
+        pool, given = order, table.splits[order]
+    else:
+        splits[:] = np.where(table.splits == TRAIN, UNASSIGNED, table.splits)
+        pool = order[table.splits[order] == TRAIN]
+        given = np.full(len(pool), UNASSIGNED)
+    splits[pool] = _assign_splits(table.labels[pool], groups[pool], *shares, given, draws)
+    rows = np.argsort(splits, kind="stable")
+    rows = rows[splits[rows] != UNASSIGNED]
+    return _with_classes(replace(table, groups=groups).take(rows, splits[rows]), shares)
+
+
+def _assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, draws: np.random.Generator) -> np.ndarray:
+    wanted = np.repeat(np.bincount(labels)[:, None] / folds, folds, axis=1)
+    return assign(labels, groups, wanted, draws, np.full(len(labels), UNASSIGNED))
+
+
+def _assign_splits(
+    labels: np.ndarray, groups: np.ndarray, val: float, test: float, given: np.ndarray, draws: np.random.Generator
+) -> np.ndarray:
+    """(n,) int8 positions in `SPLITS`. A class gets an image for train first, then one for val, then one for test."""
+    counts = np.bincount(labels)
+    wanted = np.zeros((len(counts), len(SPLITS)))
+    for split, share, others in ((VAL, val, 1), (TEST, test, 2 if val else 1)):
+        if share:
+            sizes = np.diff(
+                np.round(np.cumsum(share * counts)), prepend=0
+            )  # each rounded up or down, their sum is exact
+            wanted[:, split] = np.maximum(sizes, counts > others)
+    wanted[:, TRAIN] = counts - wanted.sum(axis=1)
+    return assign(labels, groups, wanted, draws, given, every_class_in=TRAIN)
+
+
+def _with_classes(table: ImageTable, shares: tuple[float, float]) -> ImageTable:
+    """The table with the classes of each split, if every class has training images and no split is empty."""
+    present = {split: table.labels[table.splits == code] for code, split in enumerate(SPLITS)}
+    classes = {split: [table.names[i] for i in np.unique(labels)] for split, labels in present.items() if len(labels)}
+    where = table.places.get(UNSPLIT, table.places["train"])
+    if missing := {table.names[i] for i in np.unique(table.labels)} - set(classes.get("train", [])):
+        raise UserError(
+            f"{where}: no image of the class {listed(missing)} can be in train, because each belongs to a group with "
+            "images of val or test: change the groups or the given splits"
+        )
+    for split, share in zip(("val", "test"), shares, strict=True):
+        if share and split not in classes:
+            raise UserError(
+                f"{where}: no image is left for {split}, because classes have too few images or groups of images: add "
+                f"some, or name images for {split} in a manifest"
+            )
+    return replace(table, classes=classes)

@@ -1,0 +1,86 @@
+"""`split.csv`: the split of every image as a manifest, for later runs and other programs."""
+
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.data.folder_layout import SPLITS, UNSPLIT
+from sports_lightning.data.image_table import ImageTable
+from sports_lightning.data.manifest import COLUMNS, read_manifest
+from sports_lightning.errors import UserError
+from sports_lightning.storage.disk_cache import fingerprint
+from sports_lightning.storage.files import write_csv, write_json
+
+SPLIT_FILE = "split.csv"
+
+
+def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
+    """Write `split.csv` with the columns image, label, split and group, and `split.json` with its fingerprint.
+
+    Nothing is written for a folder that has all splits itself, or over an existing file.
+
+    Args:
+        index: of an opened dataset.
+        data: `conf/data/*.yaml`.
+        folder: the run folder.
+    """
+    table = index.table
+    if table is None or (folder / SPLIT_FILE).exists():
+        return
+    groups = range(len(table)) if table.groups is None else table.groups.tolist()
+    rows = [
+        [path, table.names[label], SPLITS[split], group]
+        for path, label, split, group in zip(
+            table.paths, table.labels.tolist(), table.splits.tolist(), groups, strict=True
+        )
+    ]
+    write_csv(folder / SPLIT_FILE, COLUMNS, rows)
+    content = {
+        "root": str(index.root.absolute()),
+        "fingerprint": fingerprint(rows),
+        "images": {split: int((table.splits == code).sum()) for code, split in enumerate(SPLITS)},
+        "settings": {**data.split, "folds": data.folds, "fold": data.fold},
+    }
+    write_json(folder / "split.json", content)
+
+
+def with_split_of(folder: Path, data: DictConfig) -> DictConfig:
+    """The data settings of a run, with the split in its folder as the manifest, if there is one.
+
+    Args:
+        folder: the run folder.
+        data: `conf/data/*.yaml`, with the root of the run's images.
+    """
+    if not (folder / SPLIT_FILE).exists():
+        return data
+    recorded = {
+        "manifest": str(folder / SPLIT_FILE),
+        "manifest_columns": {name: name for name in COLUMNS},
+        "folds": None,
+        "fold": None,
+    }
+    if data.manifest and not data.root:
+        recorded["root"] = str(Path(str(data.manifest)).expanduser().parent)
+    merged = OmegaConf.merge(data, recorded)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def keep_previous(table: ImageTable, file: Path) -> ImageTable:
+    """The table, with the images of an earlier split file in the split that they have there.
+
+    Args:
+        table: images that are in no split.
+        file: an earlier `split.csv` of this folder.
+
+    Raises:
+        UserError: the file is no manifest with splits, or none of its images is in the table.
+    """
+    earlier = read_manifest(file, table.root, {name: name for name in COLUMNS})
+    split_of = dict(zip(earlier.paths, earlier.splits.tolist(), strict=True))
+    splits = np.array([split_of.get(path, before) for path, before in zip(table.paths, table.splits, strict=True)])
+    if (splits == table.splits).all():
+        raise UserError(f"data.split.previous={file} has no split of an image in {table.places[UNSPLIT]}")
+    return table.take(np.arange(len(table)), splits.astype(np.int8))
