@@ -14,9 +14,9 @@ from sports_lightning.data.source import list_dataset
 
 
 def data_settings(root: Path, **changes: Any) -> DictConfig:
-    """`conf/data/folder.yaml` for `root`, with a cache folder in it."""
+    """`conf/data/folder.yaml` for `root`, with a hidden cache folder in it."""
     settings = OmegaConf.load(Path(CONF_DIR) / "data" / "folder.yaml")
-    return OmegaConf.merge(settings, {"root": str(root), "cache_dir": str(root / "cache")}, changes)
+    return OmegaConf.merge(settings, {"root": str(root), "cache_dir": str(root / ".cache")}, changes)
 
 
 def list_index(root: Path, splits: list[str]) -> DatasetIndex:

@@ -24,6 +24,7 @@ from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.image_folder import check_outside_classes
 from sports_lightning.data.leftovers import describe_ignored
+from sports_lightning.data.source import list_dataset
 from sports_lightning.errors import UserError
 from sports_lightning.predict.prediction import find_inputs
 from sports_lightning.reports import plots
@@ -66,6 +67,7 @@ def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytes
     (tree / "train" / "a" / "same").symlink_to(tree / "elsewhere")
     with caplog.at_level(logging.INFO):
         index = list_index(tree, ["train"])
+        list_dataset(data_settings(tree))
         found = find_inputs([f"{tree}/train", f"{tree}/**/*.png"])
     assert index.classes == ["a", "b", "c"]
     assert list(index.splits["train"].paths) == [f"train/{name}/1.png" for name in ("a", "a/link", "b", "c")]

@@ -77,6 +77,8 @@ class ImageTable:
             first = UNSPLIT if UNSPLIT in self.classes else "train"
             self._require(first)
             expected = self.classes[first]
+            if first == UNSPLIT and "train" in self.classes:  # a manifest whose column split is filled in partly
+                expected = sorted({*expected, *self.classes["train"]})
             self._check_number(expected, first)
         for split in splits:
             self._require(split)
@@ -112,9 +114,15 @@ class ImageTable:
                 remedy = f"; rename {first_five([f'{name!r} to {known!r}' for name, known in meant.items()])}"
             raise UserError(f"{place} has the unknown class {listed(unknown)}: known are {listed(classes)}{remedy}")
         counts = Counter(self.labels[self.rows_of([split])].tolist())
-        with_images = {normalize(self.names[label]) for label in counts}
-        for name in classes if split in ("train", UNSPLIT) else ():
-            if normalize(name) not in with_images:
-                raise UserError(f"class {name!r} has no images in {Path(place) / name}: add some or remove the folder")
+        if split == UNSPLIT or UNSPLIT not in self.classes:
+            self._check_training_classes(split, classes)
         if not counts:
             raise UserError(f"{place} has no images of the classes {listed(classes)}")
+
+    def _check_training_classes(self, split: str, classes: list[str]) -> None:
+        place = self.places[split]
+        sources = {"train": ["train"], UNSPLIT: [UNSPLIT, *({"train"} & set(self.classes))]}.get(split, [])
+        with_images = {normalize(self.names[label]) for label in np.unique(self.labels[self.rows_of(sources)])}
+        for name in classes if sources else ():
+            if normalize(name) not in with_images:
+                raise UserError(f"class {name!r} has no images in {Path(place) / name}: add some or remove the folder")

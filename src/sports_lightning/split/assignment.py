@@ -83,16 +83,18 @@ def _assign_groups(
 
 
 def _assign_singles(images: np.ndarray, labels: np.ndarray, lacking: np.ndarray, parts: np.ndarray) -> None:
-    """Assign images that are groups of their own, class by class; `parts` changes in place."""
+    """Assign images that are groups of their own, class by class; `parts` changes in place.
+
+    Each size is rounded up or down. What a part lost by rounding in earlier classes it gains in later ones.
+    """
     order = images[np.argsort(labels[images], kind="stable")]
+    owed = np.zeros(lacking.shape[1])
     for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else ():
-        sizes = _rounded(np.maximum(lacking[labels[members[0]]], 0), len(members))
+        shares = np.maximum(lacking[labels[members[0]]], 0)
+        shares = shares * len(members) / shares.sum() if shares.any() else np.eye(len(owed))[0] * len(members)
+        sizes = np.floor(shares + 1e-9).astype(np.int64)
+        owed += shares - sizes
+        first = np.argsort(-owed, kind="stable")[: len(members) - sizes.sum()]
+        sizes[first] += 1
+        owed[first] -= 1
         parts[members] = np.repeat(np.arange(len(sizes)), sizes)
-
-
-def _rounded(shares: np.ndarray, count: int) -> np.ndarray:
-    """Whole numbers with the sum `count` that are proportional to `shares`, by the method of largest remainders."""
-    shares = shares * count / shares.sum() if shares.sum() > 0 else np.eye(len(shares))[0] * count
-    sizes = np.floor(shares + 1e-9).astype(np.int64)
-    sizes[np.argsort(sizes - shares, kind="stable")[: count - sizes.sum()]] += 1
-    return sizes

@@ -54,11 +54,11 @@ def open_dataset(
     """
     limit_pixels(data.max_pixels)
     table = list_dataset(data)
-    if UNSPLIT in table.classes and data.split.previous:
-        table = keep_previous(table, Path(str(data.split.previous)).expanduser())
     is_cut = may_cut and shares_to_cut(table, data) is not None
     if is_cut:
         classes = table.check_classes(table.classes, classes)
+        if UNSPLIT in table.classes and data.split.previous:
+            table = keep_previous(table, Path(str(data.split.previous)).expanduser())
         table, checks = _read(table, data)
         cut_table = cut(table, [check.digest for check in checks], _near_copies(table, checks, data), data)
         check_of = dict(zip(table.paths, checks, strict=True))

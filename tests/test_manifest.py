@@ -1,0 +1,152 @@
+"""Manifests: tables of images, labels, splits and groups."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import run_command, try_command
+from conftest import FAST
+from image_lists import data_settings
+from sports_lightning.data.folder_layout import SPLITS
+from sports_lightning.data.image_table import ImageTable
+from sports_lightning.data.manifest import COLUMNS, read_manifest
+from sports_lightning.errors import UserError
+from sports_lightning.split.dataset import open_dataset
+
+DEFAULT = {name: name for name in COLUMNS}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
+    file.write_text(text, encoding=encoding)
+    return file
+
+
+def rows(table: ImageTable) -> list[tuple[str, str, str]]:
+    splits = ["" if split < 0 else SPLITS[split] for split in table.splits]
+    return list(zip(table.paths, (table.names[label] for label in table.labels), splits, strict=True))
+
+
+EXPECTED = [("02.png", "dog", "train"), ("01.png", "cat", "val"), ("00.png", "cat", "test")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,label,split\n00.png,cat,test\n01.png,cat,Validation\n02.png,dog,train\n",
+        "image;label;split\r\n00.png;cat;test\r\n01.png;cat;dev\r\n02.png;dog;TRAIN\r\n",
+        "\ufefflabel\tsplit\timage\ncat\ttest\t./00.png\ncat\tval\timages/01.png\ndog\ttrain\t02\n",
+    ],
+)
+def test_csv_files_of_all_kinds_are_read(text: str, images: Path) -> None:
+    table = read_manifest(write(images.parent / "m.csv", text), images, DEFAULT)
+    assert rows(table) == EXPECTED
+    assert table.root == images
+
+
+def test_json_lines_and_parquet_are_read(images: Path) -> None:
+    records = [{"image": f"{images}/{path}", "label": label, "split": split} for path, label, split in EXPECTED]
+    lines = write(images / "m.jsonl", "\n".join(map(json.dumps, records)))
+    assert rows(read_manifest(lines, None, DEFAULT)) == EXPECTED
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(records), images / "m.parquet")
+    assert rows(read_manifest(images / "m.parquet", None, DEFAULT)) == EXPECTED
+
+
+def test_other_column_names_and_names_without_extension(images: Path) -> None:
+    file = write(images.parent / "train.csv", "id,breed,dog_id\n00,boxer,7\n01,pug,8\n02,pug,8\n")
+    table = read_manifest(file, images, DEFAULT | {"image": "id", "label": "breed", "group": "dog_id"})
+    assert rows(table) == [("00.png", "boxer", ""), ("01.png", "pug", ""), ("02.png", "pug", "")]
+    assert table.groups is not None
+    assert table.groups[1] == table.groups[2] != table.groups[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,class\n00.png,cat\n",
+            "no column 'label' for the label: it has 'image', 'class'; set data.manifest",
+        ),
+        ("image,label\n00.png,cat\n../m.csv,cat\n", "row 3: .*m.csv is outside .*images: set data.root to a folder"),
+        ("image,label\n00.png,cat\n/etc/hostname,cat\n", "row 3: /etc/hostname is outside .*images"),
+        ("image,label\n00.png,cat\n99.png,cat\n", "row 3: there is no image 99.png in .*images or "),
+        ("image,label\n00.png,\n", "row 2: the label is empty"),
+        ("image,label\n00.png,  \n", "row 2: the label is empty"),
+        ("image,label\n00.png,nan\n", "row 2: the label nan is no name of a class"),
+        ("image,label\n00.png,0.37\n", "row 2: the label 0.37 is no name of a class: use a text or a whole number"),
+        ("image,label\n,cat\n", "row 2: the image is empty"),
+        ("image,label\n00.png\n", "row 2: not as many values as columns"),
+        ("image,label,split\n00.png,cat,holdout\n", "row 2: the split 'holdout' must be train, val or test"),
+        ("image,label\n00.png,cat\n./00.png,dog\n", "row 3: 00.png is the image of row 2, too"),
+        ("image,label\n", "m.csv has no rows"),
+        ("", "m.csv has no rows"),
+    ],
+)
+def test_wrong_rows_are_named(text: str, message: str, images: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        read_manifest(write(images.parent / "m.csv", text), images, DEFAULT)
+
+
+def test_whole_numbers_are_names_of_classes(images: Path) -> None:
+    file = write(images / "m.csv", "image,label\n00.png,1\n01.png,0\n")
+    assert rows(read_manifest(file, None, DEFAULT)) == [("01.png", "0", ""), ("00.png", "1", "")]
+
+
+def by_number(images: Path, group: Callable[[int], int] = int) -> Path:
+    lines = [f"{i:02d}.png,{'odd' if i % 2 else 'even'},{group(i)}" for i in range(40)]
+    return write(images.parent / "m.csv", "\n".join(["image,label,group", *lines]))
+
+
+def test_groups_stay_together(images: Path) -> None:
+    file = by_number(images, lambda i: i // 4)
+    index = open_dataset(data_settings(images, manifest=str(file)), ["train", "val", "test"], may_cut=True)
+    groups = {name: {int(path[:2]) // 4 for path in split.paths} for name, split in index.splits.items()}
+    assert sum(map(len, groups.values())) == 10
+    assert index.class_counts("val") == index.class_counts("test") == [2, 2]
+    one = by_number(images, lambda i: i % 2)
+    with pytest.raises(UserError, match="no image is left for val"):
+        open_dataset(data_settings(images, manifest=str(one)), ["train", "val"], may_cut=True)
+
+
+def test_a_class_that_a_group_forces_out_of_train_is_named(images: Path) -> None:
+    lines = ["00.png,rare,s,test", "01.png,rare,s,", *(f"{i:02d}.png,{'ab'[i % 2]},{i}," for i in range(2, 40))]
+    file = write(images.parent / "m.csv", "\n".join(["image,label,group,split", *lines]))
+    found = try_command("split", f"data.manifest={file}", f"data.root={images}", cwd=images.parent)
+    assert "no image of the class 'rare' can be in train" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_commands_work_on_a_manifest_as_on_folders(images: Path, tmp_path: Path) -> None:
+    file = by_number(images)
+    data = ["data=folder", f"data.manifest={file}", f"data.root={images}"]
+    arguments = [*FAST[1:], *data, "model=scratch_cnn", "logger=csv", "trainer.max_epochs=1"]
+    run = Path(run_command("train", *arguments, cwd=tmp_path).stdout.splitlines()[-1])
+    with (run / "split.csv").open() as lines:
+        splits = [row["split"] for row in csv.DictReader(lines)]
+    assert [splits.count(name) for name in SPLITS] == [32, 4, 4]
+    evaluated = run_command("evaluate", f"ckpt_path={run}/checkpoints/best.ckpt", cwd=tmp_path)
+    predictions = Path(evaluated.stdout.splitlines()[-1]) / "predictions.csv"
+    assert predictions.read_bytes() == (run / "predictions.csv").read_bytes()
+    audit = run_command(
+        "audit", f"data.manifest={run / 'split.csv'}", f"data.root={images}", "data=folder", cwd=tmp_path
+    )
+    assert "32 train + 4 val + 4 test" in audit.stdout
+    assert "are identical to the last digit" in run_command("reproduce", f"run={run}", cwd=tmp_path).stdout
