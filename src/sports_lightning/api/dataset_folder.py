@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torch import Tensor
 
-from sports_lightning.data.folder_layout import SPLIT_FOLDERS
+from sports_lightning.data.folder_layout import SPLIT_FOLDERS, UNSPLIT, recognize
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_folder import list_classes
 from sports_lightning.data.image_source import ImageSource
@@ -28,7 +28,7 @@ def dataset_root(train: Images, val: Images | None, test: Images | None, folder:
     """Return the root of the dataset, without writing anything.
 
     Args:
-        train: a folder with all splits if `val` is None; else a folder with one sub-folder per class, or an
+        train: a folder with all images if `val` is None; else a folder with one sub-folder per class, or an
             `ImageSource`.
         val: the validation images.
         test: the test images, if there are any.
@@ -44,10 +44,12 @@ def dataset_root(train: Images, val: Images | None, test: Images | None, folder:
         return folder
     if test is not None or not isinstance(train, str | Path):
         raise UserError("pass the validation images as val, from which the best epoch is chosen")
-    root = _absolute(train)
-    if not (root / SPLIT_FOLDERS["val"]).is_dir():
-        raise UserError(f"{root} has no folder {SPLIT_FOLDERS['val']}/: pass the validation images as val")
-    return root
+    return _absolute(train)
+
+
+def holds_test_images(root: Path) -> bool:
+    """Whether a folder has a test split, or images without splits, of which some become one."""
+    return not {UNSPLIT, "test"}.isdisjoint(recognize(root).folders)
 
 
 def given_splits(train: Images, val: Images | None, test: Images | None) -> dict[str, Images]:

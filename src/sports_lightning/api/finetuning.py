@@ -10,11 +10,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sports_lightning import CONF_DIR
-from sports_lightning.api.dataset_folder import Images, check_splits, dataset_root, given_splits, write_splits
+from sports_lightning.api.dataset_folder import (
+    Images,
+    check_splits,
+    dataset_root,
+    given_splits,
+    holds_test_images,
+    write_splits,
+)
 from sports_lightning.api.global_state import global_state_restored
 from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.api.run import Run
-from sports_lightning.audit.scan import open_and_scan
+from sports_lightning.audit.scan import scan_opened
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, quote_value, rename_keys
 from sports_lightning.config.path_values import quote_paths
@@ -34,7 +41,7 @@ from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.files import write_text
 from sports_lightning.train.finish import finish_run
 from sports_lightning.train.fit import fit
-from sports_lightning.train.resolved_config import training_splits
+from sports_lightning.train.training_images import open_training_images
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +68,9 @@ def finetune(
 
     Args:
         model: a config of `conf/model` such as "scratch_cnn" or "resnet50", or a model name of timm.
-        train: a folder with `train/`, `valid/` and maybe `test/`; or, together with `val`, a folder with one sub-folder
-            per class, or an `ImageSource`. The images of a source are written to `RUN/data` as PNG files first, so that
-            the run can be resumed and reproduced from its folder.
+        train: a folder with all images, as for `data.root`; or, together with `val`, a folder with one sub-folder per
+            class, or an `ImageSource`. The images of a source are written to `RUN/data` as PNG files first, so that the
+            run can be resumed and reproduced from its folder.
         val: the validation images, from which the best epoch is chosen.
         test: the test images.
         overrides: as on the command line, such as `["finetune=head", "trainer.max_epochs=3"]`. Data and run folder are
@@ -114,7 +121,7 @@ def _all_overrides(
     base = [*_model_overrides(model), "logger=csv", "trainer.devices=1"]
     folder = Path(run_dir or _compose([*base, *given])[1].runtime.output_dir).expanduser().absolute()
     root = dataset_root(train, val, test, folder / "data")
-    has_test = (root / "test").is_dir() if val is None else test is not None
+    has_test = holds_test_images(root) if val is None else test is not None
     return [*base, f"data.root={quote_value(str(root))}", f"test={str(has_test).lower()}", *given], folder
 
 
@@ -129,7 +136,8 @@ def _prepare_data(cfg: DictConfig, splits: dict[str, Images], folder: Path) -> N
 
 
 def _train(cfg: DictConfig, folder: Path, overrides: list[str], started: float) -> None:
-    index, scan = open_and_scan(cfg.data, training_splits(cfg))
+    index = open_training_images(cfg, folder)
+    scan = scan_opened(index, cfg.data)
     provenance = collect_provenance(
         format_command("train", overrides), cfg.seed, index.provenance(), cfg.trainer.accelerator
     )

@@ -10,11 +10,11 @@ from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sports_lightning.config import groups, rules, schema
+from sports_lightning.config import data_rules, groups, rules, schema
 from sports_lightning.config.earlier_versions import rename_config_keys
 from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
-from sports_lightning.config.rules import Rule, broken_rules
+from sports_lightning.config.rule import Rule, broken_rules, required
 from sports_lightning.config.values import Problem, apply_schema
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import checkpoint_file
@@ -81,14 +81,14 @@ def check_search(cfg: DictConfig) -> None:
 
 def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/evaluate.yaml`."""
-    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *rules.CACHE, *rules.READING, *rules.DATASET))
+    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
     checkpoint_file(cfg.ckpt_path)  # before imports that take seconds
 
 
 def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/predict.yaml`."""
-    required_input = rules.required("input", "a file, a folder or a glob")
-    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *rules.READING, required_input))
+    required_input = required("input", "a file, a folder or a glob")
+    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *data_rules.READING, required_input))
     checkpoint_file(cfg.ckpt_path)
 
 
@@ -99,22 +99,22 @@ def check_audit(cfg: DictConfig) -> None:
 
 def check_split(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/split.yaml`."""
-    _check(cfg, schema.Split, rules.DATA)
+    _check(cfg, schema.Split, data_rules.DATA)
 
 
 def check_compare(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/compare.yaml`."""
-    _check(cfg, schema.Compare, (rules.required("runs", "[outputs/train]"),))
+    _check(cfg, schema.Compare, (required("runs", "[outputs/train]"),))
 
 
 def check_reproduce(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/reproduce.yaml`."""
-    _check(cfg, schema.Reproduce, (rules.required("run", "outputs/train/RUN_FOLDER"),))
+    _check(cfg, schema.Reproduce, (required("run", "outputs/train/RUN_FOLDER"),))
 
 
 def check_report(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/report.yaml`."""
-    _check(cfg, schema.Report, (rules.required("run", "outputs/train/RUN_FOLDER"),))
+    _check(cfg, schema.Report, (required("run", "outputs/train/RUN_FOLDER"),))
 
 
 def keys_without_effect(cfg: DictConfig, command: type) -> list[str]:

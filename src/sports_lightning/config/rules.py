@@ -2,44 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from sports_lightning.config.values import Problem
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A combination of values that cannot work.
-
-    Attributes:
-        keys: whose values are checked; a key that the config does not have counts as null.
-        is_broken: called with their values.
-        message: for the user; `{0}`, `{1}`, … stand for the values.
-    """
-
-    keys: tuple[str, ...]
-    is_broken: Callable[..., Any]
-    message: str
-
-
-def broken_rules(cfg: DictConfig, rules: Iterable[Rule], wrong_keys: Container[str]) -> list[Problem]:
-    """Return all rules that a config breaks. A rule is skipped where one of its values is known to be wrong."""
-    problems = []
-    for rule in rules:
-        if not any(key in wrong_keys for key in rule.keys):
-            values = [OmegaConf.select(cfg, key) for key in rule.keys]
-            if rule.is_broken(*values):
-                shown = ["null" if value is None else value for value in values]
-                problems.append(Problem(rule.keys[0], rule.message.format(*shown)))
-    return problems
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
+from sports_lightning.config.data_rules import DATA
+from sports_lightning.config.rule import Rule, required
 
 
 def _are_not_epoch_size_pairs(sizes: Any) -> bool:
@@ -83,47 +51,6 @@ def _is_no_interval(interval: Any) -> bool:
     is_count = type(interval) is int and interval >= 1
     return not is_count and not (type(interval) is float and 0 < interval <= 1)
 
-
-def required(key: str, example: str) -> Rule:
-    """The rule that a key without a default has to be set."""
-    return Rule((key,), _is_none, f"{key} is not set: pass {key}={example}")
-
-
-CACHE = (required("data.cache_dir", "FOLDER, on a disk with space for cached files"),)
-READING = (
-    Rule(
-        ("data.value_range",),
-        lambda values: isinstance(values, ListConfig) and not (len(values) == 2 and values[0] < values[1]),
-        "data.value_range={0} must be auto, or the values of black and white, as in [0,4095]",
-    ),
-)
-DATASET = (
-    Rule(
-        ("data.split.val", "data.split.test"),
-        lambda val, test: not (val > 0 and val + (0 if test == "auto" else test) < 1),
-        "data.split.val={0} and data.split.test={1} must be shares such as 0.1, which leave images for train",
-    ),
-    Rule(
-        ("data.folds", "data.fold"),
-        lambda folds, fold: (folds is None) != (fold is None),
-        "data.folds={0} and data.fold={1} belong together: set both, or run all folds with sweep=kfold data.folds=5",
-    ),
-    Rule(
-        ("data.fold", "data.folds"),
-        lambda fold, folds: fold is not None and folds is not None and fold >= folds,
-        "data.fold={0} does not exist: the {1} folds are numbered from 0",
-    ),
-)
-DATA = (
-    *CACHE,
-    *READING,
-    *DATASET,
-    Rule(
-        ("data.root", "data.manifest"),
-        lambda root, manifest: root is None and manifest is None,
-        "data.root is not set: pass data.root=FOLDER, which holds train/ valid/ test/ or one folder per class",
-    ),
-)
 
 MODEL = (
     Rule(

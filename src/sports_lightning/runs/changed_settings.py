@@ -18,7 +18,7 @@ from sports_lightning.storage.files import write_text
 
 CHANGES = "resumed.yaml"  # beside config.yaml
 _FILE = Path(".hydra", CHANGES)
-_PATHS = ("data.root", "data.cache_dir")
+_PATHS = ("data.root", "data.manifest", "data.cache_dir")
 _KEYS = {*_PATHS, "data.cache", "data.num_workers", *(f"inference.{field.name}" for field in fields(Inference))}
 
 

@@ -16,7 +16,6 @@ from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import Process, is_rank_zero
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
-from sports_lightning.train.resolved_config import training_splits
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -34,13 +33,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume_from = checkpoint_to_resume(cfg, folder) or continued_checkpoint(cfg)
     if is_rank_zero():
         lock_run_folder(folder)
-    from sports_lightning.split.dataset import open_dataset
-    from sports_lightning.split.split_file import with_split_of, write_split_file
+    from sports_lightning.train.training_images import open_training_images
 
-    # A resumed run keeps the split that it was started with.
-    index = open_dataset(with_split_of(folder, cfg.data), training_splits(cfg), may_cut=True)
-    if is_rank_zero():
-        write_split_file(index, cfg.data, folder)
+    index = open_training_images(cfg, folder)
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search

@@ -119,9 +119,7 @@ def fit(
         cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size}
     )
     data = build_data(run_cfg, index)
-    callbacks = build_callbacks(run_cfg)
-    callbacks.last.started = started
-    callbacks.last.provenance = _recorded(run_cfg, provenance, run_settings(folder, cfg), processes)
+    callbacks = _callbacks(run_cfg, _recorded(run_cfg, provenance, run_settings(folder, cfg), processes), started)
     trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
     if cfg.resume and trainer.is_global_zero:
@@ -136,6 +134,12 @@ def fit(
     if pruning:
         pruning.raise_if_pruned(trainer)
     return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
+
+
+def _callbacks(cfg: DictConfig, recorded: dict[str, Any], started: float) -> RunCallbacks:
+    callbacks = build_callbacks(cfg)
+    callbacks.last.started, callbacks.last.provenance = started, recorded
+    return callbacks
 
 
 def _recorded(cfg: DictConfig, provenance: dict[str, Any], settings: str, processes: int) -> dict[str, Any]:
