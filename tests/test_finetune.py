@@ -115,7 +115,7 @@ def test_an_interrupted_training_is_resumed_with_the_same_result(
 def test_wrong_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="as val"):
         sl.finetune("scratch_cnn", Noise(4), run_dir="run")
-    with pytest.raises(UserError, match="no folder valid/"):
+    with pytest.raises(UserError, match="holds no class folders"):
         sl.finetune("scratch_cnn", tmp_path, run_dir="run")
     with pytest.raises(UserError, match="pass run_dir"):
         sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=["hydra.run.dir=x"], run_dir="run")

@@ -194,7 +194,7 @@ def check_outside_classes(folder: Path, root: Path, key: str) -> None:
     if not root.is_dir():
         return
     for inside in recognize(root).folders.values():
-        if folder.resolve().is_relative_to((root / inside).resolve()):
+        if class_folders(root / inside) and folder.resolve().is_relative_to((root / inside).resolve()):
             place = os.path.normpath(root / inside)
             raise UserError(f"{key}={folder} is inside {place}, whose folders are the classes: choose another {key}")
 
