@@ -50,7 +50,16 @@ def test_the_keys_of_caches_depend_on_the_modules_that_compute_and_no_others(mon
     imported = code._imported
     monkeypatch.setattr(code, "_imported", lambda file: read.append(file.stem) or imported(file))
     code_digest.__wrapped__("sports_lightning.inference.feature_cache")
-    assert {"decode", "modes", "formats", "augment", "preprocessing", "classifier", "frozen_part"} <= set(read)
+    assert {
+        "decode",
+        "modes",
+        "color_profiles",
+        "formats",
+        "augment",
+        "preprocessing",
+        "classifier",
+        "frozen_part",
+    } <= set(read)
     assert not {"console", "signals", "errors", "locks", "files", "disk_cache", "parallel"} & set(read)
 
 

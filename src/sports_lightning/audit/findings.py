@@ -57,6 +57,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "unreadable": {path: why for path, why in zip(scan.paths, scan.problems, strict=True) if why},
         "tiny": [scan.paths[i] for i in readable if min(scan.thumbnails.size[i]) < TINY],
         "grey": [scan.paths[i] for i in readable if scan.thumbnails.grey[i]],
+        "several_images": scan.several,
         "value_range": scan.value_range,
         "usual_size": list(usual),
         "odd_sized": {scan.paths[i]: list(size) for i, size in sizes.items() if size != usual},
@@ -120,6 +121,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
     missing += [f"{split} lacks {', '.join(names)}" for split, names in found["classes_missing"].items() if names]
     leaks = [f"{count} of {split}" for split, count in found["leaking_images"].items() if count]
     imbalance, (width, height), neighbours = found["imbalance"], found["usual_size"], found["feature_neighbours"]
+    several = found["several_images"]
     spread = f"{imbalance['least']} to {imbalance['most']} images each in {imbalance['split']}"
     return {
         "images": " + ".join(f"{count:,} {split}" for split, count in found["images"].items()),
@@ -132,6 +134,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         **({} if neighbours is None else {"feature neighbours": f"{len(neighbours)} pairs to inspect"}),
         "unreadable": str(len(found["unreadable"])),
         **({"black and white": "values {:g} and {:g}".format(*found["value_range"])} if found["value_range"] else {}),
+        **({"animations, several pages": f"{len(several)}, the first image is used"} if several else {}),
         f"below {TINY} pixels": str(len(found["tiny"])),
         "grey": str(len(found["grey"])),
         "skipped": found["ignored"] or "none",

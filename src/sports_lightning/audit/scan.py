@@ -47,6 +47,7 @@ class DatasetScan:
         value_range: the values of 16- and 32-bit pixels that are black and white.
         ignored: number of files that are not read as images, by extension.
         nested: which folders below class folders are taken together, as text.
+        several: paths of animations and files of several pages, of which only the first image is used.
     """
 
     root: Path
@@ -61,6 +62,7 @@ class DatasetScan:
     value_range: ValueRange | None = None
     ignored: Counter[str] = field(default_factory=Counter)
     nested: str = ""
+    several: list[str] = field(default_factory=list)
 
     def fingerprint(self, split: str) -> str:
         """Like `DatasetIndex.fingerprint`."""
@@ -153,6 +155,7 @@ def scan_dataset(table: ImageTable, cache_dir: Path, value_range: Setting = "aut
         value_range=used_range,
         ignored=table.ignored,
         nested=describe_nested(table),
+        several=[path for path, check in zip(paths, checks, strict=True) if check.has_more],
     )
 
 

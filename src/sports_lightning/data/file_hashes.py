@@ -11,7 +11,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from functools import cache
 from itertools import groupby, islice
@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 import PIL
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
 
 from sports_lightning.data.formats import (
     check_pixels,
     decoding_problem,
     exceeds_limit,
+    has_further_images,
     open_image,
     open_without_blocking,
 )
@@ -53,6 +55,7 @@ class FileCheck(NamedTuple):
         pixels: number of pixels that count towards `data.max_pixels`.
         high_depth: what pixels of more than 8 bits are: "integer", "floating-point" or "color"; "" for 8 bits.
         low, high: their smallest and largest value.
+        has_more: whether the file holds further images, of an animation or on other pages.
     """
 
     digest: str
@@ -61,6 +64,7 @@ class FileCheck(NamedTuple):
     high_depth: str = ""
     low: float = 0.0
     high: float = 0.0
+    has_more: bool = False
 
 
 def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None) -> list[FileCheck]:
@@ -111,6 +115,12 @@ def _check(root: Path, paths: Sequence[str], cache_dir: Path | None, checks: lis
     return checks  # type: ignore[return-value]  # no None is left
 
 
+def report_first_images(checks: Iterable[FileCheck]) -> None:
+    """One line of the log for the files of which only the first image is used."""
+    if several := sum(check.has_more for check in checks):
+        log.info("animations and files of several pages, of which only the first image is used: %d", several)
+
+
 def read_file(path: str | Path) -> bytes:
     """The content of a regular file; reading a pipe or a device might never end.
 
@@ -144,11 +154,11 @@ def _read(path: Path) -> FileCheck:
     try:
         with open_image(content) as image:
             pixels = check_pixels(image)
-            if depth := high_depth(image):
-                return FileCheck(digest, "", pixels, *depth)
-            image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+            depth = high_depth(image)
+            if isinstance(image, JpegImageFile):  # the draft of a HEIC would be its thumbnail
+                image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
-            return FileCheck(digest, "", pixels)
+            return FileCheck(digest, "", pixels, *(depth or ("", 0.0, 0.0)), has_further_images(image))
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
         return FileCheck(digest, decoding_problem(error))
 
@@ -194,7 +204,7 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
             query = (
-                "SELECT name, stat, digest, pixels, high_depth, low, high FROM images "
+                "SELECT name, stat, digest, pixels, high_depth, low, high, has_more FROM files "
                 "WHERE folder = ? AND name BETWEEN ? AND ?"
             )
             for folder, group in groupby(paths, os.path.dirname):
@@ -204,10 +214,9 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
                     rows = index.execute(query, [key, min(names), max(names)])
                     known = {name: entry for name, *entry in rows}
                     for path, name in zip(part, names, strict=True):
-                        stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
+                        stat, digest, pixels, *rest = known.get(name, ("", "", 0))
                         is_valid = stat == _state(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
-                        extremes = (kind, low, high) if kind else ()  # without new numbers for the other images
-                        checks.append(FileCheck(digest, "", pixels, *extremes) if is_valid else None)
+                        checks.append(_from_columns(digest, pixels, *rest) if is_valid else None)
     except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
@@ -221,24 +230,31 @@ def _store(root: Path, cache_dir: Path, entries: dict[str, tuple[str, FileCheck]
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(cache_dir / _INDEX, timeout=60)) as index, index:
-            index.execute("DROP TABLE IF EXISTS entries")  # of version 0.1
+            for earlier in ("entries", "images"):
+                index.execute(f"DROP TABLE IF EXISTS {earlier}")  # of earlier versions
             index.execute(
-                "CREATE TABLE IF NOT EXISTS images "
+                "CREATE TABLE IF NOT EXISTS files "
                 "(folder BLOB, name BLOB, stat TEXT, digest TEXT, pixels INTEGER, high_depth TEXT, low REAL, "
-                "high REAL, PRIMARY KEY (folder, name)) WITHOUT ROWID"
+                "high REAL, has_more INTEGER, PRIMARY KEY (folder, name)) WITHOUT ROWID"
             )
             key = cache(_key)
             rows = [
                 (key(root / os.path.dirname(path)), os.fsencode(os.path.basename(path)), stat, *_columns(check))
                 for path, (stat, check) in entries.items()
             ]
-            index.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     except (OSError, sqlite3.Error) as error:  # costs the next run time, and changes no result
         log.warning("can't write %s: %s; data.cache_dir=FOLDER sets another place", cache_dir, error)
 
 
 def _columns(check: FileCheck) -> tuple[str | float, ...]:
     return check.digest, *check[2:]
+
+
+def _from_columns(digest: str, pixels: int, kind: str, low: float, high: float, has_more: int) -> FileCheck:
+    if not kind and not has_more:
+        return FileCheck(digest, "", pixels)  # without new numbers for the usual image
+    return FileCheck(digest, "", pixels, kind, low, high, bool(has_more))
 
 
 def _key(folder: Path) -> bytes:

@@ -9,11 +9,14 @@ from pathlib import Path
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from sports_lightning.data.color_profiles import without_profile
+
 # A file with one of these extensions is an image; any other file is one if its first bytes say so.
 EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff",
-    ".jp2", ".ppm", ".pgm", ".pbm", ".heic", ".heif",
-)  # fmt: skip
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".heic", ".heif", ".heics", ".heifs", ".hif", ".psd", ".qoi", ".tga", ".dds", ".pcx", ".sgi"),
+)
 # Raw files of cameras begin like TIFF, and what Pillow reads of them is a thumbnail.
 _RAW_EXTENSIONS = (
     ".dng", ".nef", ".nrw", ".cr2", ".arw", ".sr2", ".srf", ".srw", ".pef", ".orf", ".rw2", ".3fr", ".erf", ".iiq",
@@ -26,10 +29,12 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two: BigTIFF
 _SIGNATURES = (
     *(_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", *_TIFF),
     *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000
+    *(b"8BPS\0\1", b"qoif", b"DDS \x7c"),  # PSD, QOI, DDS
 )
-_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
-_NETPBM = re.compile(rb"P[1-6]\s+[\d#]")
+_NETPBM = re.compile(rb"P[1-6f]\s+[\d#]")
+_VECTOR = ("EPS", "WMF")  # which Pillow hands to other programs
 _TOO_MANY = "pixels, more than data.max_pixels="
 _REMEDY = ": set a larger limit (in Python PIL.Image.MAX_IMAGE_PIXELS), or scale the image down"
 
@@ -69,21 +74,47 @@ def open_image(content: bytes) -> Image.Image:
     """Open the content of an image file with Pillow; its pixels are not decoded yet.
 
     Raises:
-        ValueError: HEIC without pillow-heif.
+        ValueError: HEIC without pillow-heif, or vector graphics.
         Exception: not an image: Pillow's plugins raise a dozen types.
     """
-    if content.startswith(_JPEG):
-        return JpegImageFile(io.BytesIO(content))  # Image.open refuses large images, also those that draft scales down
     if _is_heic(content):
         _read_heic()
     try:
-        return Image.open(io.BytesIO(content))
+        return _open(content)
+    except Exception:
+        bare = without_profile(content)
+        if len(bare) == len(content):
+            raise
+        return _open(bare)
+
+
+def _open(content: bytes) -> Image.Image:
+    if content.startswith(_JPEG):
+        return JpegImageFile(io.BytesIO(content))  # Image.open refuses large images, also those that draft scales down
+    try:
+        image = Image.open(io.BytesIO(content))
     except Image.UnidentifiedImageError:
         if content.startswith(_TIFF):
             raise ValueError(
                 "TIFF with pixels that Pillow can't read: convert it to 8 or 16 bits, gray or RGB"
             ) from None
         raise
+    if image.format in _VECTOR:
+        raise ValueError(f"{image.format}, which holds vector graphics: convert it to PNG")
+    return image
+
+
+def has_further_images(image: Image.Image) -> bool:
+    """Whether the file of a decoded image holds more than this one, as animations and documents of several pages do.
+
+    The layers of a PSD and the further images of a JPEG, such as gain maps and depths, do not count.
+    """
+    if image.format == "PSD":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged further images; Pillow's plugins raise a dozen types
+        return True
 
 
 def _is_heic(content: bytes) -> bool:
@@ -95,7 +126,7 @@ def _is_heic(content: bytes) -> bool:
 
 
 def _read_heic() -> None:
-    """Let Pillow read HEIC.
+    """Let Pillow read HEIC. The import takes 50 ms, which a process without such images does not spend.
 
     Raises:
         ValueError: pillow-heif is not installed.
@@ -103,7 +134,7 @@ def _read_heic() -> None:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ValueError("HEIC, which needs pillow-heif: pip install -e '.[heic]', or convert it to JPEG") from None
+        raise ValueError("HEIC, which needs pillow-heif: pip install pillow-heif, or convert it to JPEG") from None
     register_heif_opener()
 
 

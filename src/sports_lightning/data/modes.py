@@ -1,4 +1,4 @@
-"""From an open Pillow image of any mode to upright 8-bit RGB. This module does not import torch."""
+"""From an open Pillow image of any mode to upright 8-bit sRGB. This module does not import torch."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
+from sports_lightning.data.color_profiles import srgb_conversion
 from sports_lightning.data.formats import check_pixels, jpeg_scale
 
 SIXTEEN_BITS = (0.0, 65535.0)
@@ -41,7 +42,10 @@ def read_rgb(image: Image.Image, least: int | None, value_range: Sequence[float]
 
 
 def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Image.Image:
-    """Convert to upright 8-bit RGB: the EXIF orientation is applied, and transparency becomes white.
+    """Convert to upright 8-bit sRGB: the EXIF orientation is applied, and transparency becomes white.
+
+    An embedded ICC profile is applied to pixels of 8 bits (see `data.color_profiles`), and to colors of 16 bits, of
+    which Pillow keeps the upper 8. It is ignored in gray images of 16 and 32 bits, whose brightness `value_range` sets.
 
     Args:
         image: of any mode.
@@ -52,11 +56,28 @@ def to_rgb(image: Image.Image, value_range: Sequence[float] | None = None) -> Im
     Raises:
         ValueError: 32-bit pixels without a `value_range`, or signed pixels of 8 bits.
     """
-    image = _to_8_bits(image, value_range) if high_depth_kind(image) else upright(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    image = _to_8_bits(image, value_range) if high_depth_kind(image) else _to_srgb(upright(image))
+    if _is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """RGB or RGBA, of 8 bits, or the image itself if no color changes."""
+    conversion = srgb_conversion(image.info.get("icc_profile"), image.mode)
+    if conversion is None:
+        return image
+    if _is_transparent(image):
+        image = image.convert("RGBA")
+    converted = conversion.apply(image.convert(conversion.mode))
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted
 
 
 def upright(image: Image.Image) -> Image.Image:

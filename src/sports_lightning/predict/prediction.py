@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from sports_lightning.data.dataset_index import Split
-from sports_lightning.data.file_hashes import FileCheck, check_files, printable
+from sports_lightning.data.file_hashes import FileCheck, check_files, printable, report_first_images
 from sports_lightning.data.image_folder import list_images
 from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_leftover
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
@@ -157,6 +157,7 @@ def predict_images(
         UserError: none of the files can be read, or a model that has no features.
     """
     checks = check_files(Path(), paths)
+    report_first_images(checks)
     unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
     unreadable |= _set_value_range(classifier, value_range, dict(zip(paths, checks, strict=True)))
     readable = [path for path in paths if path not in unreadable]

@@ -12,11 +12,11 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
-from sports_lightning.storage.disk_cache import fingerprint, library_versions
+from sports_lightning.storage.disk_cache import fingerprint, installed_versions, library_versions
 from sports_lightning.storage.files import write_bytes, write_json, write_text
 
 IMAGES = "images.csv.gz"
@@ -122,7 +122,7 @@ def _packages() -> dict[str, str]:
         needed = [re.match(r"[\w.-]+", line) for line in requires("sports-lightning") or [] if "extra ==" not in line]
     except PackageNotFoundError:  # a checkout that is not installed
         return library_versions()
-    return {name: version(name) for name in ["sports-lightning", *sorted(match[0] for match in needed if match)]}
+    return installed_versions(["sports-lightning", *sorted(match[0] for match in needed if match)])
 
 
 def _git_state() -> dict[str, str]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from sports_lightning.data.class_names import first_five, normalize
 from sports_lightning.data.dataset_index import DatasetIndex, Split
-from sports_lightning.data.file_hashes import FileCheck, check_files, printable
+from sports_lightning.data.file_hashes import FileCheck, check_files, printable, report_first_images
 from sports_lightning.data.folder_layout import SPLITS, UNSPLIT
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.image_table import ImageTable
@@ -85,6 +85,7 @@ def _read(table: ImageTable, data: DictConfig) -> tuple[ImageTable, list[FileChe
         UserError: an image is unreadable, unless `data.skip_unreadable`.
     """
     checks = check_files(table.root, table.paths, resolve_cache_dir(data))
+    report_first_images(checks)
     unreadable = {path: check.problem for path, check in zip(table.paths, checks, strict=True) if check.problem}
     if not unreadable:
         return table, checks

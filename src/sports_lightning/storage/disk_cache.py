@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,16 @@ def fingerprint(values: Any) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that determine an image's pixels and features."""
-    return {name: version(name) for name in ("pillow", "simplejpeg", "torch", "torchvision", "timm")}
+    return installed_versions(["pillow", "pillow-heif", "simplejpeg", "torch", "torchvision", "timm"])
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of the packages among these that are installed; pillow-heif may be removed by a user."""
+    versions = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def cache_key(module: str, *values: Any) -> str:
