@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz_decoding.py ROOT [--inputs 20000] [--seed 0]
 
-Each input is a real image below ROOT, saved in one of eight formats and then mutated: bytes are flipped, removed,
+Each input is a real image below ROOT, saved in one of thirteen formats and then mutated: bytes are flipped, removed,
 repeated or copied from another file, or numbers in the header are made large. Exits with 1 if an input takes a second
 or more, or raises anything except UnreadableImage. Memory is the process's resident size, after a tenth of the inputs
 and at the end.
@@ -19,13 +19,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from pillow_heif import register_heif_opener
 
 from sports_lightning.data.decode import decode
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.image_folder import list_images
 from sports_lightning.errors import UnreadableImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "progressive JPEG", "CMYK JPEG")
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from icc_profiles import DISPLAY_P3, rgb_profile
+
+register_heif_opener()  # also writes
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "progressive JPEG", "CMYK JPEG"),
+    *("JPEG with profile", "PNG with profile"),
+)
+PROFILE = rgb_profile(DISPLAY_P3)
 
 READERS: dict[str, Callable[[Path], object]] = {
     "checked": lambda file: check_files(file.parent, [file.name]),
@@ -42,6 +51,8 @@ def encode(image: Image.Image, kind: str) -> bytes:
         image.convert("CMYK").save(content, "JPEG")
     elif kind == "progressive JPEG":
         image.save(content, "JPEG", progressive=True)
+    elif kind.endswith("with profile"):
+        image.save(content, kind.partition(" ")[0], icc_profile=PROFILE)
     else:
         image.save(content, kind)
     return content.getvalue()

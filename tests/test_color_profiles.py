@@ -159,6 +159,7 @@ UNUSABLE = {
     "no tags": P3[:128] + bytes(4),
     "of gray": gray_profile(1.0),
     "of CMYK": cmyk_profile(),
+    "of no space": P3[:16] + b"\xff" * 4 + P3[20:],
     "of Lab": P3[:16] + b"Lab " + P3[20:],
     "in segments": b"\xff\xda" * 50_000,
 }

@@ -17,7 +17,7 @@ _PIXEL_MODES = {  # of the images that a profile can describe, by the mode of th
     "L": {"1", "L", "LA", "La"},
     "CMYK": {"CMYK"},
 }
-_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # by the color space of the profile
+_MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}  # by the color space in the header of the profile
 _KEPT = 64  # conversions; that of a CMYK profile takes 2 MB
 
 
@@ -59,24 +59,25 @@ def changes_no_color(profile: bytes) -> bool:
 @lru_cache(_KEPT)
 def _conversion(profile: bytes) -> Conversion | None:
     """As `srgb_conversion`, for the images of any mode that fits."""
-    srgb = ImageCms.createProfile("sRGB")
     levels = np.arange(256, dtype=np.uint8)
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = _MODES[source.profile.xcolor_space.strip()]
-        if mode == "L":  # littleCMS interpolates gray tone curves coarsely, unless it is slow
-            exact = ImageCms.buildTransform(source, srgb, mode, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
-            conversion = Conversion(mode, partial(_look_up, np.asarray(exact.apply(Image.fromarray(levels[None])))[0]))
-        else:
-            conversion = Conversion(mode, ImageCms.buildTransform(source, srgb, mode, "RGB").apply)
+        conversion = _build(profile, _MODES[profile[16:20]], levels)
     except (OSError, KeyError, ImageCms.PyCMSError):
         return None
-    # The profiles of sRGB differ by rounding alone.
-    grid = np.stack(np.meshgrid(*[levels[::17]] * 3), axis=-1).reshape(1, -1, 3)
-    image = Image.fromarray(grid if mode == "RGB" else levels[None])
-    if mode == "CMYK" or _largest_change(conversion, image) > 1:
+    if conversion.mode == "CMYK":
         return conversion
-    return None
+    grid = np.stack(np.meshgrid(*[levels[::17]] * 3), axis=-1).reshape(1, -1, 3)
+    changes = _changes(conversion, Image.fromarray(grid if conversion.mode == "RGB" else levels[None]))
+    return conversion if changes.max() > 1 else None  # the profiles of sRGB differ by rounding alone
+
+
+def _build(profile: bytes, mode: str, levels: np.ndarray) -> Conversion:
+    source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+    if mode != "L":
+        return Conversion(mode, ImageCms.buildTransform(source, srgb, mode, "RGB").apply)
+    # Of gray, littleCMS interpolates the tone curve coarsely, by up to 10 levels, unless it is ten times as slow.
+    exact = ImageCms.buildTransform(source, srgb, mode, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+    return Conversion(mode, partial(_look_up, np.asarray(exact.apply(Image.fromarray(levels[None])))[0]))
 
 
 def _look_up(table: np.ndarray, image: Image.Image) -> Image.Image:
@@ -84,10 +85,9 @@ def _look_up(table: np.ndarray, image: Image.Image) -> Image.Image:
     return Image.merge("RGB", [image.point(levels.tolist()) for levels in table.T])
 
 
-def _largest_change(conversion: Conversion, image: Image.Image) -> int:
-    """Of any channel of any pixel."""
-    change = np.asarray(conversion.apply(image), np.int16) - np.asarray(image.convert("RGB"), np.int16)
-    return int(np.abs(change).max())
+def _changes(conversion: Conversion, image: Image.Image) -> np.ndarray:
+    """By how much each channel of each pixel changes, (height, width, 3)."""
+    return np.abs(np.asarray(conversion.apply(image), np.int16) - np.asarray(image.convert("RGB"), np.int16))
 
 
 def without_profile(content: bytes) -> bytes:
