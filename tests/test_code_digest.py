@@ -1,6 +1,8 @@
 """The keys of caches change with the code that computes the cached value, without a number to be increased by hand."""
 
 import sys
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.storage import code_digest as code
+from sports_lightning.storage import disk_cache
 from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
 from sports_lightning.storage.disk_cache import cache_key
 
@@ -96,3 +99,17 @@ def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "my_network.py").write_text("x = 2")
     assert foreign_code_digests(names) != first
     assert sys.modules.get("my_network") is None
+
+
+def test_the_keys_of_caches_depend_on_the_library_for_heic_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cache_key(disk_cache.__name__)
+    assert "pillow-heif" in disk_cache.library_versions()
+
+    def version(name: str) -> str:
+        if name == "pillow-heif":
+            raise PackageNotFoundError
+        return metadata.version(name)
+
+    monkeypatch.setattr(disk_cache, "version", version)
+    assert "pillow-heif" not in disk_cache.library_versions()
+    assert cache_key(disk_cache.__name__) != before

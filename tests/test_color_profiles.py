@@ -27,10 +27,10 @@ from sports_lightning.api.dataset_folder import _write_images
 from sports_lightning.api.image_classifier import ImageTransform
 from sports_lightning.data import decode as decoding
 from sports_lightning.data.color_profiles import changes_no_color
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decode import decode
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import check_files
-from sports_lightning.data.image_folder import Split
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.reports.html import thumbnail
 from sports_lightning.split.thumbnails import read_thumbnails

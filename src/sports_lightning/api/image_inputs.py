@@ -37,7 +37,7 @@ class ImageTransform:
 
         Args:
             image: path of an image file, its content as bytes or as a binary file, PIL image, uint8 array (h, w, 3) or
-                uint8 tensor (3, h, w), RGB.
+                uint8 tensor (3, h, w), sRGB. A PIL image is converted to sRGB by its `info["icc_profile"]`.
 
         Returns:
             uint8 (3, height, width), the input of `Classifier`, which normalizes it.
