@@ -54,7 +54,7 @@ def test_names_that_contain_markup_are_escaped(tmp_path: Path) -> None:
         "root": "<script>alert(1)</script>", "images": {"train": 1}, "leaking_images": {"train": 0}, "identical": 0,
         "near_duplicates": 0, "label_conflicts": [], "unreadable": {'"><img src=x onerror=alert(1)>.jpg': "<b>why</b>"},
         "pairs": [], "classes_missing": {}, "classes": 1, "imbalance": {"split": "train", "least": 1, "most": 1},
-        "splits_missing": [], "usual_size": [1, 1], "ignored": "<u>.txt", "nested": "<s>a</s>",
+        "splits_missing": [], "usual_size": [1, 1], "ignored": "<u>.txt", "nested": "<s>a</s>", "several_images": [],
         "odd_sized": {}, "tiny": [], "grey": [], "feature_neighbours": None, "class_counts": {"<i>a</i>": {"train": 1}},
     }  # fmt: skip
     write_page(tmp_path / "audit.html", "audit.html", found=found, pairs=[], tiny=64)
