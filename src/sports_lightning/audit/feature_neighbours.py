@@ -4,6 +4,7 @@ They may be other crops of one photograph, other moments of one scene, or unrela
 decide.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,28 @@ _ALIKE = 0.85  # least cosine similarity of two images' centered features, chose
 _TABLES = 64
 
 
-def find_feature_neighbours(
-    scan: DatasetScan, network: Classifier, inference: DictConfig, cache_dir: Path
-) -> list[DuplicatePair]:
-    """Pairs of distinct images with similar features that are not known duplicates.
+@dataclass(frozen=True)
+class ScanFeatures:
+    """Features of the readable images of a scan; byte-identical files share them.
 
-    Pairs across splits come first, then pairs by decreasing similarity. Not every pair in a large cluster is found.
+    Attributes:
+        distinct: positions in the scan of the first file of each content.
+        values: (distinct, features) float32, memory-mapped.
+    """
+
+    distinct: list[int]
+    values: np.ndarray
+
+    def row_of(self, scan: DatasetScan) -> np.ndarray:
+        """(n,) int64, the row in `values` of each image of the scan; -1 for unreadable files."""
+        rows = {scan.digests[i]: row for row, i in enumerate(self.distinct)}
+        return np.array([-1 if why else rows[d] for d, why in zip(scan.digests, scan.problems, strict=True)])
+
+
+def compute_scan_features(
+    scan: DatasetScan, network: Classifier, inference: DictConfig, cache_dir: Path
+) -> ScanFeatures:
+    """The features of the images of a scan.
 
     Args:
         scan: the dataset scan.
@@ -37,12 +54,22 @@ def find_feature_neighbours(
     """
     digests = ["" if why else digest for digest, why in zip(scan.digests, scan.problems, strict=True)]
     distinct = list(first_of_each(digests).values())
-    if len(distinct) < 3:  # two centered vectors are always opposite
-        return []
+    if not distinct:
+        return ScanFeatures([], np.zeros((0, 1), np.float32))
     split = Split((scan.paths[i] for i in distinct), np.zeros(len(distinct)))
     store = FeatureCache(FrozenBackbone(), network, inference, cache_dir)
     images = evaluation_images(network, scan.root, split)
-    features = store.features(images, [digests[i] for i in distinct]).numpy()
+    return ScanFeatures(distinct, store.features(images, [digests[i] for i in distinct]).numpy())
+
+
+def find_feature_neighbours(scan: DatasetScan, found_features: ScanFeatures) -> list[DuplicatePair]:
+    """Pairs of distinct images with similar features that are not known duplicates.
+
+    Pairs across splits come first, then pairs by decreasing similarity. Not every pair in a large cluster is found.
+    """
+    distinct, features = found_features.distinct, found_features.values
+    if len(distinct) < 3:  # two centered vectors are always opposite
+        return []
     features = unit(features - features.mean(axis=0))
     rows, others = find_neighbours(features, features, len(features), _ALIKE, _TABLES, np.random.default_rng(0))
     known = {(pair.first, pair.second) for pair in scan.pairs}

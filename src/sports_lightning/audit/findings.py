@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sports_lightning.audit.scan import NO_SPLIT, DatasetScan
+from sports_lightning.audit.suspects import LabelCheck
 from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.reports.html import thumbnail_uri, write_page
@@ -20,7 +21,11 @@ TINY = 64  # pixels; a shorter side below this is listed as tiny
 _SHOWN_PAIRS = 300  # pairs with images in audit.html
 
 
-def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None = None) -> dict[str, Any]:
+def collect_findings(
+    scan: DatasetScan,
+    feature_neighbours: Sequence[DuplicatePair] | None = None,
+    check: LabelCheck | None = None,
+) -> dict[str, Any]:
     """All findings as JSON values; images are named by their paths.
 
     `pairs` (and its subsets) are lists of: first, second, kind, similarity, and whether the labels agree.
@@ -28,6 +33,7 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
     Args:
         scan: the dataset scan.
         feature_neighbours: pairs of similar images, or None; they do not count as leaks.
+        check: the suspects, or None if labels were not checked.
     """
     splits = list(dict.fromkeys(scan.splits))
     counts: dict[str, Counter[str]] = {split: Counter() for split in splits}
@@ -68,6 +74,8 @@ def collect_findings(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePa
         "leaks": [_row(scan, pair) for pair in scan.leaking],
         "leaking_images": {split: len(scan.leaks(split)) for split in splits},
         "feature_neighbours": neighbours,
+        "suspects": None if check is None else len(check.suspects),
+        "judged": 0 if check is None else check.judged,
     }
 
 
@@ -132,6 +140,7 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         "pairs under two labels": str(len(found["label_conflicts"])),
         "leaks": f"{', '.join(leaks)} also in an earlier split" if leaks else "none",
         **({} if neighbours is None else {"feature neighbours": f"{len(neighbours)} pairs to inspect"}),
+        **_suspect_line(found),
         "unreadable": str(len(found["unreadable"])),
         **({"black and white": "values {:g} and {:g}".format(*found["value_range"])} if found["value_range"] else {}),
         **({"animations, several pages": f"{len(several)}, the first image is used"} if several else {}),
@@ -141,3 +150,10 @@ def summary(found: dict[str, Any]) -> dict[str, str]:
         "folders taken together": found["nested"] or "none",
         "of another size": f"{len(found['odd_sized'])}; the usual size is {width}×{height}",
     }
+
+
+def _suspect_line(found: dict[str, Any]) -> dict[str, str]:
+    if found["suspects"] is None:
+        return {}
+    how = f"of {found['judged']:,} judged; see suspects.html" if found["judged"] else "copies with two labels only"
+    return {"labels to check": f"{found['suspects']} ({how})"}

@@ -92,6 +92,7 @@ class Audit:
     data: Data
     model: Model
     inference: Inference
+    predictions: str | None
 
 
 @dataclass

@@ -33,9 +33,9 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(path, _environment.get_template(template).render(**values))
 
 
-def thumbnail_uri(path: Path, value_range: ValueRange | None = None) -> str:
-    """A thumbnail of the image at `path` as a data URI; "" if it cannot be read."""
-    small = thumbnail(path, value_range)
+def thumbnail_uri(path: Path, value_range: ValueRange | None = None, side: int = 160) -> str:
+    """A thumbnail of the image at `path` (see `thumbnail`) as a data URI; "" if it cannot be read."""
+    small = thumbnail(path, value_range, side)
     return image_uri(small) if small else ""
 
 

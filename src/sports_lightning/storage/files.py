@@ -6,7 +6,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -132,15 +132,21 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     columns "path" and "image" is written as `./=1+1`, which is the same file; any other text gets a leading quote
     mark, which `read_csv` removes. Numbers and all other texts are written unchanged.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    all_quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)  # otherwise "\r" in a cell ends the row
+    write_text(path, "".join(csv_lines(header, rows)))
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The header and the rows as `write_csv` writes them, each with its line end; cells may contain further ones."""
+    yield _csv_line(header)
     for row in rows:
-        cells = [_harmless(value, column) for value, column in zip(row, header, strict=True)]
-        has_return = any("\r" in cell for cell in cells if isinstance(cell, str))
-        (all_quoted if has_return else writer).writerow(cells)
-    write_text(path, buffer.getvalue())
+        yield _csv_line([_harmless(value, column) for value, column in zip(row, header, strict=True)])
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    has_return = any("\r" in cell for cell in cells if isinstance(cell, str))  # without quotes it would end the row
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL).writerow(cells)
+    return buffer.getvalue()
 
 
 def _harmless(value: Any, column: str) -> Any:
