@@ -22,8 +22,10 @@ FOLDS = 5
 NEIGHBOURS = 10
 _SHRINKAGE = 0.2  # of the covariance towards a multiple of the identity
 _FIRST_ROUND = 3.0  # log odds above which a label is left out of the second fit, and counts as wrong in the prior
-_POSTERIOR = 4.0  # log odds of a suspect, with the prior: all three were chosen with planted errors in 100 Sports
-_VOTE = 2.0  # log odds by which the neighbours count, if all of them have the same label
+_CONFIDENT = 8.0  # log odds above which only their logarithm counts, since a classifier may be confidently wrong
+_VOTE = 4.0  # log odds that the neighbours count for, if all of them have the same label
+_POSTERIOR = 4.0  # log odds of a suspect, with the prior; all of these were chosen with planted errors in 100 Sports
+_LEAST_PRIOR = 0.005  # of an image being a suspect
 _AT_ONCE = 2**26  # similarities in memory
 
 
@@ -47,7 +49,7 @@ class Judgement:
     @property
     def threshold(self) -> float:
         """The least score of a suspect."""
-        prior = min(max(self.left_out, 1 / (len(self.odds) + 1)), 0.5)
+        prior = min(max(self.left_out, _LEAST_PRIOR), 0.5)
         return float(_POSTERIOR + np.log((1 - prior) / prior))
 
     @property
@@ -62,7 +64,8 @@ class Judgement:
             image: its position.
             for_label, for_suggested: shares of its neighbours with its label and with the suggested one.
         """
-        return float(self.odds[image] + _VOTE * (for_suggested - for_label))
+        odds = min(self.odds[image], _CONFIDENT) + np.log1p(max(self.odds[image] - _CONFIDENT, 0))
+        return float(odds + _VOTE * (for_suggested - for_label))
 
     def spread(self, count: int, places: np.ndarray) -> "Judgement":
         """The judgement of `count` images, of which those at `places` were judged."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sports_lightning.audit.scan import DatasetScan
+from sports_lightning.audit.scan import NO_SPLIT, DatasetScan
 from sports_lightning.audit.suspects import LabelCheck, Suspect, class_names
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import csv_lines, write_csv, write_text
@@ -23,7 +23,6 @@ SUSPECTS_FILE = "suspects.csv"
 _COLUMNS = ("image", "label", "split", "group", "suggested")
 _SHOWN = 300  # suspects with images in suspects.html
 _NEIGHBOURS = 6  # of each of them
-_SPLITS = ("train", "val", "test")
 
 
 def write_label_check(scan: DatasetScan, check: LabelCheck, folder: Path) -> None:
@@ -31,7 +30,7 @@ def write_label_check(scan: DatasetScan, check: LabelCheck, folder: Path) -> Non
     _write_suspects(scan, check, folder / SUSPECTS_FILE)
     suggested = {suspect.image: suspect.suggested for suspect in check.suspects}
     rows = [
-        [path, label, split if split in _SPLITS else "", str(group), suggested.get(image, "")]
+        [path, label, "" if split == NO_SPLIT else split, str(group), suggested.get(image, "")]
         for image, (path, label, split, group) in enumerate(
             zip(scan.paths, scan.labels, scan.splits, check.groups.tolist(), strict=True)
         )
@@ -101,7 +100,7 @@ def _card(scan: DatasetScan, suspect: Suspect) -> dict[str, Any]:
         "path": scan.paths[i],
         "label": scan.labels[i],
         "suggested": suspect.suggested,
-        "uri": thumbnail_uri(scan.root / scan.paths[i], scan.value_range, 240),
+        "uri": thumbnail_uri(scan.root / scan.paths[i], scan.value_range, 192),
         "reasons": list(_reasons(scan, suspect)),
         "neighbours": [
             {
@@ -119,8 +118,8 @@ def _reasons(scan: DatasetScan, suspect: Suspect) -> Iterable[str]:
     for other in suspect.copies:
         yield f"Its copy {scan.paths[other]} is labeled {scan.labels[other]}."
     if math.isfinite(suspect.label_probability):
-        probabilities = f"{suspect.label_probability:.1%} {label}, {suspect.suggested_probability:.1%} for the best other"
-        yield f"A classifier that was trained without this image: {probabilities} class."
+        best = "" if suspect.copies else f", {suspect.suggested_probability:.1%} {suggested}"
+        yield f"By a classifier that was trained without this image: {suspect.label_probability:.1%} {label}{best}."
     if suspect.neighbours:
         near = [scan.labels[other] for other in suspect.neighbours]
         yield (

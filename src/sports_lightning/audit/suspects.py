@@ -9,6 +9,8 @@ from sports_lightning.audit.label_errors import Judgement, find_similar, judge_b
 from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.split.groups import join_groups
 
+_PROBABLE = 0.9  # a label whose near copies under other labels do not count
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -80,7 +82,7 @@ def check_labels(
         score = judgement.score(image, for_label, for_suggested)
         suggested = names[judgement.suggested[image]]
         others = copies.get(image, [])
-        if others and _is_less_probable(image, others, judgement):
+        if others and _may_be_wrong(image, others, scan, judgement):
             score, suggested = np.inf, scan.labels[others[0]]
         if score >= judgement.threshold:
             probabilities = judgement.label_probability[image], judgement.suggested_probability[image]
@@ -122,10 +124,15 @@ def _copies_with_other_labels(scan: DatasetScan) -> dict[int, list[int]]:
     return found
 
 
-def _is_less_probable(image: int, others: list[int], judgement: Judgement) -> bool:
-    """Whether the label of an image is no more probable than those of its copies, as far as that is known."""
+def _may_be_wrong(image: int, others: list[int], scan: DatasetScan, judgement: Judgement) -> bool:
+    """Whether a copy with two labels is a suspect: not if its own label is the more probable one, as far as known.
+
+    Two near copies may also be different images with one background, whose labels are both probable.
+    """
     own = judgement.label_probability[image]
-    return not any(own > judgement.label_probability[other] for other in others)
+    is_identical = any(scan.digests[image] == scan.digests[other] for other in others)
+    is_better = any(own > judgement.label_probability[other] for other in others)
+    return not is_better and (is_identical or not own > _PROBABLE)
 
 
 def _similar_images(

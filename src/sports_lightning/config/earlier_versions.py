@@ -32,6 +32,7 @@ _NEW_DATA_KEYS: dict[str, Any] = {
     "split": {"val": 0.1, "test": "auto", "seed": 0, "previous": None},
     "folds": None,
     "fold": None,
+    "suspects": None,
 }
 _CLASSES = (None, "sports_lightning.data.preprocessing.ResizeAndCrop", "pytorch_lightning.callbacks.ModelCheckpoint")
 

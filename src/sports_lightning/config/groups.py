@@ -57,6 +57,7 @@ class Data:
     max_pixels: Count | None
     value_range: Literal["auto"] | list[float]  # see rules
     audit: bool
+    suspects: str | None
     cache: Literal["ram", "disk"] | None
     cache_dir: str | None
 

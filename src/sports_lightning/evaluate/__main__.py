@@ -20,12 +20,13 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     check_evaluate(cfg)
     with quick_imports():
+        from sports_lightning.audit.known_suspects import find_suspects
         from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
         from sports_lightning.data.image_folder import check_outside_classes
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.drawings import evaluation_drawings
-        from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without_leaks
+        from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
         from sports_lightning.models.classifier import load_classifier
@@ -43,6 +44,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
     classifier.set_value_range(index.value_range)
+    suspects = find_suspects(cfg.data.suspects, index, scan)
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and scan:
         print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
@@ -50,7 +52,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
-    metrics = {cfg.split: metrics_with_and_without_leaks(evaluation, leaks)}
+    metrics = {cfg.split: metrics_with_and_without(evaluation, leaks, suspects.get(cfg.split))}
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
     write_arrays(folder, evaluation.classes, evaluation.split, cfg.save, evaluation.probabilities, features)

@@ -181,18 +181,23 @@ def evaluate_split(
     return Evaluation(index.root, index.splits[split], index.classes, logits, value_range)
 
 
-def metrics_with_and_without_leaks(evaluation: Evaluation, leaks: Collection[str] | None) -> dict[str, Any]:
-    """The metrics, and under `without_leaks` those without the images that the classifier may have been trained on.
+def metrics_with_and_without(
+    evaluation: Evaluation, leaks: Collection[str] | None, suspects: Collection[str] | None
+) -> dict[str, Any]:
+    """The metrics, and those without images on which they may be misleading, under `without_leaks` and others.
 
     Args:
         evaluation: of a split.
         leaks: paths of its images that an earlier split has too; None if that is not known.
+        suspects: paths of its images whose labels may be wrong; None if that is not known.
     """
     metrics = evaluation.metrics()
-    if leaks is not None:
-        rest = evaluation.without(leaks)
-        leaking = len(evaluation.split) - len(rest.split)
-        # If every image leaks, there are no metrics without leaks.
-        without = (rest.metrics() if rest.split.paths else None) if leaking else dict(metrics)
-        metrics |= {"leaks": leaking, "without_leaks": without}
-    return metrics
+    found = dict(metrics)
+    for name, paths in (("leaks", leaks), ("suspects", suspects)):
+        if paths is not None:
+            rest = evaluation.without(paths)
+            count = len(evaluation.split) - len(rest.split)
+            # If no image is left, there are no metrics without them.
+            without = (rest.metrics() if rest.split.paths else None) if count else dict(metrics)
+            found |= {name: count, f"without_{name}": without}
+    return found

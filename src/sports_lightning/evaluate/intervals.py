@@ -57,6 +57,15 @@ def describe_missing(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def metrics_without(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(title, metrics) without the leaks and without the suspects of a split, as far as it has such images."""
+    return [
+        (f"without {metrics[name]} {name}", metrics[f"without_{name}"])
+        for name in ("leaks", "suspects")
+        if metrics.get(name) and metrics[f"without_{name}"]
+    ]
+
+
 def format_metric(metrics: Mapping[str, Any], name: str, digits: int = 4) -> str:
     """A metric with its interval, such as "0.9620 (0.9414–0.9756)"; "" where `metrics` does not have it."""
     if name not in metrics:

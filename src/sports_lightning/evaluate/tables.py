@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
-from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric
+from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric, metrics_without
 from sports_lightning.storage.files import write_csv
 
 
@@ -52,7 +52,7 @@ def top5_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Print {split: {name: value}}: one row per metric, with its 95 % interval if it has one."""
-    metrics = _with_leak_free_column(metrics)
+    metrics = _with_columns_without(metrics)
     caption = METHODS if any("ci95" in values for values in metrics.values()) else None
     table = Table("", *metrics, caption=caption)
     names = [name for name, value in next(iter(metrics.values())).items() if isinstance(value, int | float)]
@@ -64,11 +64,11 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
-def _with_leak_free_column(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Add the metrics without leaks as a column: those of test, or of the only split there is."""
+def _with_columns_without(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Add the metrics without leaks and without suspects: those of test, or of the only split there is."""
     columns: dict[str, Mapping[str, Any]] = {}
     for split, values in metrics.items():
         columns[split] = values
-        if values.get("leaks") and values["without_leaks"] and (split == "test" or len(metrics) == 1):
-            columns[f"without {values['leaks']} leaks"] = values["without_leaks"]
+        if split == "test" or len(metrics) == 1:
+            columns |= dict(metrics_without(values))
     return columns

@@ -36,6 +36,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.train.training_images import open_training_images
 
     index = open_training_images(cfg, folder)
+    if is_rank_zero():
+        from sports_lightning.audit.known_suspects import find_suspects
+
+        find_suspects(cfg.data.suspects, index)  # an error in the file is reported before the training
     with quick_imports():  # torch is imported only once the data is known to be good
         from sports_lightning.runs.provenance import collect_provenance
         from sports_lightning.sweeps.pruning import reports_to_search

@@ -9,11 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from sports_lightning.audit.known_suspects import find_suspects
 from sports_lightning.audit.scan import DatasetScan, find_leaks, scan_opened
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import fit_temperature
-from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without_leaks
+from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without
 from sports_lightning.evaluate.tables import write_tables
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import measure_cost
@@ -88,8 +89,11 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
     """
     classifier = load_classifier(run.best_checkpoint)
     evaluations = _evaluate(run, classifier)
+    suspects = find_suspects(run.cfg.data.suspects, run.index)
     metrics: dict[str, dict[str, Any]] = {
-        name: metrics_with_and_without_leaks(evaluation, find_leaks(scan, name, classifier.spec.trained_on))
+        name: metrics_with_and_without(
+            evaluation, find_leaks(scan, name, classifier.spec.trained_on), suspects.get(name)
+        )
         for name, evaluation in evaluations.items()
     }
     epochs, timings = read_csv(folder / "metrics.csv"), read_csv(folder / "timings.csv")

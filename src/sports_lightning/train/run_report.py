@@ -15,7 +15,7 @@ from sports_lightning.config.overrides import quote_value
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.evaluate.calibration import reliability
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric
+from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric, metrics_without
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -76,6 +76,7 @@ def _shared_values(results: RunResults) -> dict[str, Any]:
         "split": results.split,
         "methods": METHODS,
         "shown": format_metric,
+        "without": metrics_without,
         "model": cfg.model.name,
         "finetune": cfg.finetune.mode,
         "refit": cfg.refit,
