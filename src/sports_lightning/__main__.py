@@ -12,7 +12,7 @@ COMMANDS = {
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
     "predict": "predict the classes of new images: files, folders or globs",
     "split": "assign images to train, val and test, near copies together",
-    "audit": "find duplicates, leaks between splits, and damaged files in a dataset",
+    "audit": "find duplicates, leaks between splits, wrong labels, and damaged files in a dataset",
     "compare": "compare finished runs, with significance tests",
     "reproduce": "repeat a run and compare every result",
     "report": "draw the missing plots and pages of a finished run",

@@ -21,7 +21,8 @@ from sports_lightning.split.hash_neighbours import unit
 FOLDS = 5
 NEIGHBOURS = 10
 _SHRINKAGE = 0.2  # of the covariance towards a multiple of the identity
-_FIRST_ROUND = 3.0  # log odds above which a label is left out of the second fit, and counts as wrong in the prior
+_FIRST_ROUND = 3.0  # log odds above which a label is left out of the second fit, and counts as wrong in the prior; or
+_OF_MEDIAN = 0.5  # of the median log odds for the labels that a classifier confirms: many errors make it less confident
 _CONFIDENT = 8.0  # log odds above which only their logarithm counts, since a classifier may be confidently wrong
 _VOTE = 4.0  # log odds that the neighbours count for, if all of them have the same label
 _POSTERIOR = 4.0  # log odds of a suspect, with the prior; all of these were chosen with planted errors in 100 Sports
@@ -77,8 +78,8 @@ class Judgement:
     @classmethod
     def nothing(cls, count: int) -> "Judgement":
         """The judgement of images that were not judged."""
-        suggested, unknown = np.zeros(count, np.int64), np.full((2, count), np.nan)
-        return cls(suggested, *unknown, np.full(count, -np.inf), 0.0)
+        unknown = np.full(count, np.nan)
+        return cls(np.zeros(count, np.int64), unknown, unknown.copy(), np.full(count, -np.inf), 0.0)
 
 
 def judge_by_features(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: int) -> Judgement:
@@ -95,7 +96,7 @@ def judge_by_features(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
     folds = assign(labels, groups, wanted, np.random.default_rng(0), unassigned)
     everything = np.ones(len(labels), dtype=bool)
     first = judge_by_logits(_out_of_fold_logits(features, labels, folds, everything, classes), labels)
-    rest = first.odds <= _FIRST_ROUND
+    rest = first.odds <= _first_round(first.odds)
     return judge_by_logits(_out_of_fold_logits(features, labels, folds, rest, classes), labels, rest)
 
 
@@ -119,9 +120,15 @@ def judge_by_logits(logits: np.ndarray, labels: np.ndarray, trusted: np.ndarray 
     suggested = others.argmax(axis=1)
     of_suggested = others[rows, suggested]
     odds = np.where(known, np.maximum(of_suggested, -1e3) - np.where(known, of_label, 0), -np.inf)
-    left_out = float((odds > _FIRST_ROUND).mean() if trusted is None else 1 - trusted.mean())
+    left_out = float((odds > _first_round(odds)).mean() if trusted is None else 1 - trusted.mean())
     of_label, of_suggested = (np.where(known, np.exp(value), np.nan) for value in (of_label, of_suggested))
     return Judgement(suggested, of_label, of_suggested, odds, left_out)
+
+
+def _first_round(odds: np.ndarray) -> float:
+    """The log odds above which a label is suspicious in the first round."""
+    confirmed = odds[np.isfinite(odds) & (odds < 0)]
+    return float(min(_FIRST_ROUND, -_OF_MEDIAN * np.median(confirmed))) if len(confirmed) else _FIRST_ROUND
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -175,7 +182,7 @@ def _out_of_fold_logits(
 
 
 def find_similar(features: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The most similar images of other groups: (m, neighbours) positions, the most similar first; -1 if there are no more.
+    """The most similar images of other groups, the most similar first: (m, neighbours) positions, -1 for none.
 
     Args:
         features: (n, d) float32.

@@ -47,6 +47,6 @@ def read_log_probabilities(folder: Path, scan: DatasetScan, classes: list[str]) 
     if (rows < 0).all():
         raise UserError(f"predictions={folder} are of other images than data.root={scan.root}")
     found = np.full((len(rows), len(classes)), -np.inf)
-    chosen = probabilities[np.ix_(rows[rows >= 0], [position[name] for name in classes])]
+    chosen = probabilities[rows[rows >= 0]][:, [position[name] for name in classes]]
     found[rows >= 0] = np.log(np.maximum(chosen, 1e-9))
     return found

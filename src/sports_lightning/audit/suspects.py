@@ -85,8 +85,8 @@ def check_labels(
         if others and _may_be_wrong(image, others, scan, judgement):
             score, suggested = np.inf, scan.labels[others[0]]
         if score >= judgement.threshold:
-            probabilities = judgement.label_probability[image], judgement.suggested_probability[image]
-            found.append(Suspect(image, suggested, score, *map(float, probabilities), near, others))
+            of_label, of_suggested = judgement.label_probability[image], judgement.suggested_probability[image]
+            found.append(Suspect(image, suggested, score, float(of_label), float(of_suggested), near, others))
     found.sort(key=lambda suspect: (-suspect.score, -judgement.odds[suspect.image], suspect.image))
     return LabelCheck(found, groups, int(np.isfinite(judgement.odds).sum()))
 
