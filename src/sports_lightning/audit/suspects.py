@@ -75,10 +75,11 @@ def check_labels(
     found = []
     for image in candidates:
         near = similar.get(image, [])
-        for_label, for_suggested = (
-            float(np.mean(labels[near] == label)) if near else 0.0
-            for label in (labels[image], judgement.suggested[image])
-        )
+        for_label, for_suggested = 0.0, 1.0  # without neighbours, the classifier alone decides
+        if near:
+            for_label, for_suggested = (
+                float(np.mean(labels[near] == label)) for label in (labels[image], judgement.suggested[image])
+            )
         score = judgement.score(image, for_label, for_suggested)
         suggested = names[judgement.suggested[image]]
         others = copies.get(image, [])
