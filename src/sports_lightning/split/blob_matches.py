@@ -100,7 +100,7 @@ def _checked(a: np.ndarray, b: np.ndarray, image: np.ndarray, signature: np.ndar
 
 
 def _transforms(first: np.ndarray, second: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log2 of the scale (k,) from the first blobs to the second ones, and where the first image's origin falls (k, 2)."""
+    """Log2 of the scale (k,) from the first blobs to the second, and where the first image's origin falls (k, 2)."""
     zoom = np.log2(second[:, 2] / first[:, 2])
     sign = np.stack([1 - 2 * mirrored, np.ones(len(mirrored))], axis=1)
     return zoom, second[:, :2] - (2**zoom)[:, None] * first[:, :2] * sign

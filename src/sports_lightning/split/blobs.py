@@ -6,6 +6,7 @@ random projections (Charikar 2002). Windows are not rotated, because copies are 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -41,13 +42,18 @@ class Blobs:
     signature: np.ndarray
 
 
+def no_blobs() -> Blobs:
+    """The blobs of an image that can't be read."""
+    return Blobs(np.zeros((0, 3), np.float32), np.zeros((0, 2), np.uint64))
+
+
 def find_blobs(image: Image.Image) -> Blobs:
     """The strongest blobs of a gray image of any size, at most 48."""
     scale = SIDE / (image.width * image.height) ** 0.5
     size = [max(8, round(side * scale)) for side in image.size]
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
     layers = [cv2.GaussianBlur(pixels, (0, 0), _SCALES[0])]
-    for finer, coarser in zip(_SCALES, _SCALES[1:], strict=False):
+    for finer, coarser in pairwise(_SCALES):
         layers.append(cv2.GaussianBlur(layers[-1], (0, 0), (coarser**2 - finer**2) ** 0.5))
     blurred = np.stack(layers)
     where, place = _extrema(blurred[1:] - blurred[:-1])
@@ -61,9 +67,7 @@ def _extrema(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Layers (m,) and places (m, 3) in pixels of the strongest extrema, refined by parabolas."""
     inner = differences[1:-1]
     stack = differences.transpose(1, 2, 0).copy()  # OpenCV takes layers as channels
-    highest, lowest = (
-        function(stack, _NEIGHBOURHOOD).transpose(2, 0, 1) for function in (cv2.dilate, cv2.erode)
-    )
+    highest, lowest = (function(stack, _NEIGHBOURHOOD).transpose(2, 0, 1) for function in (cv2.dilate, cv2.erode))
     is_high = inner >= np.maximum(np.maximum(highest[:-2], highest[1:-1]), highest[2:])
     is_low = inner <= np.minimum(np.minimum(lowest[:-2], lowest[1:-1]), lowest[2:])
     layer, y, x = np.nonzero((is_high | is_low) & (np.abs(inner) >= _LEAST))

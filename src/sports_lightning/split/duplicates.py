@@ -46,12 +46,14 @@ class DuplicatePair(NamedTuple):
     Attributes:
         similarity: correlation of the gray pixels of the best-matching parts; 1.0 for identical files.
         mirrored: whether one is the mirror image of the other.
+        verified: found by blobs and verified by geometry (see `crops`); the similarity is that of blocks of pixels.
     """
 
     first: int
     second: int
     similarity: float
     mirrored: bool
+    verified: bool = False
 
 
 def find_duplicates(small: np.ndarray, digests: list[str]) -> list[DuplicatePair]:

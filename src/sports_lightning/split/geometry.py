@@ -1,9 +1,9 @@
 """Whether two images show one photograph: other crops, recolored versions, or copies with a strip of text.
 
 Local features (SIFT, Lowe 2004) are matched, an affine map is fitted to them by RANSAC (Fischler and Bolles 1981), and
-the pixels are compared block by block where the images overlap. Two frames of a video or a burst count as one photograph
-only if nearly all blocks agree, that is, if hardly anything moved. A logo, a scoreboard or a background in common is not
-enough, because the matches have to be spread over the image, and the blocks around them have to agree.
+the pixels are compared block by block where the images overlap. Two frames of a video or a burst count as one
+photograph only if nearly all blocks agree, that is, if hardly anything moved. A logo, a scoreboard or a background in
+common is not enough, because the matches have to be spread over the image, and the blocks have to agree.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _BLOCK = 16  # pixels
 _LEAST_CONTRAST = 3.0  # standard deviation in gray levels of a block that is compared
 _AGREEING = 0.5  # least correlation of blocks that agree
 # Chosen by inspecting pairs of the training and validation images of 100 Sports.
-_INLIERS, _SPREAD, _OVERLAP, _SHARE = 10, 0.1, 0.4, 0.75
+_INLIERS, _SPREAD, _OVERLAP, _SHARE, _CORRELATION = 10, 0.1, 0.4, 0.7, 0.96
 
 
 class Alignment(NamedTuple):
@@ -47,6 +47,7 @@ class Alignment(NamedTuple):
             and self.spread >= _SPREAD
             and self.overlap >= _OVERLAP
             and self.share >= _SHARE
+            and self.correlation >= _CORRELATION
         )
 
 
@@ -55,16 +56,18 @@ NO_ALIGNMENT = Alignment(0, 0.0, 0.0, 0.0, 0.0)
 
 def align(first: np.ndarray, second: np.ndarray) -> Alignment:
     """Align two gray images (height, width) uint8 whose longer sides have `SIDE` pixels."""
-    sift = cv2.SIFT_create(_FEATURES)
-    (points, features), (other_points, other_features) = (sift.detectAndCompute(image, None) for image in (first, second))
+    sift = cv2.SIFT.create(_FEATURES)
+    (points, features), (other_points, other_features) = (
+        sift.detectAndCompute(image, None) for image in (first, second)
+    )
     if min(len(points), len(other_points)) < _INLIERS:
         return NO_ALIGNMENT
     matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(features, other_features, k=2)
     good = [match for match, following in matches if match.distance < _RATIO * following.distance]
     if len(good) < _INLIERS:
         return NO_ALIGNMENT
-    source = np.float32([points[match.queryIdx].pt for match in good])
-    target = np.float32([other_points[match.trainIdx].pt for match in good])
+    source = np.array([points[match.queryIdx].pt for match in good], np.float32)
+    target = np.array([other_points[match.trainIdx].pt for match in good], np.float32)
     cv2.setRNGSeed(0)
     matrix, inlying = cv2.estimateAffine2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=_ERROR)
     if matrix is None or not _is_upright(matrix):
@@ -112,7 +115,7 @@ def _blocks(pixels: np.ndarray) -> np.ndarray:
 
 
 def correlation_of_thumbnails(first: np.ndarray, second: np.ndarray, transform: np.ndarray, mirrored: bool) -> float:
-    """Correlation of two thumbnails (32, 32) where they overlap by a transform of `BlobMatches`: a quick first check."""
+    """Correlation of two thumbnails (32, 32) that overlap by a transform of `BlobMatches`, a quick first check."""
     side = first.shape[0]
     zoom, right, down = transform
     sign = -1 if mirrored else 1

@@ -7,8 +7,9 @@ from pathlib import Path
 from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
+from sports_lightning.split.crops import find_crops
 from sports_lightning.split.duplicates import DuplicatePair, find_duplicates
-from sports_lightning.split.thumbnails import Thumbnails, read_thumbnails
+from sports_lightning.split.thumbnails import Thumbnails, read_images
 from sports_lightning.storage.disk_cache import cache_key, cached_folder
 
 
@@ -27,10 +28,11 @@ def compare_images(
     key = cache_key(__name__, digests, value_range, pixel_limit())  # file names do not matter
 
     def build(folder: Path) -> None:
-        thumbnails = read_thumbnails(root, paths, value_range)
+        thumbnails, blobs = read_images(root, paths, value_range)
         thumbnails.write(folder)
-        pairs = [list(pair) for pair in find_duplicates(thumbnails.small, digests)]
-        (folder / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+        pairs = find_duplicates(thumbnails.small, digests)
+        pairs = sorted(pairs + find_crops(root, paths, digests, value_range, thumbnails, blobs, pairs))
+        (folder / "pairs.json").write_text(json.dumps([list(pair) for pair in pairs]), encoding="utf-8")
 
     try:
         return _read(cached_folder(cache_dir, "scan", key, build))

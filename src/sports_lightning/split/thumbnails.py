@@ -12,6 +12,8 @@ from sports_lightning.data.file_hashes import read_file
 from sports_lightning.data.formats import open_image
 from sports_lightning.data.modes import read_rgb
 from sports_lightning.data.value_range import ValueRange
+from sports_lightning.split.blobs import SIDE as BLOB_SIDE
+from sports_lightning.split.blobs import Blobs, find_blobs, no_blobs
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 SIDE = 32  # height and width of a thumbnail in pixels
@@ -44,7 +46,15 @@ class Thumbnails:
 
 
 def read_thumbnails(root: Path, paths: list[str], value_range: ValueRange | None = None) -> Thumbnails:
-    """Read every file, with 16- and 32-bit pixels by `value_range`; `data.file_hashes` tells which can't be read."""
+    """The first result of `read_images`."""
+    return read_images(root, paths, value_range)[0]
+
+
+def read_images(root: Path, paths: list[str], value_range: ValueRange | None = None) -> tuple[Thumbnails, list[Blobs]]:
+    """Read every file, with 16- and 32-bit pixels by `value_range`: thumbnails, and the blobs of each image.
+
+    `data.file_hashes` tells which files can't be read.
+    """
     thumbnails = Thumbnails(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
@@ -52,19 +62,24 @@ def read_thumbnails(root: Path, paths: list[str], value_range: ValueRange | None
         map_ahead(lambda path: _read_thumbnail(root / path, value_range), paths, usable_cores()),
         "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
+    blobs = [no_blobs()] * len(paths)
     for i, thumbnail in enumerate(found):
         if thumbnail:
-            thumbnails.small[i], thumbnails.size[i], thumbnails.grey[i] = thumbnail
-    return thumbnails
+            thumbnails.small[i], thumbnails.size[i], thumbnails.grey[i], blobs[i] = thumbnail
+    return thumbnails, blobs
 
 
-def _read_thumbnail(path: Path, value_range: ValueRange | None) -> tuple[np.ndarray, tuple[int, int], bool] | None:
+def _read_thumbnail(
+    path: Path, value_range: ValueRange | None
+) -> tuple[np.ndarray, tuple[int, int], bool, Blobs] | None:
     try:
         with open_image(read_file(path)) as image:
             size = image.size
-            rgb = read_rgb(image, 2 * SIDE, value_range)
+            rgb = read_rgb(image, BLOB_SIDE, value_range)
     except Exception:  # Pillow's decoders raise a dozen types for damaged files
         return None
     colors = np.asarray(rgb.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
-    small = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small), size, int(np.ptp(colors, axis=2).max()) <= 4  # JPEG compression may color grey slightly
+    gray = rgb.convert("L")
+    small = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX))
+    is_grey = int(np.ptp(colors, axis=2).max()) <= 4  # JPEG compression may color grey slightly
+    return small, size, is_grey, find_blobs(gray)
