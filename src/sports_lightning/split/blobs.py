@@ -58,7 +58,7 @@ def find_blobs(image: Image.Image) -> Blobs:
     blurred = np.stack(layers)
     where, place = _extrema(blurred[1:] - blurred[:-1])
     windows = _windows(blurred[where], place)
-    spectra = (_TRANSFORM @ windows @ _TRANSFORM.T * _WEIGHTS).reshape(len(windows), -1)[:, 1:]
+    spectra = (_TRANSFORM @ windows @ _TRANSFORM.T * _WEIGHTS).reshape(len(windows), _FREQUENCIES**2)[:, 1:]
     signature = np.stack([_signs(spectra @ _PLANES), _signs((spectra * _MIRROR) @ _PLANES)], axis=1)
     return Blobs(place / np.float32(SIDE), signature)
 
