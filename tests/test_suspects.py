@@ -189,8 +189,8 @@ def test_evaluate_also_reports_metrics_without_suspects(trained: tuple[Path, str
     assert metrics["without_suspects"]["count"] == metrics["count"] - 2
     assert "suspects" not in metrics["without_leaks"]
     assert "without 2" in run.stdout
-    run_command(*command)
-    assert "suspects" not in json.loads((tmp_path / "out/metrics.json").read_text())["test"]
+    run_command(*command[:-1], "hydra.run.dir=again")
+    assert "suspects" not in json.loads((tmp_path / "again/metrics.json").read_text())["test"]
 
 
 def test_suspects_of_another_dataset_are_refused(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     network, features, feature_neighbours, probabilities = None, None, None, None
     if "model" in cfg:  # first, so that an error in it is reported before the images are read
         with quick_imports():
-            from sports_lightning.audit.feature_neighbours import compute_scan_features, find_feature_neighbours
+            from sports_lightning.audit.feature_neighbours import (
+                compute_scan_features,
+                find_feature_neighbours,
+                verify_neighbours,
+            )
             from sports_lightning.models.classifier import build_classifier
 
         network = build_classifier(cfg.model, ["its head", "is not used"], table.root)
@@ -39,7 +43,7 @@ def audit(cfg: DictConfig, folder: Path) -> None:
     if network:
         network.set_value_range(scan.value_range)
         features = compute_scan_features(scan, network, cfg.inference, cache_dir)
-        feature_neighbours = find_feature_neighbours(scan, features)
+        scan, feature_neighbours = verify_neighbours(scan, find_feature_neighbours(scan, features))
     check = check_labels(scan, table.groups, features, probabilities)
     found = collect_findings(scan, feature_neighbours, check)
     write_label_check(scan, check, folder)

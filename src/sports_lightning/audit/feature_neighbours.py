@@ -1,10 +1,10 @@
 """Feature neighbours: pairs of images that a pretrained network finds similar.
 
-They may be other crops of one photograph, other moments of one scene, or unrelated similar scenes. A person has to
-decide.
+They may be other crops of one photograph, other moments of one scene, or unrelated similar scenes. Those that show one
+photograph by their geometry count as near copies; a person has to decide about the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.split.crops import verify
 from sports_lightning.split.duplicates import DuplicatePair, first_of_each
 from sports_lightning.split.hash_neighbours import find_neighbours, unit
 
@@ -80,3 +81,11 @@ def find_feature_neighbours(scan: DatasetScan, found_features: ScanFeatures) -> 
     pairs = [DuplicatePair(*pair, round(cosine, 4), False) for pair, cosine in found.items() if pair not in known]
     splits = scan.splits
     return sorted(pairs, key=lambda pair: (splits[pair.first] == splits[pair.second], -pair.similarity, pair))
+
+
+def verify_neighbours(scan: DatasetScan, neighbours: list[DuplicatePair]) -> tuple[DatasetScan, list[DuplicatePair]]:
+    """The scan with the neighbours that show one photograph by their geometry among its pairs, and the other ones."""
+    candidates = [(pair.first, pair.second, mirrored) for pair in neighbours for mirrored in (False, True)]
+    verified = {(pair.first, pair.second): pair for pair in verify(scan.root, scan.paths, scan.value_range, candidates)}
+    others = [pair for pair in neighbours if (pair.first, pair.second) not in verified]
+    return replace(scan, pairs=sorted([*scan.pairs, *verified.values()])), others

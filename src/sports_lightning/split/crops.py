@@ -55,6 +55,14 @@ def find_crops(
         and correlation_of_thumbnails(thumbnails.small[first], thumbnails.small[second], transform, mirrored) >= _ALIKE
     ]
 
+    return verify(root, paths, value_range, candidates)
+
+
+def verify(
+    root: Path, paths: list[str], value_range: ValueRange | None, candidates: list[tuple[int, int, bool]]
+) -> list[DuplicatePair]:
+    """Those of the candidates, (first, second, mirrored), that show one photograph by their geometry."""
+
     def check(candidate: tuple[int, int, bool]) -> DuplicatePair | None:
         first, second, mirrored = candidate
         one, other = (_read_gray(root / paths[i], value_range) for i in (first, second))
