@@ -56,6 +56,7 @@ def test_names_that_contain_markup_are_escaped(tmp_path: Path) -> None:
         "pairs": [], "classes_missing": {}, "classes": 1, "imbalance": {"split": "train", "least": 1, "most": 1},
         "splits_missing": [], "usual_size": [1, 1], "ignored": "<u>.txt", "nested": "<s>a</s>", "several_images": [],
         "odd_sized": {}, "tiny": [], "grey": [], "feature_neighbours": None, "class_counts": {"<i>a</i>": {"train": 1}},
+        "suspects": None,
     }  # fmt: skip
     write_page(tmp_path / "audit.html", "audit.html", found=found, pairs=[], tiny=64)
     page = (tmp_path / "audit.html").read_text()
