@@ -18,7 +18,7 @@ from commands import call_as_command, jobs_in_this_process, run_command, try_com
 from conftest import FAST, assert_error_line
 from processes import Process
 from sports_lightning.errors import UserError
-from sports_lightning.train.batch_size import check_disk_space, choose_batch_size, explain_out_of_memory
+from sports_lightning.train.batch_size import check_disk_space, choose_batch_size, explain_batch_errors
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 
@@ -100,10 +100,10 @@ def test_non_finite_weights_do_not_replace_a_good_checkpoint(few: Path, tmp_path
 def test_out_of_memory_suggests_a_batch_size() -> None:
     with (
         pytest.raises(UserError, match=r"data.batch_size=64: try data.batch_size=32, or auto"),
-        explain_out_of_memory(64),
+        explain_batch_errors(64),
     ):
         torch.empty(10**15)
-    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(64):
+    with pytest.raises(RuntimeError, match="shapes"), explain_batch_errors(64):
         torch.ones(2, 3) @ torch.ones(2, 3)
 
 

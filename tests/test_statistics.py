@@ -20,8 +20,9 @@ from conftest import FAST
 from sports_lightning.compare.significance import holm, mean_and_error, paired_difference
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.evaluate.calibration import calibration_metrics, fit_temperature, reliability
+from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import bootstrap_mean, describe_missing, wilson
+from sports_lightning.evaluate.intervals import bootstrap_mean, wilson
 from sports_lightning.evaluate.metrics import confusion_matrix, macro_intervals
 from sports_lightning.evaluate.tables import print_metrics, write_tables
 from sports_lightning.models.classifier import load_classifier
@@ -226,4 +227,4 @@ def test_classes_without_images_are_named(tmp_path: Path, capsys: pytest.Capture
     assert fit_temperature(torch.randn(50, 3), torch.ones(50, dtype=torch.int64)) > 0
     assert "classes_missing" not in evaluation_of(torch.eye(2), [0, 1]).metrics()
     everything = {"val": {"classes_missing": [str(i) for i in range(12)]}, "test": {}}
-    assert describe_missing(everything)[0].endswith("8, 9 and 2 more")
+    assert describe_caveats(everything)[0].endswith("8, 9 and 2 more")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sports_lightning.compare.run_reader import Run
 from sports_lightning.compare.significance import PairedDifference, holm, mean_and_error, paired_difference
-from sports_lightning.evaluate.intervals import describe_missing
+from sports_lightning.evaluate.caveats import describe_caveats
 
 ALPHA = 0.05  # significance level of the corrected p-values
 
@@ -69,9 +69,9 @@ class Comparison:
     not_paired: list[str]
 
     @property
-    def missing(self) -> list[str]:
-        """A line for each split of a run that has no images of some classes."""
-        return [f"{run.name}: {line}" for run in self.runs for line in describe_missing(run.metrics)]
+    def caveats(self) -> list[str]:
+        """Lines about metrics of a run that mean little, such as those of classes without images."""
+        return [f"{run.name}: {line}" for run in self.runs for line in describe_caveats(run.metrics)]
 
     def settings(self, run: Run) -> dict[str, Any]:
         """The settings of `run` in which the compared runs differ."""

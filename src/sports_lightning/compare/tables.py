@@ -56,7 +56,7 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(_pairs_table(comparison))
     if len(comparison.pairings) > _PRINTED_PAIRS:
         console.print(f"… and {len(comparison.pairings) - _PRINTED_PAIRS} more pairs in compare.html")
-    for line in [*(f"not paired: {line}" for line in comparison.not_paired), *comparison.missing]:
+    for line in [*(f"not paired: {line}" for line in comparison.not_paired), *comparison.caveats]:
         console.print(escape(line), soft_wrap=True)
 
 

@@ -28,6 +28,11 @@ DATASET = (
         lambda fold, folds: fold is not None and folds is not None and fold >= folds,
         "data.fold={0} does not exist: the {1} folds are numbered from 0",
     ),
+    Rule(
+        ("data.split.previous", "data.folds"),
+        lambda previous, folds: previous is not None and folds is not None,
+        "data.split.previous={0} and data.folds={1} exclude each other: folds are assigned anew",
+    ),
 )
 DATA = (
     *CACHE,

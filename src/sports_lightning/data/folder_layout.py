@@ -60,6 +60,12 @@ def recognize(root: Path) -> Layout:
     if len(inside) > 1:
         listed = " and ".join(sorted(inside)[:2])
         raise UserError(f"data.root={root} holds several datasets with splits, such as {listed}: set data.root to one")
+    if len(folders) > 1 and (nested := [name for name, found in inside.items() if len(found.folders) > 1]):
+        others = ", ".join(f"{name}/" for name in folders if name not in nested)
+        raise UserError(
+            f"{root} has the folder {nested[0]}/ with splits, and {others}, which could be classes: set "
+            f"data.root={root / nested[0]}, or move the others"
+        )
     if len(folders) == 1 and not _files(root / folders[0]):
         return next(iter(inside.values()), Layout({UNSPLIT: folders[0]}, []))
     return Layout({UNSPLIT: "."}, [])
@@ -80,8 +86,10 @@ def _splits_of(root: Path, folder: str) -> Layout | None:
     given = {split: same[0] for split, same in found.items() if same}
     holds_classes = [name for name in others if _files(root / folder / name)]
     without_classes = [name for name in given.values() if not _folders(root / folder / name)]
-    if len(holds_classes) > 1 and len(without_classes) == len(given):
-        if list(given) == ["train"]:  # "train" may be a class beside others, such as "car" and "ship"
+    if holds_classes and len(without_classes) == len(given) and any(_files(root / folder / n) for n in without_classes):
+        if (
+            list(given) == ["train"] and len(holds_classes) > 1
+        ):  # "train" may be a class beside others, such as "car" and "ship"
             return None
         _refuse_ambiguity(root / folder, without_classes[0], holds_classes[0])
     if "train" not in given and holds_classes:

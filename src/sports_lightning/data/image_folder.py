@@ -82,7 +82,6 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops:
     for directory, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         ignored[LEFTOVER] += sum(map(is_leftover, subfolders))
         named = [name for name in subfolders if not is_leftover(name)]
-        named = [name for name in subfolders if not is_leftover(name)]
         subfolders[:] = [name for name in named if _is_new(os.path.join(directory, name), linked, refuse_loops)]
         ignored[LINK] += len(named) - len(subfolders)
         relative = os.path.relpath(directory, folder)

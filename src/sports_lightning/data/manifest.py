@@ -1,5 +1,6 @@
 """Manifests: tables of images, labels and, optionally, splits and groups, as CSV, JSON Lines or Parquet files."""
 
+import codecs
 import csv
 import json
 import logging
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sports_lightning.data.class_names import normalize
+from sports_lightning.data.class_names import first_five, normalize
+from sports_lightning.data.file_hashes import printable
 from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("image", "label", "split", "group")
 _REQUIRED = COLUMNS[:2]
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan", re.IGNORECASE)
+_SHOWN = 80  # characters of a wrong value
 Row = tuple[int, Mapping[str, Any]]  # its number, as an editor counts it, and its values by column
 
 
@@ -51,18 +54,31 @@ def read_manifest(file: Path, root: Path | None, columns: Mapping[str, str]) -> 
     first = next(rows, None)
     if first is None:
         raise UserError(f"data.manifest={file} has no rows")
-    used = _find_columns(file, list(first[1]), columns)
+    _check_columns(file, list(first[1]), columns)
     find = _ImageFinder(file, base)
     seen: dict[str, int] = {}
     found = []
     for number, row in chain([first], rows):
-        path = find(number, _text(row, used["image"]))
+        path = find(number, row.get(columns["image"]))
         if (other := seen.setdefault(path, number)) != number:
             raise UserError(f"{file}, row {number}: {path} is the image of row {other}, too: keep one of the rows")
-        label = _label(file, number, row.get(used["label"]))
-        split = _split(file, number, _text(row, used["split"])) if "split" in used else UNASSIGNED
-        found.append((split, label, path, _text(row, used["group"]) if "group" in used else ""))
+        label = _label(file, number, row.get(columns["label"]))
+        split = _split(file, number, _text(row, columns["split"]))
+        found.append((split, label, path, _text(row, columns["group"])))
     return _table(file, base, found)
+
+
+def read_splits(file: Path) -> dict[str, int]:
+    """{path as written: position in `SPLITS`, or `UNASSIGNED`} of a manifest, whether its images exist or not.
+
+    Raises:
+        UserError: a missing file or column, or a wrong split.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is not a file")
+    rows = list(_read_rows(file))
+    _check_columns(file, list(rows[0][1]) if rows else [], {name: name for name in COLUMNS})
+    return {os.path.normpath(str(row["image"])): _split(file, number, _text(row, "split")) for number, row in rows}
 
 
 def _table(file: Path, root: Path, rows: list[tuple[int, str, str, str]]) -> ImageTable:
@@ -94,18 +110,31 @@ def _read_rows(file: Path) -> Iterator[Row]:
 
 
 def _read_csv(file: Path) -> Iterator[Row]:
-    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with file.open(newline="", **_encoding(file)) as lines:
         header = lines.readline()
         lines.seek(0)
         reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count))
-        for row in reader:
-            if None in row or None in row.values():
-                raise UserError(f"{file}, row {reader.line_num}: not as many values as columns")
-            yield reader.line_num, row
+        names = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        if double := [name for name in names if name and names.count(name) > 1]:
+            raise UserError(f"{file} has two columns {double[0]!r}: rename one of them")
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{file}, row {reader.line_num}: not as many values as columns")
+                yield reader.line_num, row
+        except (csv.Error, UnicodeError) as error:
+            raise UserError(f"{file}, row {reader.line_num + 1}: not a CSV file ({error})") from error
+
+
+def _encoding(file: Path) -> dict[str, str]:
+    """Arguments of `open`: UTF-16 for a file that says so in its first bytes, as Excel's "Unicode text", else UTF-8."""
+    with file.open("rb") as opened:
+        is_utf16 = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return {"encoding": "utf-16"} if is_utf16 else {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig") as lines:
+    with file.open(**_encoding(file)) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -134,34 +163,44 @@ def _read_parquet(file: Path) -> Iterator[Row]:
         raise UserError(f"data.manifest={file} can't be read: {str(error).splitlines()[0]}") from error
 
 
-def _find_columns(file: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, str]:
-    used = {}
+def _check_columns(file: Path, header: list[str], columns: Mapping[str, str]) -> None:
     for role in COLUMNS:
         name = columns[role]
-        if name in header:
-            used[role] = name
-        elif role in _REQUIRED or name != role:
+        if name not in header and (role in _REQUIRED or name != role):
             raise UserError(
-                f"{file} has no column {name!r} for the {role}: it has {', '.join(map(repr, header))}; set "
+                f"{file} has no column {name!r} for the {role}: it has {first_five([repr(n) for n in header])}; set "
                 f"data.manifest_columns.{role}=COLUMN"
             )
-    return used
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
-    return "" if value is None else unquoted(str(value), "path").strip()
+    is_missing = value is None or value != value  # NaN, as pandas has it
+    return "" if is_missing else str(value).strip()
+
+
+def label_cell(name: str) -> str:
+    """A class name as a cell of a manifest: with a quote mark before a name that would be read in another way."""
+    return f"'{name}" if _is_odd(name) else name
+
+
+def _is_odd(name: str) -> bool:
+    return name != name.strip() or bool(_NUMBER.fullmatch(name) and not name.isdecimal())
 
 
 def _label(file: Path, number: int, value: Any) -> str:
-    """The class of a row. Whole numbers are names of classes; other numbers are not."""
+    """The class of a row. Whole numbers are names of classes; other numbers are not, without a quote mark before."""
+    if isinstance(value, str):
+        value = unquoted(value, "label")
+        if value[:1] == "'" and _is_odd(value[1:]):  # see `label_cell`
+            return normalize(value[1:])
     text = "" if value is None else str(value).strip()
     if not text:
         raise UserError(f"{file}, row {number}: the label is empty: fill it in, or remove the row")
-    is_number = isinstance(value, float | bool) or (_NUMBER.fullmatch(text) and not text.isdecimal())
-    if is_number or not isinstance(value, str | int):
-        raise UserError(f"{file}, row {number}: the label {text} is no name of a class: use a text or a whole number")
-    return normalize(unquoted(text, "label"))
+    if isinstance(value, bool) or not isinstance(value, str | int) or _is_odd(text):
+        shown = printable(text[:_SHOWN])
+        raise UserError(f"{file}, row {number}: the label {shown} is no name of a class: use a text or a whole number")
+    return normalize(text)
 
 
 def _split(file: Path, number: int, text: str) -> int:
@@ -184,36 +223,46 @@ class _ImageFinder:
     def __init__(self, file: Path, root: Path) -> None:
         self.file, self.root = file, os.path.abspath(root)
         self.bases = list(dict.fromkeys([self.root, os.path.abspath(file.parent)]))
-        self.by_stem: dict[str, str] | None = None
+        self.listed: dict[str, list[str]] | None = None
 
-    def __call__(self, number: int, text: str) -> str:
+    def __call__(self, number: int, value: Any) -> str:
         where = f"{self.file}, row {number}"
+        raw = "" if value is None else str(value)
+        text = raw.strip()
         if not text or "\0" in text:
             raise UserError(f"{where}: the image is empty: fill it in, or remove the row")
-        for base in self.bases:
-            path = os.path.normpath(os.path.join(base, text))
-            if os.path.isfile(path):
-                return self._relative(path, where)
-        if not is_image_name(text) and (path := self._with_extension(text)):
-            return path
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise UserError(f"{where}: the image {printable(text[:_SHOWN])} is no path")
+        for name in dict.fromkeys([raw, text]):  # a path may start or end with a space
+            for base in self.bases:
+                path = os.path.normpath(os.path.join(base, name))
+                if os.path.isfile(path):
+                    return self._relative(path, where)
+        if found := self._listed(text):
+            if len(found) > 1:
+                raise UserError(f"{where}: the image {printable(text)} could be {found[0]} or {found[1]}")
+            return found[0]
         outside = os.path.normpath(os.path.join(self.root, text))
         if not outside.startswith(self.root.rstrip(os.sep) + os.sep):
             self._relative(outside, where)
-        raise UserError(f"{where}: there is no image {text} in {' or '.join(self.bases)}; set data.root=FOLDER")
+        places = " or ".join(self.bases)
+        raise UserError(f"{where}: there is no image {printable(text[:_SHOWN])} in {places}; set data.root=FOLDER")
 
     def _relative(self, path: str, where: str) -> str:
         if not path.startswith(self.root.rstrip(os.sep) + os.sep):
-            raise UserError(f"{where}: {path} is outside {self.root}: set data.root to a folder with all images")
+            shown = printable(path)
+            raise UserError(f"{where}: {shown} is outside {self.root}: set data.root to a folder with all images")
         return os.path.relpath(path, self.root)
 
-    def _with_extension(self, text: str) -> str:
-        """The image file of this name, given without its extension; "" if there is none."""
-        if self.by_stem is None:
-            self.by_stem = {}
+    def _listed(self, text: str) -> list[str]:
+        """The image files of this name in another Unicode form, or, if it has no extension, with one."""
+        if self.listed is None:
+            self.listed = {}
             for directory, _, names in os.walk(self.root):
                 relative = os.path.relpath(directory, self.root)
-                for name in names:
-                    if is_image_name(name) and not is_leftover(name):
+                for name in filter(is_image_name, names):
+                    if not is_leftover(name):
                         path = os.path.normpath(os.path.join(relative, name))
-                        self.by_stem[os.path.splitext(path)[0]] = path
-        return self.by_stem.get(os.path.normpath(text), "")
+                        for known in (path, os.path.splitext(path)[0]):
+                            self.listed.setdefault(normalize(known), []).append(path)
+        return sorted(self.listed.get(normalize(os.path.normpath(text)), []))

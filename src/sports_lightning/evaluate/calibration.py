@@ -51,6 +51,17 @@ def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
     return bins
 
 
+def ece_by_chance(confidence: np.ndarray) -> float:
+    """About the expected calibration error that n predictions of this confidence (n,) have if they are calibrated.
+
+    In each bin, the accuracy differs from the mean confidence by chance, with a variance of p (1 - p) / images; the
+    mean of the absolute difference is that of a normal distribution.
+    """
+    places = np.clip(np.ceil(confidence * BINS).astype(int), 1, BINS)
+    variances = np.bincount(places, confidence * (1 - confidence))  # times the images of each bin, squared
+    return float(np.sqrt(2 / np.pi * variances).sum() / len(confidence))
+
+
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature between 0.05 and 20 that minimizes the cross-entropy of logits (n, classes) / temperature.
 

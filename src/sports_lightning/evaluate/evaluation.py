@@ -13,6 +13,7 @@ from torch import Tensor
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
+from sports_lightning.evaluate.caveats import find_caveats
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson, wilson_f1
 from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
 from sports_lightning.inference.feature_cache import logits_from_features
@@ -107,7 +108,8 @@ class Evaluation:
     def metrics(self) -> dict[str, Any]:
         """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name.
 
-        `classes_missing` lists the classes without images, if there are any.
+        `acc_majority` is the accuracy of always predicting the class with the most images. `classes_missing` lists the
+        classes without images, and `caveats` sentences about metrics that mean little here, if there are any.
         """
         metrics: dict[str, Any] = compute_metrics(self.logits, self.labels)
         metrics |= calibration_metrics(self.probabilities, self.labels)
@@ -122,7 +124,9 @@ class Evaluation:
             intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
         images = self.confusion.sum(dim=1).tolist()
         missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
-        return {**metrics, "count": count, **({"classes_missing": missing} if missing else {}), "ci95": intervals}
+        metrics |= {"acc_majority": max(images) / count, "count": count, "ci95": intervals}
+        caveats = find_caveats(metrics, images, self.classes, self.confidence.numpy())
+        return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
 
     def per_class(self) -> list[ClassMetrics]:
         """One row per class, in the order of `classes`."""

@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sports_lightning.data.file_hashes import printable
-
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 METHODS = "95 % intervals: Wilson for accuracies and for recall and F1 of a class, bootstrap for the rest"
 RESAMPLES = 2000
-
-_NAMED = 10  # classes in a line
 
 Interval = tuple[float, float]
 
@@ -45,16 +41,6 @@ def bootstrap_mean(values: np.ndarray) -> Interval:
         confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     return float(found.low), float(found.high)
-
-
-def describe_missing(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each split of {split: metrics} that has no images of some classes, which names them."""
-    lines = []
-    for split, values in metrics.items():
-        if names := values.get("classes_missing"):
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            lines.append(f"{split} has no images of {', '.join(map(printable, names[:_NAMED]))}{more}")
-    return lines
 
 
 def metrics_without(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

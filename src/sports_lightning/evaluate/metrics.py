@@ -89,7 +89,8 @@ def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
         confusion: (classes, classes) int64 counts; rows are labels.
 
     Returns:
-        {metric: (low, high)}; empty where a class has a single image, whose variance is unknown.
+        {metric: (low, high)}; empty where a class has a single image, whose variance is unknown, and without a metric
+        that is the same in all resamples, such as 1.0 where all predictions are correct.
     """
     if bool((confusion.sum(1) == 1).any()):
         return {}
@@ -104,10 +105,11 @@ def macro_intervals(confusion: Tensor) -> dict[str, Interval]:
             predicted += resampled
             correct[:, label] = resampled[:, label]
     scores = _scores(torch.from_numpy(correct), torch.from_numpy(predicted), confusion.cpu().sum(1))
-    return {
-        name: tuple(np.quantile(class_values[:, present].mean(dim=1).numpy(), TAILS).tolist())
+    means = {
+        name: class_values[:, present].mean(dim=1).numpy()
         for name, class_values in zip(("precision_macro", "recall_macro", "f1_macro"), scores, strict=True)
     }
+    return {name: tuple(np.quantile(values, TAILS).tolist()) for name, values in means.items() if np.ptp(values) > 1e-9}
 
 
 def _present(confusion: Tensor) -> Tensor:

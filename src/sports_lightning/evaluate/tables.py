@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
-from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric, metrics_without
+from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_without
 from sports_lightning.storage.files import write_csv
 
 
@@ -60,7 +61,7 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(name, *(format_metric(values, name, digits=3).replace(" ", "\n") for values in metrics.values()))
     console = Console()
     console.print(table)
-    for line in describe_missing(metrics):
+    for line in describe_caveats(metrics):
         console.print(escape(line), soft_wrap=True)
 
 

@@ -25,7 +25,8 @@ def assign(
         draws: generator of the random order.
         given: (n,) int8, parts of images that are assigned already, and -1 elsewhere. They do not change, and the rest
             of their group is assigned to the same part (that of the group's first assigned image).
-        every_class_in: the part that gets the first group of every class, if that is a group of several images.
+        every_class_in: the part that gets the first group of every class, unless it is given an image of the class. If
+            all groups are single, it gets one of them.
 
     Returns:
         (n,) int8, a part for each image.
@@ -39,7 +40,7 @@ def assign(
     _, inverse, sizes = np.unique(groups[rest], return_inverse=True, return_counts=True)
     is_single = sizes[inverse] == 1
     _assign_groups(rest[~is_single], labels, groups, lacking, parts, every_class_in)
-    _assign_singles(rest[is_single], labels, lacking, parts)
+    _assign_singles(rest[is_single], labels, lacking, parts, every_class_in)
     return parts
 
 
@@ -82,12 +83,16 @@ def _assign_groups(
         lacking[classes, part] -= counts
 
 
-def _assign_singles(images: np.ndarray, labels: np.ndarray, lacking: np.ndarray, parts: np.ndarray) -> None:
+def _assign_singles(
+    images: np.ndarray, labels: np.ndarray, lacking: np.ndarray, parts: np.ndarray, every_class_in: int | None
+) -> None:
     """Assign images that are groups of their own, class by class; `parts` changes in place.
 
     Each size is rounded up or down. What a part lost by rounding in earlier classes it gains in later ones.
     """
     order = images[np.argsort(labels[images], kind="stable")]
+    has_class = np.zeros(len(lacking), dtype=bool)
+    has_class[labels[parts == every_class_in]] = True
     owed = np.zeros(lacking.shape[1])
     for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else ():
         shares = np.maximum(lacking[labels[members[0]]], 0)
@@ -97,4 +102,7 @@ def _assign_singles(images: np.ndarray, labels: np.ndarray, lacking: np.ndarray,
         first = np.argsort(-owed, kind="stable")[: len(members) - sizes.sum()]
         sizes[first] += 1
         owed[first] -= 1
+        if every_class_in is not None and not sizes[every_class_in] and not has_class[labels[members[0]]]:
+            sizes[sizes.argmax()] -= 1
+            sizes[every_class_in] = 1
         parts[members] = np.repeat(np.arange(len(sizes)), sizes)

@@ -34,7 +34,13 @@ def shares_to_cut(table: ImageTable, data: DictConfig) -> tuple[float, float] | 
     return missing if any(missing) else None
 
 
-def cut(table: ImageTable, digests: Sequence[str], pairs: Iterable[tuple[int, int]], data: DictConfig) -> ImageTable:
+def cut(
+    table: ImageTable,
+    digests: Sequence[str],
+    pairs: Iterable[tuple[int, int]],
+    data: DictConfig,
+    previous: np.ndarray | None = None,
+) -> ImageTable:
     """Assign images to splits, and return the table with the splits and groups of all images that are in a split.
 
     The result depends on the images, their classes and groups and the settings, not on the names of files.
@@ -44,6 +50,7 @@ def cut(table: ImageTable, digests: Sequence[str], pairs: Iterable[tuple[int, in
         digests: of their content.
         pairs: rows of near copies.
         data: `conf/data/*.yaml`, with which `shares_to_cut` are not None.
+        previous: (n,) int8, positions in `SPLITS` that images keep, and `UNASSIGNED` for the others.
 
     Raises:
         UserError: a class has no training images, or a split has no images.
@@ -64,10 +71,12 @@ def cut(table: ImageTable, digests: Sequence[str], pairs: Iterable[tuple[int, in
         given = np.full(len(pool), UNASSIGNED)
     elif UNSPLIT in table.classes:
         pool, given = order, table.splits[order]
+        if previous is not None:
+            given = np.where(given == UNASSIGNED, previous[order], given)
     else:
         splits[:] = np.where(table.splits == TRAIN, UNASSIGNED, table.splits)
         pool = order[table.splits[order] == TRAIN]
-        given = np.full(len(pool), UNASSIGNED)
+        given = np.full(len(pool), UNASSIGNED) if previous is None else previous[pool]
     splits[pool] = _assign_splits(table.labels[pool], groups[pool], *shares, given, draws)
     rows = np.argsort(splits, kind="stable")
     rows = rows[splits[rows] != UNASSIGNED]
@@ -92,7 +101,16 @@ def _assign_splits(
             )  # each rounded up or down, their sum is exact
             wanted[:, split] = np.maximum(sizes, counts > others)
     wanted[:, TRAIN] = counts - wanted.sum(axis=1)
+    _leave_one_for_train(wanted, counts[:, None] * np.array([np.inf, val, test]))
     return assign(labels, groups, wanted, draws, given, every_class_in=TRAIN)
+
+
+def _leave_one_for_train(wanted: np.ndarray, exact: np.ndarray) -> None:
+    """Take an image of classes that have none for train from the split that has most more than its exact share."""
+    while len(short := np.flatnonzero((wanted[:, TRAIN] < 1) & (wanted.sum(axis=1) > 0))):
+        split = (wanted - exact)[short].argmax(axis=1)
+        wanted[short, split] -= 1
+        wanted[short, TRAIN] += 1
 
 
 def _with_classes(table: ImageTable, shares: tuple[float, float]) -> ImageTable:

@@ -24,7 +24,7 @@ from sports_lightning.data.value_range import (
 from sports_lightning.errors import UserError
 from sports_lightning.split.cut import cut, shares_to_cut
 from sports_lightning.split.near_copies import compare_images
-from sports_lightning.split.split_file import keep_previous
+from sports_lightning.split.split_file import previous_splits
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,10 @@ def open_dataset(
     is_cut = may_cut and shares_to_cut(table, data) is not None
     if is_cut:
         classes = table.check_classes(table.classes, classes)
-        if UNSPLIT in table.classes and data.split.previous:
-            table = keep_previous(table, Path(str(data.split.previous)).expanduser())
         table, checks = _read(table, data)
-        cut_table = cut(table, [check.digest for check in checks], _near_copies(table, checks, data), data)
+        previous = data.split.previous and previous_splits(table, Path(str(data.split.previous)).expanduser())
+        pairs = _near_copies(table, checks, data)
+        cut_table = cut(table, [check.digest for check in checks], pairs, data, previous)
         check_of = dict(zip(table.paths, checks, strict=True))
         table, checks = cut_table, [check_of[path] for path in cut_table.paths]
         _log_cut(table, data)

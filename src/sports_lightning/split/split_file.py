@@ -6,9 +6,9 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.data.dataset_index import DatasetIndex
-from sports_lightning.data.folder_layout import SPLITS, UNSPLIT
-from sports_lightning.data.image_table import ImageTable
-from sports_lightning.data.manifest import COLUMNS, read_manifest
+from sports_lightning.data.folder_layout import SPLITS
+from sports_lightning.data.image_table import UNASSIGNED, ImageTable
+from sports_lightning.data.manifest import COLUMNS, label_cell, read_splits
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import write_csv, write_json
@@ -31,7 +31,7 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         return
     groups = range(len(table)) if table.groups is None else table.groups.tolist()
     rows = [
-        [path, table.names[label], SPLITS[split], group]
+        [path, label_cell(table.names[label]), SPLITS[split], group]
         for path, label, split, group in zip(
             table.paths, table.labels.tolist(), table.splits.tolist(), groups, strict=True
         )
@@ -68,19 +68,20 @@ def with_split_of(folder: Path, data: DictConfig) -> DictConfig:
     return merged
 
 
-def keep_previous(table: ImageTable, file: Path) -> ImageTable:
-    """The table, with the images of an earlier split file in the split that they have there.
+def previous_splits(table: ImageTable, file: Path) -> np.ndarray:
+    """The split that each image has in an earlier split file; (n,) int8, `UNASSIGNED` for new images.
+
+    Images that have been removed since are ignored.
 
     Args:
-        table: images that are in no split.
+        table: all images.
         file: an earlier `split.csv` of this folder.
 
     Raises:
         UserError: the file is no manifest with splits, or none of its images is in the table.
     """
-    earlier = read_manifest(file, table.root, {name: name for name in COLUMNS})
-    split_of = dict(zip(earlier.paths, earlier.splits.tolist(), strict=True))
-    splits = np.array([split_of.get(path, before) for path, before in zip(table.paths, table.splits, strict=True)])
-    if (splits == table.splits).all():
-        raise UserError(f"data.split.previous={file} has no split of an image in {table.places[UNSPLIT]}")
-    return table.take(np.arange(len(table)), splits.astype(np.int8))
+    split_of = read_splits(file)
+    splits = np.array([split_of.get(path, UNASSIGNED) for path in table.paths], dtype=np.int8)
+    if (splits == UNASSIGNED).all():
+        raise UserError(f"data.split.previous={file} has no split of an image in {table.root}")
+    return splits

@@ -27,11 +27,11 @@ BATCH_SIZE = "SPORTS_LIGHTNING_BATCH_SIZE"  # tells the other processes of a dis
 
 
 @contextmanager
-def explain_out_of_memory(batch_size: int) -> Iterator[None]:
-    """Turn an out-of-memory error into one line that suggests a smaller batch.
+def explain_batch_errors(batch_size: int) -> Iterator[None]:
+    """Turn an error that another batch size avoids into one line that suggests it.
 
     Raises:
-        UserError: out of memory.
+        UserError: out of memory, or a batch of one image, of which BatchNorm can't compute a variance.
     """
     try:
         yield
@@ -41,6 +41,13 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
             raise
         smaller = f"try data.batch_size={max(1, batch_size // 2)}, or auto"
         raise UserError(f"out of memory with data.batch_size={batch_size}: {smaller}") from error
+    except ValueError as error:
+        if "more than 1 value per channel when training" not in str(error):
+            raise
+        raise UserError(
+            f"the model has BatchNorm layers, which can't be trained on one image per device and batch: raise "
+            f"data.batch_size={batch_size} to two or more per device, or add training images"
+        ) from error
 
 
 def choose_batch_size(

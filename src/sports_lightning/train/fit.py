@@ -31,7 +31,7 @@ from sports_lightning.train.batch_size import (
     BATCH_SIZE,
     check_disk_space,
     choose_batch_size,
-    explain_out_of_memory,
+    explain_batch_errors,
 )
 from sports_lightning.train.build import build_data, build_module, resolve_with_preprocessing
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
@@ -111,6 +111,8 @@ def fit(
     point = read_resume_point(resume_from, folder) if resume_from else None
     _seed(cfg.seed)
     processes = count_processes(cfg.trainer)
+    if len(index.splits["train"]) < processes:
+        raise UserError(f"{len(index.splits['train'])} training images for {processes} devices: set trainer.devices=1")
     select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
     precision = _precision(cfg, module, point)
@@ -262,7 +264,7 @@ def _run(
         environment(**{BATCH_SIZE: str(batch_size), PRECISION: str(cfg.trainer.precision)}),
         stop_together(trainer),
         deferred(),
-        explain_out_of_memory(batch_size),
+        explain_batch_errors(batch_size),
     ):
         trainer.loggers = open_loggers(trainer.loggers)
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)

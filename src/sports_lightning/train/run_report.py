@@ -14,8 +14,9 @@ from sports_lightning.audit.findings import collect_findings, summary
 from sports_lightning.config.overrides import quote_value
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.evaluate.calibration import reliability
+from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import METHODS, describe_missing, format_metric, metrics_without
+from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_without
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -83,7 +84,7 @@ def _shared_values(results: RunResults) -> dict[str, Any]:
         "classes": results.index.classes,
         "preprocessing": spec.preprocessing,
         "temperature": spec.temperature,
-        "missing": describe_missing(results.metrics),
+        "caveats": describe_caveats(results.metrics),
         "audit": summary(collect_findings(results.scan)) if results.scan else {},
     }
 
