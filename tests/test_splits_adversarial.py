@@ -18,6 +18,7 @@ from commands import run_command, try_command
 from conftest import assert_error_line
 from image_lists import data_settings
 from sports_lightning.data.folder_layout import SPLITS, recognize
+from sports_lightning.data.image_folder import list_image_folder
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.data.manifest import COLUMNS, read_manifest
 from sports_lightning.errors import UserError
@@ -272,3 +273,10 @@ def test_a_manifest_gives_the_same_split_as_the_folder(odd: Path, tmp_path: Path
     settings = data_settings(odd, manifest=str(tmp_path / "m.jsonl"))
     found = split_of(open_dataset(settings, list(SPLITS), may_cut=True))
     assert found == split_of(open_dataset(data_settings(odd), list(SPLITS), may_cut=True))
+
+
+def test_links_between_two_classes_end(tmp_path: Path) -> None:
+    for name, other in ("ab", "ba"):
+        draw(tmp_path / name / "1.png", ord(name))
+        (tmp_path / name / "link").symlink_to(tmp_path / other)
+    assert list(list_image_folder(tmp_path).paths) == ["a/1.png", "a/link/1.png", "b/1.png", "b/link/1.png"]

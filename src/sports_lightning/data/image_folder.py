@@ -78,7 +78,7 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops:
     """
     ignored = Counter() if ignored is None else ignored
     found = []
-    linked: set[str] = set()
+    linked = {os.path.realpath(folder)}
     for directory, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         ignored[LEFTOVER] += sum(map(is_leftover, subfolders))
         named = [name for name in subfolders if not is_leftover(name)]
