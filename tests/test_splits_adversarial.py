@@ -280,3 +280,11 @@ def test_links_between_two_classes_end(tmp_path: Path) -> None:
         draw(tmp_path / name / "1.png", ord(name))
         (tmp_path / name / "link").symlink_to(tmp_path / other)
     assert list(list_image_folder(tmp_path).paths) == ["a/1.png", "a/link/1.png", "b/1.png", "b/link/1.png"]
+
+
+def test_more_folds_than_images_are_one_line(tmp_path: Path) -> None:
+    for i in range(8):
+        draw(tmp_path / "few" / "ab"[i % 2] / f"{i}.png", i)
+    found = try_command("split", f"data.root={tmp_path}/few", "data.folds=50", "data.fold=49", cwd=tmp_path)
+    assert "error: data.folds=50: fold 49 gets none of the 8 images: set fewer" in found.stderr
+    assert not list(tmp_path.rglob("split.csv"))

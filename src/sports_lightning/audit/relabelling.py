@@ -16,6 +16,7 @@ from typing import Any
 
 from sports_lightning.audit.scan import NO_SPLIT, DatasetScan
 from sports_lightning.audit.suspects import LabelCheck, Suspect, class_names
+from sports_lightning.data.manifest import label_cell
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import csv_lines, write_csv, write_text
 
@@ -30,7 +31,7 @@ def write_label_check(scan: DatasetScan, check: LabelCheck, folder: Path) -> Non
     _write_suspects(scan, check, folder / SUSPECTS_FILE)
     suggested = {suspect.image: suspect.suggested for suspect in check.suspects}
     rows = [
-        [path, label, "" if split == NO_SPLIT else split, str(group), suggested.get(image, "")]
+        [path, label_cell(label), "" if split == NO_SPLIT else split, str(group), suggested.get(image, "")]
         for image, (path, label, split, group) in enumerate(
             zip(scan.paths, scan.labels, scan.splits, check.groups.tolist(), strict=True)
         )
@@ -46,7 +47,7 @@ def write_label_check(scan: DatasetScan, check: LabelCheck, folder: Path) -> Non
         count=len(rows),
         total=len(check.suspects),
         shown=[_card(scan, suspect) for suspect in shown],
-        cells={name: _cell("label", name) for name in class_names(scan)},
+        cells={name: _cell("label", label_cell(name)) for name in class_names(scan)},
         lines=packed,
         key=hashlib.blake2b(packed.encode(), digest_size=8).hexdigest(),
     )

@@ -65,6 +65,8 @@ def cut(
         # The images of a test split are left out, so that nothing is chosen by them.
         pool = order[table.splits[order] != TEST]
         folds = _assign_folds(table.labels[pool], groups[pool], data.folds, draws)
+        if not (folds == data.fold).any():
+            raise UserError(f"data.folds={data.folds}: fold {data.fold} gets none of the {len(pool)} images: set fewer")
         splits[pool[folds == data.fold]] = TEST
         pool = pool[folds != data.fold]
         draws = np.random.default_rng([data.split.seed, data.fold])
