@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def _read_rows(file: Path) -> Iterator[Row]:
 
 
 def _read_csv(file: Path) -> Iterator[Row]:
-    with file.open(newline="", **_encoding(file)) as lines:
+    with _open(file) as lines:
         header = lines.readline()
         lines.seek(0)
         reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count))
@@ -126,15 +126,16 @@ def _read_csv(file: Path) -> Iterator[Row]:
             raise UserError(f"{file}, row {reader.line_num + 1}: not a CSV file ({error})") from error
 
 
-def _encoding(file: Path) -> dict[str, str]:
-    """Arguments of `open`: UTF-16 for a file that says so in its first bytes, as Excel's "Unicode text", else UTF-8."""
+def _open(file: Path) -> TextIO:
+    """Open a text file: as UTF-16 if its first bytes say so, as in Excel's "Unicode text", else as UTF-8."""
     with file.open("rb") as opened:
         is_utf16 = opened.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return {"encoding": "utf-16"} if is_utf16 else {"encoding": "utf-8-sig", "errors": "surrogateescape"}
+    encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8-sig", "surrogateescape")
+    return file.open(newline="", encoding=encoding, errors=errors)
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
-    with file.open(**_encoding(file)) as lines:
+    with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
