@@ -34,11 +34,13 @@ def find_caveats(
     if few:
         found.append(f"recall, precision and F1 of {few} of {len(classes)} classes rest on fewer than {_FEW} images")
     if single:
-        found.append(f"macro averages have no intervals, because {single} of the classes have a single image")
+        has = "class has" if single == 1 else "classes have"
+        found.append(f"macro averages have no intervals, because {single} {has} a single image")
     elif not metrics["ci95"].keys() >= {"precision_macro", "recall_macro", "f1_macro"}:
         found.append("some macro averages have no intervals, because resampling these images does not change them")
-    if not counts.all():
-        found.append(f"macro averages do not cover {(counts == 0).sum()} classes without images, unless predicted")
+    if missing := int((counts == 0).sum()):
+        without = "the class" if missing == 1 else f"{missing} classes"
+        found.append(f"macro averages do not cover {without} without images, unless predicted")
     by_chance = ece_by_chance(confidence)
     if by_chance > max(_MUCH, metrics["ece"] / 2):
         found.append(f"ece is mostly chance: calibrated probabilities would have {by_chance:.2f} with so few images")
