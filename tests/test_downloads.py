@@ -21,20 +21,20 @@ from processes import Result, fresh_process
 from sports_lightning.errors import UserError
 from sports_lightning.train import loggers
 
-Answer = tuple[dict[str, str], bytes]
+Answer = tuple[dict[str, str], bytes] | tuple[dict[str, str], bytes, int]  # headers, body, status
 KAGGLE_TEST_PORT = 7777  # fixed in Kaggle's client: KAGGLE_API_ENVIRONMENT=TEST
 
 
 @contextmanager
 def serving(answer: Callable[[str], Answer | None], port: int = 0) -> Iterator[int]:
-    """A server that answers every GET, HEAD and POST with `answer(path)`, or 404."""
+    """A server that answers every GET, HEAD and POST with `answer(path)`, by default with status 200, or 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             found = answer(self.path)
-            headers, body = found or ({}, b"")
-            self.send_response(200 if found else 404)
+            headers, body, *status = found or ({}, b"", 404)
+            self.send_response(*(status or [200]))
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()

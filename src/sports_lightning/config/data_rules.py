@@ -39,8 +39,8 @@ DATA = (
     *READING,
     *DATASET,
     Rule(
-        ("data.root", "data.manifest"),
-        lambda root, manifest: root is None and manifest is None,
+        ("data.root", "data.manifest", "data.source"),
+        lambda root, manifest, source: root is None and manifest is None and source != "huggingface",
         "data.root is not set: pass data.root=FOLDER, which holds train/ valid/ test/ or one folder per class",
     ),
 )

@@ -26,6 +26,9 @@ _NEW_KEYS: dict[str, Any] = {
 }
 # Further ones, where `data` has the key "root".
 _NEW_DATA_KEYS: dict[str, Any] = {
+    "name": None,
+    "subset": None,
+    "revision": None,
     "classes": "top",
     "manifest": None,
     "manifest_columns": {"image": "image", "label": "label", "split": "split", "group": "group"},

@@ -42,6 +42,9 @@ class Data:
 
     root: str | None
     source: str | None
+    name: str | None
+    subset: str | None
+    revision: str | None
     download: bool
     classes: Literal["top", "leaf"]
     manifest: str | None

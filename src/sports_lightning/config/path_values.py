@@ -8,7 +8,7 @@ from sports_lightning.config.overrides import parse_value, quote_value, quote_wi
 from sports_lightning.errors import UserError
 
 # Keys whose value is a path.
-_DATA = ("data.root", "data.manifest", "data.split.previous", "data.suspects", "data.cache_dir")
+_DATA = ("data.root", "data.name", "data.manifest", "data.split.previous", "data.suspects", "data.cache_dir")
 _INPUTS = (*_DATA, "model.weights", "ckpt_path", "input", "predictions", "run", "runs", "resume")
 _OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage")  # no sweep varies them
 _BY_CLASS = "loss.class_weights"  # {CLASS: NUMBER}

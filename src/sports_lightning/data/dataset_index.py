@@ -79,11 +79,12 @@ class DatasetIndex:
         return counts
 
     def provenance(self) -> dict[str, Any]:
-        """The root, and the number of images and the fingerprint of each split."""
+        """The root, the number of images and the fingerprint of each split, and the revision of a Hub dataset."""
         splits = {
             name: {"count": len(split), "fingerprint": self.fingerprint(name)} for name, split in self.splits.items()
         }
-        return {"root": str(self.root.absolute()), **splits}
+        revision = self.table.origin.get("revision") if self.table else None
+        return {"root": str(self.root.absolute()), **({"revision": revision} if revision else {}), **splits}
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(split, path, digest) of each image."""

@@ -23,6 +23,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from tqdm import tqdm
 
+from sports_lightning.data.arrow_images import find_row, read_row
 from sports_lightning.data.formats import (
     check_pixels,
     decoding_problem,
@@ -91,25 +92,25 @@ def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None)
 
 
 def _check(root: Path, paths: Sequence[str], cache_dir: Path | None, checks: list[FileCheck | None]) -> list[FileCheck]:
-    latest = time.time_ns() - _RACY_NS
     new = [i for i, check in enumerate(checks) if check is None]
-    stats = [_stat(os.path.join(root, paths[i])) for i in new]
 
-    def read(i: int) -> FileCheck:
-        return _read(root / paths[i])
+    def read(i: int) -> tuple[FileCheck, str]:
+        """The check of a file and its state; "" if it is not to be stored."""
+        stat = _stat(os.path.join(root, paths[i]))
+        is_old = max(stat[1:]) < time.time_ns() - _RACY_NS
+        check = _read(root / paths[i])
+        # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
+        return check, _state(stat) if is_old and not check.problem else ""
 
     found = tqdm(  # shown only if it takes more than two seconds
         map_ahead(read, new, usable_cores()),
         "checking images", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
-    for i, check in zip(new, found, strict=True):
+    stored = {}
+    for i, (check, state) in zip(new, found, strict=True):
         checks[i] = check
-    # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
-    stored = {
-        paths[i]: (_state(stat), check)
-        for i, stat in zip(new, stats, strict=True)
-        if (check := checks[i]) and not check.problem and max(stat[1:]) < latest
-    }
+        if state:
+            stored[paths[i]] = state, check
     if cache_dir and stored:
         _store(root, cache_dir, stored)
     return checks  # type: ignore[return-value]  # no None is left
@@ -122,13 +123,19 @@ def report_first_images(checks: Iterable[FileCheck]) -> None:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a regular file; reading a pipe or a device might never end.
+    """The content of a regular file, or of an image in an Arrow file; reading a pipe or a device might never end.
 
     Raises:
         OSError: the file can't be read.
         ValueError: it is not a regular file, or larger than 1 GiB.
     """
-    with open(path, "rb", buffering=0, opener=open_without_blocking) as file:
+    try:
+        opened = open(path, "rb", buffering=0, opener=open_without_blocking)  # noqa: SIM115  closed below
+    except OSError:
+        if row := find_row(path):
+            return read_row(row)
+        raise
+    with opened as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a regular file")
@@ -179,11 +186,14 @@ def high_depth(image: Image.Image) -> tuple[str, float, float] | None:
 
 
 def _stat(path: str) -> tuple[int, int, int]:
-    """Size in bytes, and the times of the last content and status changes in nanoseconds."""
+    """Size in bytes, and the times of the last content and status changes in nanoseconds, of a file or an Arrow file."""
     try:
         status = os.stat(path)
     except OSError:
-        return 0, 0, 0
+        row = find_row(path)
+        if row is None:
+            return 0, 0, 0
+        status = os.stat(row.file)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class ImageTable:
         places: {split: where its images come from, for messages}, also of missing splits.
         needs: what a place needs to have, for messages.
         ignored: number of files that are not read as images, by kind.
+        origin: settings of `data` by which another machine gets the images of a Hugging Face dataset; else empty.
     """
 
     root: Path
@@ -43,6 +45,7 @@ class ImageTable:
     places: dict[str, str]
     needs: str
     ignored: Counter[str] = field(default_factory=Counter)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from sports_lightning.data.arrow_images import has_row
 from sports_lightning.data.class_names import first_five, normalize
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
@@ -62,10 +63,10 @@ def read_manifest(file: Path, root: Path | None, columns: Mapping[str, str]) -> 
         path = find(number, row.get(columns["image"]))
         if (other := seen.setdefault(path, number)) != number:
             raise UserError(f"{file}, row {number}: {path} is the image of row {other}, too: keep one of the rows")
-        label = _label(file, number, row.get(columns["label"]))
-        split = _split(file, number, _text(row, columns["split"]))
+        label = class_name(f"{file}, row {number}", row.get(columns["label"]))
+        split = split_code(f"{file}, row {number}", _text(row, columns["split"]))
         found.append((split, label, path, _text(row, columns["group"])))
-    return _table(file, base, found)
+    return build_table(str(file), base, found)
 
 
 def read_splits(file: Path) -> dict[str, int]:
@@ -78,10 +79,21 @@ def read_splits(file: Path) -> dict[str, int]:
         raise UserError(f"{file} is not a file")
     rows = list(_read_rows(file))
     _check_columns(file, list(rows[0][1]) if rows else [], {name: name for name in COLUMNS})
-    return {os.path.normpath(str(row["image"])): _split(file, number, _text(row, "split")) for number, row in rows}
+    return {
+        os.path.normpath(str(row["image"])): split_code(f"{file}, row {number}", _text(row, "split"))
+        for number, row in rows
+    }
 
 
-def _table(file: Path, root: Path, rows: list[tuple[int, str, str, str]]) -> ImageTable:
+def build_table(place: str, root: Path, rows: list[tuple[int, str, str, str]]) -> ImageTable:
+    """The table of some rows, in the order of split, class and path. One line of the log counts the images.
+
+    Args:
+        place: where the rows are from, for messages.
+        root: the folder that the paths are relative to.
+        rows: (split, as a position in `SPLITS` or `UNASSIGNED`; class; path; group, "" if it has none) of each image;
+            sorted in place.
+    """
     rows.sort()
     names = sorted({label for _, label, _, _ in rows})
     label_of = {name: label for label, name in enumerate(names)}
@@ -93,11 +105,11 @@ def _table(file: Path, root: Path, rows: list[tuple[int, str, str, str]]) -> Ima
         groups = np.array([number.setdefault(group or f"\0{path}", len(number)) for *_, path, group in rows])
     present = {code: UNSPLIT if code == UNASSIGNED else SPLITS[code] for code in np.unique(splits).tolist()}
     classes = {split: [names[i] for i in np.unique(labels[splits == code])] for code, split in present.items()}
-    places = {split: f"{file} (split {split})" for split in SPLITS} | {UNSPLIT: str(file)}
+    places = {split: f"{place} (split {split})" for split in SPLITS} | {UNSPLIT: place}
     paths = PackedStrings(path for _, _, path, _ in rows)
-    needs = f"{file} needs rows of the splits train, val and test, or no split"
+    needs = f"{place} needs rows of the splits train, val and test, or no split"
     counts = ", ".join(f"{(splits == code).sum():,} {split or 'in no split'}" for code, split in present.items())
-    log.info("%s: %s", file, counts)
+    log.info("%s: %s", place, counts)
     return ImageTable(root, names, paths, labels, splits, groups, classes, places, needs)
 
 
@@ -189,27 +201,36 @@ def _is_odd(name: str) -> bool:
     return name != name.strip() or bool(_NUMBER.fullmatch(name) and not name.isdecimal())
 
 
-def _label(file: Path, number: int, value: Any) -> str:
-    """The class of a row. Whole numbers are names of classes; other numbers are not, without a quote mark before."""
+def class_name(where: str, value: Any) -> str:
+    """The class of a label. Whole numbers are names of classes; other numbers are not, without a quote mark before.
+
+    Raises:
+        UserError: it is empty or a number; the message starts with `where`.
+    """
     if isinstance(value, str):
         value = unquoted(value, "label")
         if value[:1] == "'" and _is_odd(value[1:]):  # see `label_cell`
             return normalize(value[1:])
     text = "" if value is None else str(value).strip()
     if not text:
-        raise UserError(f"{file}, row {number}: the label is empty: fill it in, or remove the row")
+        raise UserError(f"{where}: the label is empty: fill it in, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int) or _is_odd(text):
         shown = printable(text[:_SHOWN])
-        raise UserError(f"{file}, row {number}: the label {shown} is no name of a class: use a text or a whole number")
+        raise UserError(f"{where}: the label {shown} is no name of a class: use a text or a whole number")
     return normalize(text)
 
 
-def _split(file: Path, number: int, text: str) -> int:
+def split_code(where: str, text: str) -> int:
+    """The position in `SPLITS` of the split that a text names, or `UNASSIGNED` if it is empty.
+
+    Raises:
+        UserError: it is another text; the message starts with `where`.
+    """
     if not text:
         return UNASSIGNED
     split = split_named(text)
     if split is None:
-        raise UserError(f"{file}, row {number}: the split {text!r} must be train, val or test, or empty")
+        raise UserError(f"{where}: the split {text!r} must be train, val or test, or empty")
     return SPLITS.index(split)
 
 
@@ -237,7 +258,7 @@ class _ImageFinder:
         for name in dict.fromkeys([raw, text]):  # a path may start or end with a space
             for base in self.bases:
                 path = os.path.normpath(os.path.join(base, name))
-                if os.path.isfile(path):
+                if os.path.isfile(path) or has_row(path):
                     return self._relative(path, where)
         if found := self._listed(text):
             if len(found) > 1:

@@ -1,13 +1,16 @@
-"""Sources of datasets: an existing folder, a manifest, a download, or the synthetic sample."""
+"""Sources of datasets: an existing folder, a manifest, the Hugging Face Hub, Kaggle, or the synthetic sample."""
 
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from sports_lightning.data.folder_layout import SPLIT_FOLDERS
+from sports_lightning.data.folder_layout import UNSPLIT, recognize
+from sports_lightning.data.hub import HUGGING_FACE
+from sports_lightning.data.hub_table import list_hub_dataset
 from sports_lightning.data.image_folder import describe_nested, list_image_folder
 from sports_lightning.data.image_table import ImageTable
 from sports_lightning.data.leftovers import describe_ignored
@@ -21,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def provide_data(data: DictConfig) -> Path:
-    """Generate the sample or download the dataset of `conf/data/*.yaml` if it is missing, and return its root.
+    """Generate the sample or download the Kaggle dataset of `conf/data/*.yaml` if it is missing, and return its root.
 
     Raises:
         UserError: the data is missing and is not to be downloaded, or the download fails.
@@ -52,8 +55,9 @@ def list_dataset(data: DictConfig) -> ImageTable:
         UserError: missing data, a folder whose layout is ambiguous, or a manifest with a wrong row.
     """
     if data.manifest:
-        root = None if data.root is None else Path(str(data.root)).expanduser()
-        return read_manifest(Path(str(data.manifest)).expanduser(), root, data.manifest_columns)
+        return _list_manifest(data)
+    if data.source == HUGGING_FACE:
+        return list_hub_dataset(data)
     table = list_image_folder(provide_data(data), data.classes == "leaf")
     if described := describe_ignored(table.ignored):
         log.info("skipped: %s", described)
@@ -62,8 +66,22 @@ def list_dataset(data: DictConfig) -> ImageTable:
     return table
 
 
+def _list_manifest(data: DictConfig) -> ImageTable:
+    """The images of a manifest, whose paths may be those of a Kaggle or Hugging Face dataset."""
+    root = None if data.root is None else Path(str(data.root)).expanduser()
+    origin = {}
+    if data.source == HUGGING_FACE:
+        origin = {"source": HUGGING_FACE, "name": data.name, "subset": data.subset, "revision": data.revision}
+        if root is None or not root.is_dir():
+            loaded = list_hub_dataset(data)
+            root, origin = loaded.root, loaded.origin
+    elif root:
+        root = provide_data(data)
+    return replace(read_manifest(Path(str(data.manifest)).expanduser(), root, data.manifest_columns), origin=origin)
+
+
 def _download(handle: str, root: Path) -> None:
-    """Download a Kaggle dataset and copy its train/ valid/ test/ to `root`, without its other files."""
+    """Download a Kaggle dataset and copy it to `root`; if it has folders of splits, these and nothing else."""
     try:
         import kagglehub
     except ImportError as error:
@@ -73,10 +91,11 @@ def _download(handle: str, root: Path) -> None:
     except Exception as error:  # requests, kagglehub and zipfile each raise their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"can't download {handle} from Kaggle ({reason}); go online or set data.root=FOLDER") from error
+    folders = recognize(fetched).folders
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))  # one per process
     try:
-        for name in SPLIT_FOLDERS.values():
-            shutil.copytree(fetched / name, partial / name)
+        for folder in ["."] if UNSPLIT in folders else folders.values():
+            shutil.copytree(fetched / folder, partial / folder, dirs_exist_ok=True)
         partial.chmod(0o755)
         sync_to_disk(partial)
         partial.rename(root)

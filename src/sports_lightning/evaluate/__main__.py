@@ -22,6 +22,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     with quick_imports():
         from sports_lightning.audit.known_suspects import find_suspects
         from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
+        from sports_lightning.data.hub import HUGGING_FACE
         from sports_lightning.data.image_folder import check_outside_classes
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
@@ -36,10 +37,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.storage.files import write_json
 
     classifier = load_classifier(str(cfg.ckpt_path))
-    if not cfg.data.root and not cfg.data.manifest:
+    if not cfg.data.root and not cfg.data.manifest and cfg.data.source != HUGGING_FACE:
         cfg.data.root = classifier.spec.data_root
         cfg.data = with_split_of(Path(str(cfg.ckpt_path)).expanduser().absolute().parent.parent, cfg.data)
-    if cfg.data.root:
+    if cfg.data.root and cfg.data.source != HUGGING_FACE:
         check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)

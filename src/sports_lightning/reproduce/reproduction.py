@@ -20,7 +20,7 @@ from sports_lightning.models.classifier import load_classifier
 from sports_lightning.runs.changed_settings import CHANGES
 from sports_lightning.runs.provenance import differences, flatten, read_digests, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
-from sports_lightning.split.split_file import SPLIT_FILE
+from sports_lightning.split.split_file import SPLIT_FILE, SPLIT_INFO
 from sports_lightning.storage.files import DAMAGED, read_csv
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,9 @@ def run_again(original: Path, folder: Path, changes: DictConfig, trust: bool) ->
         for key, value in flatten(OmegaConf.to_container(changes)).items() if changes else ():
             hydra_config.hydra.overrides.task.append(f"{key}={value}")
     shutil.copytree(original / ".hydra", folder / ".hydra", ignore=shutil.ignore_patterns(CHANGES))
-    if (original / SPLIT_FILE).exists():
-        shutil.copy(original / SPLIT_FILE, folder / SPLIT_FILE)
+    for name in (SPLIT_FILE, SPLIT_INFO):
+        if (original / name).exists():
+            shutil.copy(original / name, folder / name)
     OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
     OmegaConf.save(hydra_config, folder / ".hydra" / "hydra.yaml")
     cwd = Path(hydra_config.hydra.runtime.cwd)  # the config's relative paths start there

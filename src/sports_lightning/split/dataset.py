@@ -69,13 +69,14 @@ def open_dataset(
             f"{table.places[UNSPLIT]} has no splits: to use those of a training, set data.manifest=RUN/split.csv"
         )
     classes = table.check_classes(splits, classes)
+    opened = table
     if not is_cut:
-        table, checks = _read(table.take(table.rows_of(splits)), data)
-    index = _index(table, checks, splits, classes, data, choose)
-    _check_classes(index, table)
+        opened, checks = _read(table.take(table.rows_of(splits)), data)
+    index = _index(opened, checks, splits, classes, data, choose)
+    _check_classes(index, opened)
     for name, split in index.splits.items():
         _warn_of_two_labels(split, table.places[name])
-    return replace(index, table=table) if is_cut or data.manifest else index
+    return replace(index, table=table) if is_cut or data.manifest or table.origin else index
 
 
 def _read(table: ImageTable, data: DictConfig) -> tuple[ImageTable, list[FileCheck]]:

@@ -1,19 +1,23 @@
 """`split.csv`: the split of every image as a manifest, for later runs and other programs."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.folder_layout import SPLITS
+from sports_lightning.data.hub import HUGGING_FACE
+from sports_lightning.data.hub_table import list_hub_dataset
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.data.manifest import COLUMNS, label_cell, read_splits
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import fingerprint
-from sports_lightning.storage.files import write_csv, write_json
+from sports_lightning.storage.files import DAMAGED, write_csv, write_json
 
-SPLIT_FILE = "split.csv"
+SPLIT_FILE, SPLIT_INFO = "split.csv", "split.json"
 
 
 def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
@@ -42,16 +46,22 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         "fingerprint": fingerprint(rows),
         "images": {split: int((table.splits == code).sum()) for code, split in enumerate(SPLITS)},
         "settings": {**data.split, "folds": data.folds, "fold": data.fold},
+        "origin": table.origin,
     }
-    write_json(folder / "split.json", content)
+    write_json(folder / SPLIT_INFO, content)
 
 
 def with_split_of(folder: Path, data: DictConfig) -> DictConfig:
     """The data settings of a run, with the split in its folder as the manifest, if there is one.
 
+    The images of a Hugging Face dataset are in the cache where they were, or loaded again in the revision of the run.
+
     Args:
         folder: the run folder.
-        data: `conf/data/*.yaml`, with the root of the run's images.
+        data: `conf/data/*.yaml`, with the root of the run's images unless they are of a Hugging Face dataset.
+
+    Raises:
+        UserError: `split.json` of a Hugging Face dataset is missing or damaged.
     """
     if not (folder / SPLIT_FILE).exists():
         return data
@@ -63,9 +73,30 @@ def with_split_of(folder: Path, data: DictConfig) -> DictConfig:
     }
     if data.manifest and not data.root:
         recorded["root"] = str(Path(str(data.manifest)).expanduser().parent)
+    recorded |= _origin(folder / SPLIT_INFO, data)
     merged = OmegaConf.merge(data, recorded)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _origin(file: Path, data: DictConfig) -> dict[str, Any]:
+    """The root and the origin of the images of a Hugging Face dataset; {} for other images."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        origin: dict[str, Any] = content.get("origin", {})
+        root = Path(str(data.root or content["root"]))
+    except DAMAGED as error:
+        if data.source != HUGGING_FACE:
+            return {}
+        raise UserError(f"{file} can't be read ({error}): it tells which revision of {data.name} is used") from error
+    if not origin:
+        return {}
+    if not root.is_dir():
+        merged = OmegaConf.merge(data, origin)
+        assert isinstance(merged, DictConfig)
+        root = list_hub_dataset(merged).root
+    del origin["manifest_columns"]  # of the dataset, not of the split file
+    return {"root": str(root), **origin}
 
 
 def previous_splits(table: ImageTable, file: Path) -> np.ndarray:
