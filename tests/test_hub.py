@@ -3,23 +3,26 @@
 import csv
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from image_lists import data_settings
 from interruption import signal_at_step
-from processes import Result, fresh_process
-from sports_lightning.data.arrow_images import find_row
+from processes import fresh_process
 from sports_lightning.data.file_hashes import check_files, read_file
-from sports_lightning.data.hub_table import list_hub_dataset
 from sports_lightning.data.image_folder import list_image_folder
 from sports_lightning.data.image_table import ImageTable
 from sports_lightning.data.source import list_dataset
@@ -60,7 +63,7 @@ def parquet(few: Path, tmp_path: Path) -> Path:
 
 
 def listed(name: Path | str, **settings: Any) -> ImageTable:
-    return list_dataset(data_settings(source="huggingface", name=str(name), **settings))
+    return list_dataset(data_settings(Path("unused"), source="huggingface", name=str(name), **settings))
 
 
 def contents(table: ImageTable) -> list[tuple[int, str, bytes]]:
@@ -98,10 +101,9 @@ def test_image_folders_with_metadata_are_read_where_they_are(few: Path, tmp_path
     assert table.paths[0].startswith("train/")
     assert table.groups is not None
     assert len(set(table.groups.tolist())) == 2
-    assert [content for *_, content in contents(table)] == [
-        content for (*_, content), path in zip(contents(whole := list_image_folder(few)), whole.paths, strict=True)
-        if Path(path).stem in ("001", "002")
-    ]  # fmt: skip
+    whole = list_image_folder(few)
+    chosen = [i for i, path in enumerate(whole.paths) if Path(path).stem in ("001", "002")]
+    assert contents(table) == contents(whole.take(chosen))
 
 
 def read(path: str) -> bytes:
@@ -120,7 +122,7 @@ def test_threads_and_forked_processes_read_the_same_bytes(parquet: Path) -> None
 
 def test_the_file_hashes_of_rows_are_stored(parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = listed(parquet)
-    now = __import__("time").time_ns
+    now = time.time_ns
     monkeypatch.setattr("time.time_ns", lambda: now() + 60 * 10**9)  # so that the files count as old enough
     checks = check_files(table.root, table.paths, tmp_path / "cache")
     assert not any(check.problem for check in checks)
@@ -130,11 +132,13 @@ def test_the_file_hashes_of_rows_are_stored(parquet: Path, tmp_path: Path, monke
 
 def images_and(**columns: Any) -> Any:
     """Four rows with a small image each, and other columns."""
-    from PIL import Image
-
     images = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(4)]
-    features = datasets.Features({"picture": datasets.Image(), **{name: feature for name, (feature, _) in columns.items()}})
-    return datasets.Dataset.from_dict({"picture": images, **{name: values for name, (_, values) in columns.items()}}, features)
+    features = datasets.Features(
+        {"picture": datasets.Image(), **{name: feature for name, (feature, _) in columns.items()}}
+    )
+    return datasets.Dataset.from_dict(
+        {"picture": images, **{name: values for name, (_, values) in columns.items()}}, features
+    )
 
 
 def test_columns_are_found_by_their_types(tmp_path: Path) -> None:
@@ -145,7 +149,9 @@ def test_columns_are_found_by_their_types(tmp_path: Path) -> None:
     assert [table.names[label] for label in table.labels] == ["golf", "golf", "tennis", "tennis"]
     assert table.splits.tolist() == [-1] * 4, "a dataset without splits is called train"
     images_and(sport=sports, kind=kinds).save_to_disk(tmp_path / "two")
-    with pytest.raises(UserError, match="several columns of type ClassLabel: set data.manifest_columns.label to one of 'sp"):
+    with pytest.raises(
+        UserError, match=r"several columns of type ClassLabel: set data\.manifest_columns\.label to one of 'sp"
+    ):
         listed(tmp_path / "two")
     columns = {"image": "image", "label": "kind", "split": "split", "group": "sport"}
     assert listed(tmp_path / "two", manifest_columns=columns).names == ["single", "team"]
@@ -183,13 +189,18 @@ def test_columns_that_do_not_fit_are_one_line(columns: dict[str, Any], message: 
 
 
 def test_several_image_columns_are_one_line(tmp_path: Path) -> None:
-    rows = images_and(label=(datasets.Value("string"), list("abab")))
-    rows.add_column("mask", rows["picture"]).cast_column("mask", datasets.Image()).save_to_disk(tmp_path / "saved")
-    with pytest.raises(UserError, match="several columns of type Image: set data.manifest_columns.image to one of 'pic"):
+    masks = [Image.new("L", (4, 4))] * 4
+    labels = datasets.Value("string"), list("abab")
+    images_and(label=labels, mask=(datasets.Image(), masks)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        UserError, match=r"several columns of type Image: set data\.manifest_columns\.image to one of 'pic"
+    ):
         listed(tmp_path / "saved")
 
 
-@pytest.mark.parametrize(("name", "message"), [("./nowhere", "does not exist"), ("file.txt", "must be a folder"), ("empty", "can't load")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("./nowhere", "does not exist"), ("file.txt", "must be a folder"), ("empty", "can't load")]
+)
 def test_a_wrong_local_name_is_one_line(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").touch()
@@ -199,7 +210,7 @@ def test_a_wrong_local_name_is_one_line(name: str, message: str, tmp_path: Path)
 
 
 def test_the_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"needs datasets: pip install -e '\.\[huggingface\]'"):
         listed(tmp_path)
 
@@ -234,7 +245,9 @@ def test_runs_are_the_same_as_on_the_folder(few: Path, parquet: Path, tmp_path: 
     assert (tmp_path / "reloaded" / "predictions.csv").read_bytes() == predictions
 
     run_command("reproduce", f"run={tmp_path}/hub", "hydra.run.dir=repeated", cwd=tmp_path)
-    compared = run_command("compare", f"runs=[{tmp_path}/folder,{tmp_path}/hub]", "hydra.run.dir=compared", cwd=tmp_path)
+    compared = run_command(
+        "compare", f"runs=[{tmp_path}/folder,{tmp_path}/hub]", "hydra.run.dir=compared", cwd=tmp_path
+    )
     assert "different images" not in compared.stdout
     run_command("audit", "data=huggingface", f"data.name={parquet}", "hydra.run.dir=audit", cwd=tmp_path)
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["root"] == str(root)
@@ -255,16 +268,22 @@ class FakeHub:
         self.requests.append(path)
         if path.startswith("/datasets/me/sports/resolve/"):
             return self._file(*path.split("/")[5:7])
+        if path.startswith("/datasets/me/"):
+            return self._missing("GatedRepo" if "secret" in path else "RepoNotFound")
         kind, _, rest = path.removeprefix("/api/datasets/me/sports").strip("/").partition("/")
         if not path.startswith("/api/datasets/me/"):
             return None
         if not path.startswith("/api/datasets/me/sports"):
             return self._missing("GatedRepo" if "secret" in path else "RepoNotFound")
         if kind in ("", "revision"):
-            return self._json({"id": "me/sports", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]})
+            return self._json(
+                {"id": "me/sports", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]}
+            )
         if rest.strip("/") != COMMIT and kind == "tree":
             return self._missing("EntryNotFound")
-        return self._json([{"type": "file", "path": name, "size": len(c), "oid": name} for name, c in self.files.items()])
+        return self._json(
+            [{"type": "file", "path": name, "size": len(c), "oid": name} for name, c in self.files.items()]
+        )
 
     def _file(self, revision: str, name: str) -> Answer:
         if revision not in ("main", "v1", COMMIT):
@@ -278,3 +297,66 @@ class FakeHub:
 
     def _json(self, value: Any) -> Answer:
         return {"Content-Type": "application/json"}, json.dumps(value).encode()
+
+
+@pytest.mark.slow
+def test_a_run_loads_from_the_hub_and_records_the_commit(parquet: Path, tmp_path: Path) -> None:
+    home = {"HF_HOME": str(tmp_path / "hf")}
+    quick = [*FAST, "debug=fast", "data=huggingface", "data.name=me/sports"]
+    with serving(FakeHub(parquet)) as port:
+        home["HF_ENDPOINT"] = f"http://127.0.0.1:{port}"
+        result = fresh_process("train", *quick, "hydra.run.dir=run", **home)
+    assert result.status == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["revision"] == COMMIT
+    # The second time from the cache, without a reachable hub.
+    again = fresh_process("train", *quick, f"data.revision={COMMIT}", "hydra.run.dir=again", **home)
+    assert again.status == 0, again.stderr
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (tmp_path / "run/predictions.csv").read_bytes()
+
+
+LIST = """
+import json, sys
+from omegaconf import OmegaConf
+from sports_lightning.data.hub_table import list_hub_dataset
+from sports_lightning.errors import UserError
+for settings in json.loads(sys.argv[1]):
+    try:
+        list_hub_dataset(OmegaConf.create(settings))
+    except UserError as error:
+        print(error)
+"""
+
+
+def errors_of(endpoint: str, home: Path, *settings: tuple[str, str | None, str | None]) -> list[str]:
+    """The errors of listing datasets (name, subset, revision), in a new interpreter."""
+    columns = {name: name for name in ("image", "label", "split", "group")}
+    configs = [
+        {"name": name, "subset": subset, "revision": revision, "manifest_columns": columns}
+        for name, subset, revision in settings
+    ]
+    environment = {**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": endpoint}
+    command = [sys.executable, "-c", LIST, json.dumps(configs)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_what_the_hub_refuses_is_one_line(parquet: Path, tmp_path: Path) -> None:
+    with serving(hub := FakeHub(parquet)) as port:
+        endpoint = f"http://127.0.0.1:{port}"
+        found = errors_of(
+            endpoint,
+            tmp_path / "hf",
+            ("me/nothing", None, None),
+            ("me/secret", None, None),
+            ("me/sports", "cats", None),
+            ("me/sports", None, "v9"),
+            ("me/sports", None, "v1"),
+        )
+    assert hub.requests
+    expected = ["me/nothing' doesn't exist", "gated dataset", "data.subset", "Revision 'v9' doesn't exist"]
+    assert len(found) == len(expected), found
+    for part, line in zip(expected, found, strict=True):
+        assert part in line
+    offline = errors_of(endpoint, tmp_path / "hf", ("me/sports", None, "v1"), ("me/other", None, None))
+    assert f"go online, or set data.revision={COMMIT}" in offline[0]
+    assert "go online, or give the name of a local folder" in offline[1]

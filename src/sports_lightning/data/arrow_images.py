@@ -77,7 +77,7 @@ def read_table(file: str) -> Any:
 
 
 class _Column:
-    """The contents of the images of a column, which is binary or, as `datasets` stores images, has the field `bytes`."""
+    """The contents of a column's images: it is binary or, as `datasets` stores images, has the field `bytes`."""
 
     def __init__(self, file: str, column: str) -> None:
         table = read_table(file)

@@ -186,7 +186,7 @@ def high_depth(image: Image.Image) -> tuple[str, float, float] | None:
 
 
 def _stat(path: str) -> tuple[int, int, int]:
-    """Size in bytes, and the times of the last content and status changes in nanoseconds, of a file or an Arrow file."""
+    """Size in bytes, and the times of the last content and status changes in nanoseconds; of its file for a row."""
     try:
         status = os.stat(path)
     except OSError:

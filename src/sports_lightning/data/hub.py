@@ -8,12 +8,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sports_lightning.errors import UserError
+from sports_lightning.storage.reachability import why_unreachable
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ def load_hub_dataset(name: str, subset: str | None, revision: str | None) -> Hub
     try:
         if not path.exists():
             _check_name(name)
-            loaded, commit = _from_hub(datasets, name, subset, revision)
+            with _offline_if_unreachable(datasets):
+                loaded, commit = _from_hub(datasets, name, subset, revision)
         else:
             loaded, commit = _from_disk(datasets, path, subset), None
     except UserError:
@@ -78,6 +81,24 @@ def load_hub_dataset(name: str, subset: str | None, revision: str | None) -> Hub
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise UserError(f"data.name={name} does not exist: give a local folder, or OWNER/NAME of the Hugging Face Hub")
+
+
+@contextmanager
+def _offline_if_unreachable(datasets: Any) -> Iterator[None]:
+    """Use the cache at once if the Hub can't be reached; `datasets` itself retries for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    was_offline = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if not any(was_offline):
+        session = get_session()
+        reason = why_unreachable(constants.ENDPOINT, head=lambda url, timeout: session.head(url, timeout=timeout))
+        if reason:
+            log.warning("can't reach %s (%s): looking in the cache only", constants.ENDPOINT, reason)
+            datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = was_offline
 
 
 def _from_hub(datasets: Any, name: str, subset: str | None, revision: str | None) -> tuple[Any, str]:

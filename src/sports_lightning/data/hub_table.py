@@ -90,7 +90,8 @@ def _find_columns(dataset: HubDataset, wanted: Mapping[str, str]) -> dict[str, s
 def _check_types(name: str, features: Mapping[str, Any], used: dict[str, str]) -> None:
     image, label = features[used["image"]], features[used["label"]]
     is_stored = isinstance(image, dict) and set(image) == {"bytes", "path"}  # Parquet files without their features
-    if type(image).__name__ != "Image" and not is_stored and getattr(image, "dtype", "") not in ("binary", "large_binary"):
+    is_binary = getattr(image, "dtype", "") in ("binary", "large_binary")
+    if type(image).__name__ != "Image" and not is_stored and not is_binary:
         remedy = "; a table with the paths of images is read by data.manifest=FILE.parquet"
         raise UserError(f"{name}: the column {used['image']!r} has no images, but {_describe(image)}{remedy}")
     if type(label).__name__ != "ClassLabel" and getattr(label, "dtype", "") not in (*_TEXT, *_NUMBERS):
@@ -110,16 +111,13 @@ def _split_codes(dataset: HubDataset, columns: Mapping[str, str]) -> dict[str, i
     roles = {name: split_named(name) for name in names}
     if len(names) == 1 and roles[names[0]] in ("train", None):
         return {names[0]: UNASSIGNED}
-    columns_given = [columns["split"]] if "split" in columns else []
-    if columns_given:
-        raise UserError(f"{dataset.name} has splits and the column {columns_given[0]!r}: set {_KEY}.split to another")
     for role in SPLITS:
         same = [name for name in names if roles[name] == role]
         if len(same) > 1:
             raise UserError(f"{dataset.name} has two splits for {role}, {same[0]!r} and {same[1]!r}")
     codes = {name: SPLITS.index(role) for name, role in roles.items() if role}
     if not codes:
-        raise UserError(f"{dataset.name} has the splits {listed(names)}: none of them is called train, validation or test")
+        raise UserError(f"{dataset.name} has the splits {listed(names)}, none of which is train, validation or test")
     return codes
 
 
@@ -136,7 +134,7 @@ def _rows(dataset: HubDataset, split: str, code: int, columns: Mapping[str, str]
         if names is not None:
             labels = [names[value] if value is not None and value >= 0 else None for value in labels]
         codes: Any = [code] * len(labels)
-        if "split" in columns:
+        if "split" in columns and code == UNASSIGNED:
             values = table.column(columns["split"]).to_pylist()
             codes = [split_code(f"{dataset.name}, row {i}", str(value or "")) for i, value in enumerate(values)]
         groups: Any = [""] * len(labels)

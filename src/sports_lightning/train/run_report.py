@@ -22,6 +22,7 @@ from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, image_uri, thumbnail_uri, write_page
 from sports_lightning.runs.layout import curve
+from sports_lightning.split.split_file import SPLIT_FILE
 from sports_lightning.train.results import RunResults
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,14 @@ _CONFUSED = 20
 
 def write_report(results: RunResults, path: Path) -> None:
     """Write `report.html`: metrics, curves, confusions, images, heat maps, calibration, data and provenance."""
-    evaluation, provenance = results.evaluation, results.provenance
+    evaluation = results.evaluation
     bins = reliability(evaluation.confidence.numpy(), evaluation.is_correct.numpy())
-    root = f"data.root={quote_value(provenance['data']['root'])}"
     heatmaps, no_heatmaps = _heatmaps(results)
     write_page(
         path,
         "report.html",
         **_shared_values(results),
-        audit_command=f"python -m sports_lightning.audit data=folder {shlex.quote(root)}",
+        audit_command=f"python -m sports_lightning.audit {_data_arguments(results)}",
         charts={
             title: chart({part: curve(results.epochs, f"{part}/{metric}") for part in ("train", "val")})
             for title, metric in (("loss", "loss"), ("accuracy", "acc"))
@@ -87,6 +87,14 @@ def _shared_values(results: RunResults) -> dict[str, Any]:
         "caveats": describe_caveats(results.metrics),
         "audit": summary(collect_findings(results.scan)) if results.scan else {},
     }
+
+
+def _data_arguments(results: RunResults) -> str:
+    """The settings with which another command reads the images of the run, in its splits."""
+    arguments = ["data=folder", f"data.root={quote_value(results.provenance['data']['root'])}"]
+    if (results.folder / SPLIT_FILE).exists():
+        arguments.append(f"data.manifest={quote_value(str((results.folder / SPLIT_FILE).absolute()))}")
+    return shlex.join(arguments)
 
 
 def _most_confused(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
