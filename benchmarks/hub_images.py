@@ -83,11 +83,13 @@ def rates(folder: Path, count: int) -> dict[str, float]:
     from sports_lightning.data.dataset import TrainingImages
     from sports_lightning.data.dataset_index import Split
     from sports_lightning.data.decoded_cache import ImageFiles
+    from sports_lightning.data.preprocessing import Preprocessing
     from sports_lightning.data.sampler import EpochSampler
     from sports_lightning.data.source import list_dataset
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        augment = compose("train", ["augment.preprocessing={image_size:[64,64],mean:[0,0,0],std:[1,1,1]}"]).augment
+        augment = compose("train").augment
+    augment.preprocessing = Preprocessing((SIDE, SIDE), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0, "center").to_dict()
     sets = {}
     for kind in ("files", "parquet"):
         table = list_dataset(settings(kind, folder))
