@@ -88,25 +88,34 @@ def test_data_is_downloaded_from_kaggle(few: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", KAGGLE_TEST_PORT)) == 0:
             pytest.skip(f"port {KAGGLE_TEST_PORT}, which Kaggle's client uses for tests, is taken")
-    archive = io.BytesIO()
+    archive, unsplit = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
         for image in few.glob("*/*/00[12].jpg"):
             bundle.write(image, image.relative_to(few))
         bundle.writestr("sports.csv", "stray")
         bundle.writestr("EfficientNetB0.h5", "stray")
+    with zipfile.ZipFile(unsplit, "w") as bundle:
+        for image in few.glob("train/*/*.jpg"):
+            bundle.write(image, Path("pictures") / image.relative_to(few / "train"))
+    served = archive
 
     def kaggle(path: str) -> Answer | None:
         if path.endswith("/GetDataset"):
             return {"Content-Type": "application/json"}, json.dumps({"currentVersionNumber": 9}).encode()
-        return ({"Content-Type": "application/zip"}, archive.getvalue()) if path.endswith("/DownloadDataset") else None
+        return ({"Content-Type": "application/zip"}, served.getvalue()) if path.endswith("/DownloadDataset") else None
 
     environment = {"KAGGLE_API_ENVIRONMENT": "TEST", "KAGGLEHUB_CACHE": str(tmp_path / "cache")}
     arguments = ["data=sports100", "data.root=images", "data.download=true"]
     with serving(kaggle, KAGGLE_TEST_PORT):
         result = train(*arguments, **environment)
+        served = unsplit
+        other = fresh_process("split", "data=kaggle", "data.name=me/balls", "hydra.run.dir=split", **environment)
     assert result.status == 0, result.stderr
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"train", "valid", "test"}
     assert "20 train + 20 val" in result.stdout + result.stderr
+    assert other.status == 0, other.stderr
+    assert len(list((tmp_path / "data/me/balls/pictures").glob("*/*.jpg"))) == 240
+    assert (tmp_path / "split" / "split.csv").read_text().count("\npictures/") == 240
 
 
 @pytest.mark.slow
