@@ -209,24 +209,26 @@ def _code() -> str:
 
 def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
     """The index's valid entry of each file, or None; all None if the index is missing or damaged."""
-    checks: list[FileCheck | None] = []
+    checks: list[FileCheck | None] = [None] * len(paths)
     file = cache_dir / _INDEX
+    in_order = sorted(range(len(paths)), key=paths.__getitem__)  # so that the range of a query holds few other names
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
             query = (
-                "SELECT name, stat, digest, pixels, high_depth, low, high, has_more FROM files "
+                "SELECT name, stat, digest, pixels, high_depth, low, high FROM images "
                 "WHERE folder = ? AND name BETWEEN ? AND ?"
             )
-            for folder, group in groupby(paths, os.path.dirname):
+            for folder, group in groupby(in_order, lambda i: os.path.dirname(paths[i])):
                 key = _key(root / folder)
-                while part := list(islice(group, _AT_ONCE)):  # mostly sorted: the range holds few other names
-                    names = [os.fsencode(os.path.basename(path)) for path in part]
+                while part := list(islice(group, _AT_ONCE)):
+                    names = [os.fsencode(os.path.basename(paths[i])) for i in part]
                     rows = index.execute(query, [key, min(names), max(names)])
                     known = {name: entry for name, *entry in rows}
-                    for path, name in zip(part, names, strict=True):
-                        stat, digest, pixels, *rest = known.get(name, ("", "", 0))
-                        is_valid = stat == _state(_stat(os.path.join(root, path))) and not exceeds_limit(pixels)
-                        checks.append(_from_columns(digest, pixels, *rest) if is_valid else None)
+                    for i, name in zip(part, names, strict=True):
+                        stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
+                        is_valid = stat == _state(_stat(os.path.join(root, paths[i]))) and not exceeds_limit(pixels)
+                        extremes = (kind, low, high) if kind else ()  # without new numbers for the other images
+                        checks[i] = FileCheck(digest, "", pixels, *extremes) if is_valid else None
     except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
