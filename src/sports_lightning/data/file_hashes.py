@@ -210,12 +210,12 @@ def _code() -> str:
 def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck | None]:
     """The index's valid entry of each file, or None; all None if the index is missing or damaged."""
     checks: list[FileCheck | None] = [None] * len(paths)
-    file = cache_dir / _INDEX
     in_order = sorted(range(len(paths)), key=paths.__getitem__)  # so that the range of a query holds few other names
+    file = cache_dir / _INDEX
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as index:
             query = (
-                "SELECT name, stat, digest, pixels, high_depth, low, high FROM images "
+                "SELECT name, stat, digest, pixels, high_depth, low, high, has_more FROM files "
                 "WHERE folder = ? AND name BETWEEN ? AND ?"
             )
             for folder, group in groupby(in_order, lambda i: os.path.dirname(paths[i])):
@@ -225,10 +225,9 @@ def _load(root: Path, paths: Sequence[str], cache_dir: Path) -> list[FileCheck |
                     rows = index.execute(query, [key, min(names), max(names)])
                     known = {name: entry for name, *entry in rows}
                     for i, name in zip(part, names, strict=True):
-                        stat, digest, pixels, kind, low, high = known.get(name, ("", "", 0, "", 0.0, 0.0))
+                        stat, digest, pixels, *rest = known.get(name, ("", "", 0))
                         is_valid = stat == _state(_stat(os.path.join(root, paths[i]))) and not exceeds_limit(pixels)
-                        extremes = (kind, low, high) if kind else ()  # without new numbers for the other images
-                        checks[i] = FileCheck(digest, "", pixels, *extremes) if is_valid else None
+                        checks[i] = _from_columns(digest, pixels, *rest) if is_valid else None
     except sqlite3.OperationalError:  # missing, not permitted, or locked
         return [None] * len(paths)
     except sqlite3.DatabaseError:
