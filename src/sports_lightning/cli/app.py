@@ -79,7 +79,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
             _release_ranks(command, arguments)
     if sweep.folder != Path():  # a sweep has started
         with reporter:
-            is_unfinished = sweep.print_summary()  # also after an error or a signal
+            is_unfinished = sweep.print_summary(command.after_sweep)  # also after an error or a signal
             reporter.exit_status = reporter.exit_status or int(is_unfinished)
     if error := lost_output(sys.stdout):
         text = f"can't write the standard output: {error.strerror}"

@@ -18,6 +18,8 @@ class Command:
         positional: key that receives the positional arguments of the command line, as a list.
         resumable: whether runs and sweeps of the command can be resumed with `resume=FOLDER`.
         distributed: whether torchrun and srun may start several processes of it.
+        after_sweep: function of the sweep folder and {run folder: command line} of its jobs, called when they have
+            ended.
     """
 
     name: str
@@ -25,3 +27,4 @@ class Command:
     positional: str | None = None
     resumable: bool = False
     distributed: bool = False
+    after_sweep: Callable[[Path, dict[Path, list[str]]], None] | None = None

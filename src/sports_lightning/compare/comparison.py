@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sports_lightning.compare.run_reader import Run
 from sports_lightning.compare.significance import PairedDifference, holm, mean_and_error, paired_difference
 from sports_lightning.evaluate.caveats import describe_caveats
@@ -21,6 +23,7 @@ class Pairing(NamedTuple):
         images: how many images it has.
         result: the difference in accuracy, first minus second.
         p_holm: the p-value, corrected for all pairings of the comparison (Holm 1979).
+        folds: {fold: difference in accuracy} of two cross-validations with the same folds; else empty.
     """
 
     first: str
@@ -29,6 +32,7 @@ class Pairing(NamedTuple):
     images: int
     result: PairedDifference
     p_holm: float
+    folds: dict[int, float]
 
     @property
     def verdict(self) -> str:
@@ -81,14 +85,15 @@ class Comparison:
 def compare_runs(runs: Sequence[Run]) -> Comparison:
     """Test all pairs of runs that predicted the same images, and average runs that differ only in their seed.
 
-    Each pair is compared by McNemar's exact test, with Holm's correction over all pairs (see `significance`).
+    Each pair is compared by McNemar's exact test, with Holm's correction over all pairs (see `significance`). Two
+    cross-validations are compared on all images, by a test that respects groups of near copies.
     """
     keys = sorted({key for run in runs for key in run.config})
     differing = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
     pairs, not_paired = [], []
     for first, second in itertools.combinations(runs, 2):
         if (first.split, first.fingerprint) == (second.split, second.fingerprint):
-            pairs.append((first, second, paired_difference(first.is_correct, second.is_correct)))
+            pairs.append((first, second, paired_difference(first.is_correct, second.is_correct, first.groups)))
         else:
             not_paired.append(
                 f"{first.name} and {second.name}: different data "
@@ -96,10 +101,25 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
             )
     corrected = holm([result.p_value for _, _, result in pairs])
     pairings = [
-        Pairing(first.name, second.name, first.split, len(first.is_correct), result, p_value)
+        Pairing(
+            first.name,
+            second.name,
+            first.split,
+            len(first.is_correct),
+            result,
+            p_value,
+            _fold_differences(first, second),
+        )
         for (first, second, result), p_value in zip(pairs, corrected, strict=True)
     ]
     return Comparison(list(runs), differing, _seed_groups(runs), pairings, not_paired)
+
+
+def _fold_differences(first: Run, second: Run) -> dict[int, float]:
+    if not first.folds or first.folds != second.folds:
+        return {}
+    folds, difference = np.array(first.folds), np.subtract(first.is_correct, second.is_correct, dtype=np.float64)
+    return {int(fold): float(difference[folds == fold].mean()) for fold in np.unique(folds)}
 
 
 def _seed_groups(runs: Sequence[Run]) -> list[SeedGroup]:

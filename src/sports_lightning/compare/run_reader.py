@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from sports_lightning.errors import UserError
-from sports_lightning.runs.layout import is_finished
+from sports_lightning.runs.layout import FOLDS, is_finished
 from sports_lightning.runs.provenance import flatten, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
 from sports_lightning.storage.files import DAMAGED, read_csv
@@ -31,7 +31,7 @@ _IGNORED_SETTINGS = (
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run folder of `train` or `evaluate`.
+    """The content of a run folder of `train` or `evaluate`, or of the pooled folds of a `sweep=kfold`.
 
     Attributes:
         name: the folder relative to the closest folder that all runs share.
@@ -42,6 +42,7 @@ class Run:
         epochs: the rows of `metrics.csv`; empty for an evaluation.
         split: the split that `predictions.csv` is about.
         is_correct: for each image of `split`, in order, whether it is predicted correctly.
+        folds, groups: of each image, in a cross-validation whose folds are pooled; else empty and None.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Run:
     epochs: list[dict[str, str]]
     split: str
     is_correct: list[bool]
+    folds: list[int] = field(default_factory=list)
+    groups: list[int] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -87,14 +90,22 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
     """The absolute paths of the finished runs, and {folder: reason} of the others."""
     finished: dict[Path, None] = {}
     skipped: dict[Path, str] = {}
+    in_folds: set[Path] = set()  # runs whose predictions are pooled
     for name in folders:
         folder = Path(name).expanduser()
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: pass run folders, or folders of runs such as outputs/train")
+        for table in sorted(folder.glob(f"**/{FOLDS}")):
+            pooled = table.parent.absolute()
+            if is_finished(pooled):
+                finished[pooled] = None
+                in_folds |= {(pooled / row["job"]).resolve() for row in read_csv(table)}
         configs = sorted(folder.glob("**/.hydra/config.yaml"))
         others = 0  # of other commands
         for config in configs:
             run = config.parents[1].absolute()
+            if run.resolve() in in_folds:
+                continue
             try:
                 command = OmegaConf.select(OmegaConf.create(load_hydra_config(run)), "hydra.job.config_name")
             except UserError as error:
@@ -122,16 +133,26 @@ def _read_run(folder: Path, name: str) -> Run:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     provenance = read_provenance(folder)
     table = folder / "metrics.csv"
+    predictions = read_csv(folder / "predictions.csv")
+    is_pooled = (folder / FOLDS).exists()
     run = Run(
         name=name,
         folder=folder,
-        config={k: v for k, v in flatten(load_config(folder)).items() if not f"{k}.".startswith(_IGNORED_SETTINGS)},
+        config=_settings(folder / provenance["folds"][0]["job"] if is_pooled else folder, is_pooled),
         metrics=metrics,
         provenance=provenance,
         epochs=read_csv(table) if table.exists() else [],
         split=provenance["predictions"],
-        is_correct=[row["prediction"] == row["label"] for row in read_csv(folder / "predictions.csv")],
+        is_correct=[row["prediction"] == row["label"] for row in predictions],
+        folds=[int(row["fold"]) for row in predictions] if is_pooled else [],
+        groups=[int(row["group"]) for row in predictions] if is_pooled else None,
     )
     if len(run.is_correct) != provenance["data"][run.split]["count"] or run.split not in metrics:
         raise ValueError(f"predictions.csv does not hold the images of {run.split}")
     return run
+
+
+def _settings(folder: Path, is_fold: bool) -> dict[str, Any]:
+    """{dotted key: value} of the settings that influence the result of a run, or of all folds that it is one of."""
+    ignored = (*_IGNORED_SETTINGS, "data.fold.") if is_fold else _IGNORED_SETTINGS
+    return {key: value for key, value in flatten(load_config(folder)).items() if not f"{key}.".startswith(ignored)}

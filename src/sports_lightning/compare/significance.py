@@ -16,9 +16,10 @@ class PairedDifference:
     Attributes:
         difference: the difference in accuracy.
         low, high: its 95 % confidence interval: Wald's interval after adding one image to each discordant count
-            (Bonett and Price 2012).
+            (Bonett and Price 2012). For images in groups, it is wider by the root of the design effect (Kish 1965).
         only_first, only_second: how many images only the first, or only the second, classifies correctly.
-        p_value: two-sided p-value of McNemar's exact test (McNemar 1947).
+        p_value: two-sided p-value of McNemar's exact test (McNemar 1947). For images in groups, of the exact
+            permutation test that exchanges the classifiers in whole groups; it is McNemar's if each image is a group.
     """
 
     difference: float
@@ -29,21 +30,57 @@ class PairedDifference:
     p_value: float
 
 
-def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> PairedDifference:
+def paired_difference(
+    first: Sequence[bool], second: Sequence[bool], groups: Sequence[int] | None = None
+) -> PairedDifference:
     """Compare two classifiers.
 
     Args:
         first, second: for each image, in the same order, whether the classifier is correct.
+        groups: images with the same number are not independent, such as near copies; None: all are independent.
     """
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    discordant, count = only_first + only_second, len(a)
-    p_value = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    count = len(a)
+    sums, effect = _sums_of_groups(a, b, groups)
+    p_value = _permutation_p_value(sums)
     shares = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
     center = shares[0] - shares[1]
-    margin = float(stats.norm.ppf(TAILS[1])) * ((sum(shares) - center**2) / (count + 2)) ** 0.5
+    margin = float(stats.norm.ppf(TAILS[1])) * (effect * (sum(shares) - center**2) / (count + 2)) ** 0.5
     low, high = max(-1.0, center - margin), min(1.0, center + margin)
     return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, p_value)
+
+
+def _sums_of_groups(a: np.ndarray, b: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, float]:
+    """The sum of differences (1, 0 or -1 per image) in each group, and the design effect, at least 1."""
+    differences = a.astype(np.int64) - b
+    if groups is None:
+        return differences, 1.0
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(codes, differences).round().astype(np.int64)
+    independent = float(((differences - differences.mean()) ** 2).sum())
+    clustered = float((np.bincount(codes, differences - differences.mean()) ** 2).sum())
+    return sums, max(1.0, clustered / independent) if independent else 1.0
+
+
+def _permutation_p_value(sums: np.ndarray) -> float:
+    """The probability that the sum of ±`sums`, with independent random signs, is as far from zero as their sum is.
+
+    Exact: the sums are whole numbers, and those of equal size are binomial.
+    """
+    sizes, counts = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    if not len(sizes):
+        return 1.0
+    if len(sizes) == 1:
+        return float(stats.binomtest(int((sums > 0).sum()), int(counts[0]), 0.5).pvalue)
+    distribution = np.ones(1)  # of the sum of the positive ones
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        part = np.zeros(size * count + 1)
+        part[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        distribution = np.convolve(distribution, part)
+    total = len(distribution) - 1
+    distances = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(distribution[distances >= abs(int(sums.sum()))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from sports_lightning.compare.comparison import ALPHA, Comparison
+from sports_lightning.compare.comparison import ALPHA, Comparison, Pairing
 from sports_lightning.compare.run_reader import Run
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.reports.html import chart, write_page
@@ -80,17 +80,22 @@ def _metrics_cell(accuracy: str, loss: str) -> str:
 def _pairs_table(comparison: Comparison) -> Table:
     table = Table(
         "pair", "accuracy difference", "only one correct", "p", "p (Holm)", Column("in words", overflow="fold"),
-        caption="McNemar's exact test on paired images; 95 % confidence intervals",
+        caption="McNemar's exact test on paired images, by groups of near copies in cross-validations; 95 % intervals",
     )  # fmt: skip
     for pair in comparison.pairings[:_PRINTED_PAIRS]:
         result = pair.result
         table.add_row(
             escape(f"{pair.first}\n{pair.second}"),
-            f"{result.difference:+.4f}\n({result.low:+.4f} to {result.high:+.4f})",
+            f"{result.difference:+.4f}\n({result.low:+.4f} to {result.high:+.4f}){_folds_cell(pair)}",
             f"{result.only_first} and {result.only_second}\nof {pair.images} {pair.split}",
             f"{result.p_value:.2g}", f"{pair.p_holm:.2g}", escape(pair.verdict),
         )  # fmt: skip
     return table
+
+
+def _folds_cell(pair: Pairing) -> str:
+    """The differences of the folds of two cross-validations, a line each."""
+    return "".join(f"\nfold {fold}: {difference:+.4f}" for fold, difference in pair.folds.items())
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:

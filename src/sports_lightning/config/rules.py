@@ -174,6 +174,11 @@ TRAIN = (
     *_TRAINER,
     *_FSDP,
     *MODEL,
+    Rule(
+        ("data.folds", "test"),
+        lambda folds, test: folds is not None and test is False,
+        "data.folds={0} makes a fold the test split, which test=false leaves out: leave out one of the two",
+    ),
     Rule(("seed",), lambda seed: seed is not None and seed >= 2**32, "seed={0} must be below 2**32"),
     Rule(
         ("augment.progressive_sizes",),

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationImages, TrainingImages
-from sports_lightning.data.dataset_index import DatasetIndex
-from sports_lightning.data.decoded_cache import DecodedImages, open_images
+from sports_lightning.data.dataset_index import DatasetIndex, Split
+from sports_lightning.data.decoded_cache import ChosenImages, DecodedImages, MappedImages, open_images
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
@@ -45,17 +45,28 @@ class SportsDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.index, self.data, self.seed = index, data, seed
-        train, val = index.splits["train"], index.splits["val"]
+        self.preprocessing, self.augment = preprocessing, augment
+        self.train_set: Dataset[Any] = self.training_images(index.splits["train"])
+        self.val_set: Dataset[Any] = self.evaluation_images(index.splits["val"])
 
-        def images(split: str) -> DecodedImages:
-            least, cache_dir = preprocessing.least_side, resolve_cache_dir(data)
-            return open_images(index.root, index.splits[split], least, data.cache, cache_dir, preprocessing.value_range)
+    def training_images(self, split: Split) -> TrainingImages:
+        """The images of `split`, augmented. In cross-validation, an image has the same augmentations in every fold."""
+        mix, transform = build_mix(self.augment, len(self.index.classes)), EpochTransform(self.augment)
+        fixed = self.augment.fixed_augmentations
+        return TrainingImages(self._images(split), split.labels, transform, self.seed, mix, fixed, split.rows)
 
-        mix = build_mix(augment, len(index.classes))
-        self.train_set: Dataset[Any] = TrainingImages(
-            images("train"), train.labels, EpochTransform(augment), seed, mix, augment.fixed_augmentations
-        )
-        self.val_set: Dataset[Any] = EvaluationImages(images("val"), val.labels, preprocessing.transform())
+    def evaluation_images(self, split: Split) -> EvaluationImages:
+        """The images of `split`, as evaluation sees them."""
+        return EvaluationImages(self._images(split), split.labels, self.preprocessing.transform())
+
+    def _images(self, split: Split) -> DecodedImages:
+        rows = split.rows if self.data.cache else None  # what is cached is the pool
+        pool = None if rows is None else self.index.pool
+        images = open_images(
+            self.index.root, pool or split, self.preprocessing.least_side, self.data.cache,
+            resolve_cache_dir(self.data), self.preprocessing.value_range,
+        )  # fmt: skip
+        return images if rows is None or not isinstance(images, MappedImages) else ChosenImages(images, rows)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a smaller last batch is dropped unless it is the only one.

@@ -69,6 +69,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         mix: mixup or CutMix of two images (see `augment.PairMix`), or None. The partner is drawn per image from the
             whole dataset, not from the batch, so that the result does not depend on how batches are split over devices.
         fixed_augmentations: number of fixed augmentations per image, used in turn; None draws new ones every epoch.
+        numbers: (n,) int64, what stands for the index of an image in its random draws; None: the index.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         seed: int,
         mix: Mix | None = None,
         fixed_augmentations: int | None = None,
+        numbers: np.ndarray | None = None,
     ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
-        self.seed, self.mix, self.fixed_augmentations = seed, mix, fixed_augmentations
+        self.seed, self.mix, self.fixed_augmentations, self.numbers = seed, mix, fixed_augmentations, numbers
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,7 +107,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         """Seed the global generators for this sample and augment its image."""
         if self.fixed_augmentations:
             epoch, repeat = fixed_augmentation(epoch, repeat, self.fixed_augmentations), 0
-        seed_draws(self.seed, epoch, index, repeat)
+        seed_draws(self.seed, epoch, index if self.numbers is None else int(self.numbers[index]), repeat)
         return self.transform(epoch)(image)
 
     def _mixed(

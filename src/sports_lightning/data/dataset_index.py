@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Split:
         labels: (n,) int64, the class of each image.
         digests: of each image's content, once the images have been read (see `file_hashes`).
         groups: (n,) int64, images with the same number are near copies or of one scene; None if that is not known.
+        rows: (n,) int64, positions in `DatasetIndex.pool`; None without a pool.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class Split:
         labels: ArrayLike,
         digests: Iterable[str] = (),
         groups: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
     ) -> None:
-        self.paths, self.digests, self.groups = PackedStrings(paths), PackedStrings(digests), groups
+        self.paths, self.digests, self.groups, self.rows = PackedStrings(paths), PackedStrings(digests), groups, rows
         self.labels = np.asarray(labels, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -42,11 +44,11 @@ class Split:
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
         return self.take(chosen.tolist())
 
-    def take(self, rows: Sequence[int]) -> "Split":
+    def take(self, chosen: Sequence[int]) -> "Split":
         """The images at these positions."""
-        digests = [self.digests[i] for i in rows] if self.digests else []
-        groups = None if self.groups is None else self.groups[rows]
-        return Split([self.paths[i] for i in rows], self.labels[rows], digests, groups)
+        digests = [self.digests[i] for i in chosen] if self.digests else []
+        groups, rows = (None if values is None else values[chosen] for values in (self.groups, self.rows))
+        return Split([self.paths[i] for i in chosen], self.labels[chosen], digests, groups, rows)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class DatasetIndex:
         value_range: the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`), once the
             images have been read.
         table: all images with their splits, if these do not follow from the folders below `root`; else None.
+        pool: in cross-validation, the images of all splits in the order of their paths, which is the same in all folds:
+            what is computed once for the pool serves every fold. None otherwise.
     """
 
     root: Path
@@ -67,11 +71,29 @@ class DatasetIndex:
     splits: dict[str, Split]
     value_range: tuple[float, float] | None = None
     table: ImageTable | None = None
+    pool: Split | None = None
 
     def fingerprint(self, split: str) -> str:
         """Fingerprint of the content and classes of a split's images, in order; file names do not matter."""
         labels = (self.classes[label] for label in self.splits[split].labels)
         return split_fingerprint(labels, self.splits[split].digests)
+
+    def with_pool(self) -> "DatasetIndex":
+        """The index with the pool of its splits, and the position of each image in it."""
+        parts = list(self.splits.values())
+        paths = [path for split in parts for path in split.paths]
+        digests = [digest for split in parts for digest in split.digests]
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        labels = np.concatenate([split.labels for split in parts])[order]
+        pool = Split([paths[i] for i in order], labels, [digests[i] for i in order])
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.arange(len(order))
+        ends = np.cumsum([len(split) for split in parts])[:-1]
+        splits = {
+            name: Split(split.paths, split.labels, split.digests, split.groups, rows)
+            for (name, split), rows in zip(self.splits.items(), np.split(places, ends), strict=True)
+        }
+        return replace(self, splits=splits, pool=pool)
 
     def class_counts(self, split: str) -> list[int]:
         """Images per class, in the order of `classes`."""

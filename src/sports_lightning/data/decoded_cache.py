@@ -84,7 +84,27 @@ class MappedImages:
         return map(self, indices)
 
 
-DecodedImages = ImageFiles | MappedImages
+class ChosenImages:
+    """Some of the images of a larger split, which is cached as a whole.
+
+    Args:
+        images: of the larger split.
+        rows: (n,) int64, positions in it.
+    """
+
+    def __init__(self, images: MappedImages, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+
+    def __call__(self, index: int) -> Tensor:
+        """uint8 (3, height, width)."""
+        return self.images(int(self.rows[index]))
+
+    def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
+        """The images at `indices`, in order."""
+        return map(self, indices)
+
+
+DecodedImages = ImageFiles | MappedImages | ChosenImages
 
 
 def open_images(

@@ -1,7 +1,7 @@
 """The probabilities of all classes, and the features, of many images as arrays: `predictions.npz`."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ def write_arrays(
     save: Sequence[str],
     probabilities: Tensor,
     features: Tensor | None,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write `predictions.npz` into `folder`, or remove that of an earlier command if nothing is to be saved.
 
@@ -56,6 +57,7 @@ def write_arrays(
         save: which of "probabilities" and "features" are to be written.
         probabilities: (n, classes).
         features: (n, features), or None.
+        more: further arrays, by name.
     """
     if not save:
         (folder / FILE).unlink(missing_ok=True)
@@ -72,5 +74,5 @@ def write_arrays(
     if features is not None:
         arrays["features"] = features.numpy()
     content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
+    np.savez(content, **arrays, **(more or {}))  # type: ignore[arg-type]
     write_bytes(folder / FILE, content.getbuffer())

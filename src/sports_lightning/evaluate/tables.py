@@ -1,6 +1,6 @@
 """Tables of an evaluation: `predictions.csv`, `per_class.csv` and the metrics on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,23 @@ from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_
 from sports_lightning.storage.files import write_csv
 
 
-def write_tables(evaluation: Evaluation, folder: Path) -> None:
-    """Write `predictions.csv` (one row per image) and `per_class.csv` (one row per class) into `folder`."""
+def write_tables(evaluation: Evaluation, folder: Path, more: Mapping[str, Sequence[int]] | None = None) -> None:
+    """Write `predictions.csv` (one row per image) and `per_class.csv` (one row per class) into `folder`.
+
+    Args:
+        evaluation: of n images.
+        folder: the run folder.
+        more: {name: n values} of further columns of `predictions.csv`.
+    """
+    more = more or {}
     header, columns = top5_columns(evaluation.probabilities, evaluation.classes)
     label_names = [evaluation.classes[label] for label in evaluation.split.labels]
-    rows = zip(evaluation.split.paths, label_names, columns, evaluation.label_probabilities.tolist(), strict=True)
+    probabilities = evaluation.label_probabilities.tolist()
+    rows = zip(evaluation.split.paths, label_names, columns, probabilities, *more.values(), strict=True)
     write_csv(
         folder / "predictions.csv",
-        ["path", "label", *header, "label_probability"],
-        ([path, label, *column, probability] for path, label, column, probability in rows),
+        ["path", "label", *header, "label_probability", *more],
+        ([path, label, *column, *rest] for path, label, column, *rest in rows),
     )
     header = ["class", *(field.name for field in fields(ClassMetrics)[1:])]
     write_csv(folder / "per_class.csv", header, map(astuple, evaluation.per_class()))

@@ -8,8 +8,9 @@ epochs uses the same features again.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from sports_lightning.config.rules import limit_of
+from sports_lightning.data.augment import build_transform
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
-from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.formats import pixel_limit
+from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
@@ -53,11 +56,11 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
     """Features that replace `TrainingImages`, with the same keys (epoch, index, repeat).
 
     Args:
-        features: (n, …) float32 for each fixed augmentation; the epochs use them in turn.
+        features: n images' features for each fixed augmentation; the epochs use them in turn.
         labels: (n,) int64.
     """
 
-    def __init__(self, features: list[Tensor], labels: np.ndarray) -> None:
+    def __init__(self, features: "list[SplitFeatures]", labels: np.ndarray) -> None:
         self.features, self.labels = features, labels
 
     def __len__(self) -> int:
@@ -66,7 +69,31 @@ class TrainingFeatures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
         number = fixed_augmentation(epoch, repeat, len(self.features))
-        return self.features[number][index], int(self.labels[index])
+        return self.features[number][index][0], int(self.labels[index])
+
+
+class SplitFeatures(Dataset[tuple[Tensor, ...]]):
+    """Features of the images of a split: item i is (features,), or (features, label) if labels are given.
+
+    Args:
+        features: (m, …) float32, memory-mapped.
+        rows: (n,) int64, which of them are those of the split; None: all, in order.
+        labels: (n,) int64.
+    """
+
+    def __init__(self, features: Tensor, rows: np.ndarray | None, labels: np.ndarray | None = None) -> None:
+        self.features, self.rows, self.labels = features, rows, labels
+
+    def __len__(self) -> int:
+        return len(self.features) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        features = self.features[index if self.rows is None else int(self.rows[index])]
+        return (features,) if self.labels is None else (features, torch.tensor(self.labels[index]))
+
+    def tensor(self) -> Tensor:
+        """(n, …) float32; in memory, where they are a part of the features."""
+        return self.features if self.rows is None else self.features[torch.from_numpy(self.rows)]
 
 
 def count_fixed_augmentations(augment: DictConfig) -> int | None:
@@ -99,11 +126,12 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     part = find_frozen_part(classifier)
     if part is None:
         return None
-    assert isinstance(data.train_set, TrainingImages)
-    train, val = data.index.splits["train"], data.index.splits["val"]
+    train, val, pool = data.index.splits["train"], data.index.splits["val"], data.index.pool
     if isinstance(part, FrozenStages):
         # An upper bound: the final evaluation shares the outputs for val, unless its precision differs.
         cached_images = (count - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
+        if pool:
+            cached_images = (count + 2) * len(pool)
         size = part.size(classifier) * cached_images / 1e9
         if size > cfg.finetune.cache_limit_gb:
             limit = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
@@ -118,11 +146,24 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
         augmentation_key = [plain, draws, foreign_code_digests(transforms)]
-        images = _FixedAugmentation(data.train_set, number)
-        features.append(store.features(images, train.digests, augmentation_key))
+        if pool and _sees_evaluation_images(cfg.augment, data.preprocessing):
+            features.append(store.split_features(train, pool, data.evaluation_images))
+            continue
+
+        def images(split: Split, number: int = number) -> Dataset[Any]:
+            return _FixedAugmentation(data.training_images(split), number)
+
+        features.append(store.split_features(train, pool, images, augmentation_key))
     data.train_set = TrainingFeatures(features, train.labels)
-    data.val_set = TensorDataset(store.features(data.val_set, val.digests), torch.tensor(val.labels))
+    found = store.split_features(val, pool, data.evaluation_images)
+    data.val_set = SplitFeatures(found.features, found.rows, val.labels)
     return part
+
+
+def _sees_evaluation_images(augment: DictConfig, preprocessing: Preprocessing) -> bool:
+    """Whether training images are prepared as those of evaluation, so that they have the same features."""
+    evaluation, (training, *others) = preprocessing.transform(), build_transform(augment).transforms
+    return not others and type(training) is type(evaluation) and vars(training) == vars(evaluation)
 
 
 def _trains_on_few(cfg: DictConfig, images: int) -> bool:
@@ -141,11 +182,12 @@ def logits_from_features(
     # The logits of averaged maps are not averaged logits, and a compiled whole rounds differently from compiled parts.
     if inference.compile or (inference.flip_tta and isinstance(part, FrozenStages)):
         return compute_logits(classifier, index.root, index.splits[split], inference)
-    dataset = evaluation_images(classifier, index.root, index.splits[split])
-    features = FeatureCache(part, classifier, inference, cache_dir).features(dataset, index.splits[split].digests)
+    store = FeatureCache(part, classifier, inference, cache_dir)
+    images = partial(evaluation_images, classifier, index.root)
+    features = store.split_features(index.splits[split], index.pool, images)
     settings: Any = OmegaConf.merge(inference, {"flip_tta": False, "num_workers": 0})
     logits: list[Tensor] = []
-    run_batches(part.rest, classifier, TensorDataset(features), settings, logits.append)
+    run_batches(part.rest, classifier, features, settings, logits.append)
     return torch.cat(logits)
 
 
@@ -173,6 +215,21 @@ class FeatureCache:
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
         layers = {type(layer).__module__ for layer in classifier.net.modules()}
         self.key_parts = [*frozen, foreign_code_digests(layers)]
+
+    def split_features(
+        self, split: Split, pool: Split | None, images: Callable[[Split], Dataset[Any]], augmentation_key: Any = None
+    ) -> SplitFeatures:
+        """The outputs for the images of a split; those of a fold are taken from the outputs for all images of its pool.
+
+        Args:
+            split: the images.
+            pool: `DatasetIndex.pool`.
+            images: makes the dataset of preprocessed images of a split or pool.
+            augmentation_key: the augmentation of the dataset, as plain data.
+        """
+        whole = pool or split
+        features = self.features(images(whole), whole.digests, augmentation_key)
+        return SplitFeatures(features, split.rows if pool else None)
 
     def features(self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any = None) -> Tensor:
         """Return the outputs (n, …) float32 for a dataset, memory-mapped; out of memory halves `inference.batch_size`.

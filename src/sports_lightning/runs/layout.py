@@ -5,6 +5,7 @@ from pathlib import Path
 from sports_lightning.config.monitors import METRICS as METRICS  # in metrics.json, per split
 
 PRUNED = "pruned.json"  # written if a search stopped the run early
+FOLDS = "folds.csv"  # next to the pooled predictions of a cross-validation, one row per fold
 # Files of a finished run of train that are drawn after its metrics are written.
 DECORATIONS = ("confusion_matrix.png", "mistakes.png", "curves.png", "report.html", "checkpoints/MODEL_CARD.md")
 COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  # in run.json

@@ -24,7 +24,7 @@ def shares_to_cut(table: ImageTable, data: DictConfig) -> tuple[float, float] | 
     missing test split only if `data.split.test` is a number. In cross-validation, the test split is a fold.
     """
     val, test = data.split.val, data.split.test
-    if data.folds:
+    if data.fold is not None:
         return val, 0.0
     if UNSPLIT in table.classes:
         return val, _AUTO_TEST if test == "auto" else test
@@ -61,7 +61,7 @@ def cut(
     order = np.argsort(np.array(digests), kind="stable")
     splits = np.full(len(table), UNASSIGNED, dtype=np.int8)
     draws = np.random.default_rng(data.split.seed)
-    if data.folds:
+    if data.fold is not None:
         # The images of a test split are left out, so that nothing is chosen by them.
         pool = order[table.splits[order] != TEST]
         folds = _assign_folds(table.labels[pool], groups[pool], data.folds, draws)

@@ -76,6 +76,8 @@ def open_dataset(
     _check_classes(index, opened)
     for name, split in index.splits.items():
         _warn_of_two_labels(split, table.places[name])
+    if data.folds:
+        index = index.with_pool()
     return replace(index, table=table) if is_cut or data.manifest or table.origin else index
 
 
@@ -113,7 +115,7 @@ def _log_cut(table: ImageTable, data: DictConfig) -> None:
     counts = " + ".join(f"{(table.splits == code).sum():,} {split}" for code, split in enumerate(SPLITS))
     _, sizes = np.unique(table.groups, return_counts=True)
     together = f"{(sizes > 1).sum():,} groups of near copies, or of one group in the manifest, are in one split each"
-    fold = f"fold {data.fold} of {data.folds} is test; " if data.folds else ""
+    fold = f"fold {data.fold} of {data.folds} is test; " if data.fold is not None else ""
     log.info("split by class: %s images; %s%s (data.split.seed=%d)", counts, fold, together, data.split.seed)
 
 

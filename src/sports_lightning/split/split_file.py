@@ -68,8 +68,7 @@ def with_split_of(folder: Path, data: DictConfig) -> DictConfig:
     recorded = {
         "manifest": str(folder / SPLIT_FILE),
         "manifest_columns": {name: name for name in COLUMNS},
-        "folds": None,
-        "fold": None,
+        "fold": None,  # the images are in folds already
     }
     if data.manifest and not data.root:
         recorded["root"] = str(Path(str(data.manifest)).expanduser().parent)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +143,11 @@ class Sweep:
         self.is_interrupted = True
         self.stop(interrupted.number)
 
-    def print_summary(self) -> bool:
+    def print_summary(self, after_sweep: Callable[[Path, dict[Path, list[str]]], None] | None = None) -> bool:
         """Print the results and the unfinished jobs with the commands that rerun them.
+
+        Args:
+            after_sweep: see `cli.command`.
 
         Returns:
             Whether any job is unfinished.
@@ -162,6 +165,8 @@ class Sweep:
             print(f"to run all unfinished jobs: {command}", file=sys.stderr)
         if self.command == "train":
             write_table(folder)
+        if after_sweep:
+            after_sweep(folder, {job.folder: job.overrides for job in self.jobs})
         print(folder, flush=True)
         return bool(unfinished)
 

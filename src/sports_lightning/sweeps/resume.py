@@ -18,6 +18,7 @@ from sports_lightning.runs.resume import enter_working_folder
 log = logging.getLogger(__name__)
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in a job's environment: the sweep's folder
+KFOLD = "kfold"  # conf/sweep/kfold.yaml
 MULTIRUN = "multirun.yaml"  # written by Hydra's sweeper and by ours
 
 # Hydra settings that a sweep from an untrusted folder may set: they take effect before the jobs' configs are checked.
@@ -69,6 +70,12 @@ def job_folders(sweep_folder: Path) -> dict[Path, list[str]]:
 def is_sweep_folder(folder: Path) -> bool:
     """Whether `folder` is the folder of a sweep."""
     return (folder / MULTIRUN).is_file()
+
+
+def is_kfold(sweep_folder: Path) -> bool:
+    """Whether `sweep_folder` is that of `sweep=kfold`."""
+    file = sweep_folder / MULTIRUN
+    return file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices.sweep") == KFOLD
 
 
 def check_sweep_folder(folder: Path, is_resumable: bool) -> None:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import ThroughHydra, UserError
 from sports_lightning.runs.resume import check_output_subdir
-from sports_lightning.sweeps.resume import check_sweep_folder
+from sports_lightning.sweeps.resume import KFOLD, check_sweep_folder
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 DEFAULT_SUBDIR = "${hydra.job.num}"
@@ -53,6 +53,8 @@ class SweepStart(Callback):
                 raise UserError(
                     "hydra.launcher starts one task per job: for more tasks, run the job on its own with srun"
                 )
+            if config.hydra.runtime.choices.get("sweep") == KFOLD:
+                _check_kfold(config)
             _check_job_folders(config)
         except UserError as error:
             raise ThroughHydra(error) from error
@@ -77,6 +79,27 @@ def check_outside_data(folder: Path, config: DictConfig, key: str) -> None:
         from sports_lightning.data.image_folder import check_outside_classes  # not all commands need it
 
         check_outside_classes(folder, Path(str(root)).expanduser(), key)
+
+
+def _check_kfold(config: DictConfig) -> None:
+    """Check that `sweep=kfold` runs every fold once, each with a test split.
+
+    Raises:
+        UserError: the settings do not do that.
+    """
+    if config.hydra.sweeper._target_ != _BASIC_SWEEPER:
+        raise UserError("sweep=kfold runs every fold, which a search does not: leave out hydra/sweeper")
+    if config.hydra.job.config_name != "train":
+        raise UserError(f"sweep=kfold trains a model per fold: run it with train, not {config.hydra.job.config_name}")
+    for override in config.hydra.overrides.task:
+        if override.lstrip("+~").startswith("data.fold="):
+            raise UserError(f"sweep=kfold runs all folds: leave out {override}, or leave out sweep=kfold for one fold")
+        if override.lstrip("+~").startswith("data.folds=") and not override.partition("=")[2].isdecimal():
+            raise UserError(f"sweep=kfold needs a number of folds: {override} is none")
+    if not isinstance(config.data.folds, int) or config.data.folds < 2:
+        raise UserError(f"sweep=kfold needs two folds or more: data.folds={config.data.folds}")
+    if config.test is False:
+        raise UserError("sweep=kfold tests each fold on its own images: leave out test=false")
 
 
 def _check_job_folders(config: DictConfig) -> None:

@@ -16,6 +16,7 @@ from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import Process, is_rank_zero
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
+from sports_lightning.sweeps.resume import is_kfold
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -57,6 +58,14 @@ def train(cfg: DictConfig, folder: Path) -> None:
         finish_run(run, scan_if_possible(index, cfg.data), provenance, folder)
 
 
+def pool_folds_of_sweep(sweep_folder: Path, jobs: dict[Path, list[str]]) -> None:
+    """Pool the folds of a finished `sweep=kfold`; other sweeps have none."""
+    if is_kfold(sweep_folder):
+        with quick_imports():
+            from sports_lightning.train.kfold import pool_folds
+        pool_folds(sweep_folder, jobs)
+
+
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
     """The last checkpoint in `folder`, if the run is resumed from one.
 
@@ -74,7 +83,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
     return None
 
 
-COMMAND = Command("train", train, resumable=True, distributed=True)
+COMMAND = Command("train", train, resumable=True, distributed=True, after_sweep=pool_folds_of_sweep)
 
 if __name__ == "__main__":
     sys.exit(main(COMMAND))

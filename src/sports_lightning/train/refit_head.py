@@ -7,6 +7,7 @@ a few epochs of fine-tuning leave a linear layer far from the optimum for its fe
 
 import copy
 import logging
+from functools import partial
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -57,15 +58,15 @@ def refit_head(
         frozen: the frozen part; the features of a frozen backbone are cached on disk for other runs.
     """
     train = index.splits["train"]
-    images = evaluation_images(classifier, index.root, train, cfg.data)
+    images = partial(evaluation_images, classifier, index.root, data=cfg.data)
     # The head is fitted to features of the original images, even if evaluation also averages over flipped images.
     inference = OmegaConf.merge(inference, {"flip_tta": False})  # type: ignore[assignment]
     if isinstance(frozen, FrozenBackbone):
         cache = FeatureCache(frozen, classifier, inference, resolve_cache_dir(cfg.data))
-        features = cache.features(images, train.digests)
+        features = cache.split_features(train, index.pool, images).tensor()
     else:
         batches: list[Tensor] = []
-        run_batches(Classifier.features, classifier, images, inference, batches.append)
+        run_batches(Classifier.features, classifier, images(train), inference, batches.append)
         features = torch.cat(batches)
     counts = index.class_counts("train")
     weights = class_weights(cfg.loss.class_weights, index.classes, counts)

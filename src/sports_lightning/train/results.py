@@ -15,6 +15,7 @@ from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import fit_temperature
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without
+from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.evaluate.tables import write_tables
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import measure_cost
@@ -121,6 +122,8 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
 def write_results(results: RunResults) -> None:
     """Write the tables, `run.json` and then `metrics.json`, with which the run is finished."""
     write_tables(results.evaluation, results.folder)
+    if results.cfg.data.folds:
+        write_fold(results.evaluation, results.folder)
     write_provenance(results.provenance, results.index.rows(), results.folder)
     write_json(results.folder / "metrics.json", results.metrics)
 

@@ -50,12 +50,7 @@ def write_report(results: RunResults, path: Path) -> None:
         calibration=chart(
             {"this model": [(b.confidence, b.accuracy) for b in bins], "calibrated": [(0.0, 0.0), (1.0, 1.0)]}
         ),
-        per_class=sorted(evaluation.per_class(), key=lambda row: (row.count == 0, row.f1)),
-        confused=_most_confused(evaluation),
-        cells=[(r, c, int(evaluation.confusion[r, c])) for r, c in evaluation.confusion.nonzero().tolist()],
-        totals=evaluation.confusion.sum(dim=1).clamp(min=1).tolist(),
-        mistakes=_captioned_thumbnails(evaluation, evaluation.most_confident_mistakes(_IMAGES)),
-        successes=_captioned_thumbnails(evaluation, evaluation.least_confident_successes(_IMAGES)),
+        **describe_predictions(evaluation),
         heatmaps=heatmaps,
         no_heatmaps=no_heatmaps,
         training=_training_images(results),
@@ -95,6 +90,18 @@ def _data_arguments(results: RunResults) -> str:
     if (results.folder / SPLIT_FILE).exists():
         arguments.append(f"data.manifest={quote_value(str((results.folder / SPLIT_FILE).absolute()))}")
     return shlex.join(arguments)
+
+
+def describe_predictions(evaluation: Evaluation) -> dict[str, Any]:
+    """The values of the template `predictions.html`, but for `classes`."""
+    return {
+        "per_class": sorted(evaluation.per_class(), key=lambda row: (row.count == 0, row.f1)),
+        "confused": _most_confused(evaluation),
+        "cells": [(r, c, int(evaluation.confusion[r, c])) for r, c in evaluation.confusion.nonzero().tolist()],
+        "totals": evaluation.confusion.sum(dim=1).clamp(min=1).tolist(),
+        "mistakes": _captioned_thumbnails(evaluation, evaluation.most_confident_mistakes(_IMAGES)),
+        "successes": _captioned_thumbnails(evaluation, evaluation.least_confident_successes(_IMAGES)),
+    }
 
 
 def _most_confused(evaluation: Evaluation) -> list[tuple[str, str, int, int]]:
