@@ -82,7 +82,10 @@ def cut(
     splits[pool] = _assign_splits(table.labels[pool], groups[pool], *shares, given, draws)
     rows = np.argsort(splits, kind="stable")
     rows = rows[splits[rows] != UNASSIGNED]
-    return _with_classes(replace(table, groups=groups).take(rows, splits[rows]), shares)
+    places = table.places
+    if data.fold is not None:
+        places = {**places, "test": f"fold {data.fold} of {table.root}"}
+    return _with_classes(replace(table, groups=groups, places=places).take(rows, splits[rows]), shares)
 
 
 def _assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, draws: np.random.Generator) -> np.ndarray:

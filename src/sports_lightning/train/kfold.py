@@ -84,7 +84,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
         "report.html": lambda path: write_page(path, "kfold.html", **values, **describe_predictions(pooled.evaluation)),
     }
     draw_missing(drawings, folder)
-    _print(metrics["test"], between, len(rows), title)
+    _print_metrics(metrics["test"], between, len(rows), title)
 
 
 def _fold_row(fold: int, run: Path, folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _write(
     write_json(folder / "metrics.json", metrics)
 
 
-def _print(test: Mapping[str, Any], between: Mapping[str, Mapping[str, float]], folds: int, title: str) -> None:
+def _print_metrics(test: Mapping[str, Any], between: Mapping[str, Mapping[str, float]], folds: int, title: str) -> None:
     print(f"\n{folds} folds pooled, {test['count']:,} images in {test['groups']:,} groups{title and ': ' + title}")
     for name in ("acc", "loss", "f1_macro"):
         spread = f"folds: mean {between[name]['mean']:.4f}, standard deviation {between[name]['sd']:.4f}"

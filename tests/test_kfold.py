@@ -1,0 +1,288 @@
+"""Cross-validation: folds that share features, pooled predictions, intervals and tests that respect groups."""
+
+import csv
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from commands import jobs_in_this_process, run_command, try_command
+from conftest import FAST, assert_error_line, composed
+from sports_lightning.compare import compare
+from sports_lightning.compare.significance import paired_difference
+from sports_lightning.data.augment import EpochTransform
+from sports_lightning.data.datamodule import SportsDataModule
+from sports_lightning.data.dataset import TrainingImages
+from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.data.decoded_cache import ImageFiles
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.errors import UserError
+from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_wilson
+from sports_lightning.evaluate.intervals import wilson
+from sports_lightning.evaluate.out_of_fold import write_fold
+from sports_lightning.inference import feature_cache
+from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
+from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.models.classifier import Classifier, build_classifier
+from sports_lightning.models.freezing import set_trainable
+from sports_lightning.split.dataset import open_dataset
+from sports_lightning.split.split_file import with_split_of, write_split_file
+
+HEAD = ["model=timm", "model.name=test_efficientnet", "model.pretrained=false", "model.image_size=64", "finetune=head"]
+QUICK = ["trainer.max_epochs=1", "data.num_workers=0", "data.audit=false", "logger=csv", "data=folder"]
+
+
+@pytest.fixture(scope="module")
+def images(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images of each of three classes; the first image of a class occurs twice."""
+    root = tmp_path_factory.mktemp("kfold") / "images"
+    for folder in sorted((few / "train").iterdir())[:3]:
+        (root / folder.name).mkdir(parents=True)
+        files = sorted(folder.iterdir())[:7]
+        for file in files:
+            shutil.copy(file, root / folder.name)
+        shutil.copy(files[0], root / folder.name / "copy.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def swept(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep over two folds, with two learning rates. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("swept")
+    settings = [*FAST, *HEAD, *QUICK, f"data.root={images}", "sweep=kfold", "data.folds=2"]
+    with jobs_in_this_process():
+        run_command("train", *settings, "optimizer.lr=1e-3,1e-1", "hydra.sweep.dir=sweep", cwd=folder)
+    return folder / "sweep"
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as content:
+        return list(csv.DictReader(content))
+
+
+@pytest.mark.slow
+def test_the_folds_of_each_configuration_are_pooled(images: Path, swept: Path) -> None:
+    pooled = swept / "pooled-0"
+    rows, folds = rows_of(pooled / "predictions.csv"), rows_of(pooled / "folds.csv")
+    assert [row["path"] for row in rows] == sorted(str(p.relative_to(images)) for p in images.rglob("*.jpg"))
+    for fold in folds:
+        own = {row["path"]: row for row in rows_of(pooled / fold["job"] / "predictions.csv")}
+        found = [row for row in rows if row["fold"] == fold["fold"]]
+        assert {row["path"] for row in found} == set(own)
+        assert all(row[key] == own[row["path"]][key] for row in found for key in ("prediction", "label_probability"))
+    group = {row["path"]: (row["fold"], row["group"]) for row in rows}
+    first = sorted(images.iterdir())[0].name
+    assert group[f"{first}/copy.jpg"] == group[f"{first}/001.jpg"] != group[f"{first}/002.jpg"]
+    test = json.loads((pooled / "metrics.json").read_text())["test"]
+    assert test["acc"] == np.mean([row["prediction"] == row["label"] for row in rows])
+    assert test["loss"] == pytest.approx(np.mean([-np.log(float(row["label_probability"])) for row in rows]))
+    assert (test["count"], test["groups"]) == (24, 21)
+    assert set(test["ci95"]) == {"acc", "acc_top5", "loss", "brier", "f1_macro", "precision_macro", "recall_macro"}
+    with np.load(pooled / "predictions.npz") as arrays:
+        assert arrays["fold"].tolist() == [int(row["fold"]) for row in rows]
+        assert arrays["probabilities"].shape == (24, 3)
+    report = (pooled / "report.html").read_text()
+    assert all(f"<td>{fold['job']}</td>" in report for fold in folds)
+    assert (pooled / "confusion_matrix.png").exists()
+    assert (swept / "pooled-1/report.html").exists()
+
+
+@pytest.mark.slow
+def test_two_cross_validations_are_paired(swept: Path) -> None:
+    comparison = compare([swept])
+    assert [run.name for run in comparison.runs] == ["pooled-0", "pooled-1"]
+    assert comparison.differing == ["optimizer.lr"]
+    (pair,) = comparison.pairings
+    assert (pair.images, set(pair.folds)) == (24, {0, 1})
+    first, second = (json.loads((swept / run.name / "metrics.json").read_text())["test"] for run in comparison.runs)
+    assert pair.result.difference == pytest.approx(first["acc"] - second["acc"])
+    counts = np.bincount(comparison.runs[0].folds)
+    assert np.dot(counts, list(pair.folds.values())) / 24 == pytest.approx(pair.result.difference)
+    result = run_command("compare", str(swept))
+    assert "fold 1:" in result.stdout
+
+
+@pytest.mark.slow
+def test_an_unfinished_fold_leaves_no_result_and_resuming_adds_it(images: Path, tmp_path: Path) -> None:
+    settings = [*FAST, *HEAD, *QUICK, f"data.root={images}", "sweep=kfold", "data.folds=2", "hydra.sweep.dir=sweep"]
+    with jobs_in_this_process(), patch("sports_lightning.train.results.write_fold", fail_second()):
+        result = try_command("train", *settings)
+    assert result.status == 1
+    assert "no pooled result in" in result.stderr
+    assert "fold 1 of 2 is not finished" in result.stderr
+    assert not (tmp_path / "sweep/metrics.json").exists()
+    before = {file: file.read_bytes() for file in (tmp_path / "sweep/0").rglob("*") if file.is_file()}
+    with jobs_in_this_process():
+        result = run_command("train", "resume=sweep")
+    assert "2 folds pooled, 24 images in 21 groups" in result.stdout
+    assert "best on val" not in result.stdout
+    assert len(rows_of(tmp_path / "sweep/predictions.csv")) == 24
+    assert all(file.read_bytes() == content for file, content in before.items())
+
+
+def fail_second() -> Any:
+    """`write_fold`, which fails when it is called for the second time."""
+    calls: list[Any] = []
+
+    def write(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise UserError("no space")
+        write_fold(*arguments)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        (["data.fold=1"], ["sweep=kfold runs all folds: leave out data.fold=1"]),
+        (["data.folds=1"], ["two folds or more", "data.folds=1"]),
+        (["data.folds=null"], ["needs a number of folds", "data.folds=null"]),
+        (["data.folds=2,3"], ["needs a number of folds", "data.folds=2,3"]),
+        (["test=false"], ["leave out test=false"]),
+        (["hydra/sweeper=optuna"], ["leave out hydra/sweeper"]),
+    ],
+)
+def test_impossible_cross_validations_are_one_line(settings: list[str], parts: list[str], tmp_path: Path) -> None:
+    assert_error_line(try_command("train", "sweep=kfold", "data=sample", *settings), *parts)
+    assert not list(tmp_path.rglob("multirun.yaml"))
+
+
+def folds_of(images: Path, cache: Path, *overrides: str) -> list[tuple[Any, DatasetIndex]]:
+    """(config, index) of two of three folds."""
+    found = []
+    for fold in range(2):
+        settings = ["data.folds=3", f"data.fold={fold}", f"data.cache_dir={cache}", "trainer.precision=32-true"]
+        cpu = ["inference.accelerator=cpu", "data.num_workers=0", *HEAD]
+        cfg = composed(cache, "data=folder", f"data.root={images}", *settings, *cpu, *overrides)
+        found.append((cfg, open_dataset(cfg.data, ["train", "val", "test"], may_cut=True)))
+    return found
+
+
+def module_of(cfg: Any, index: DatasetIndex) -> tuple[Classifier, SportsDataModule]:
+    torch.manual_seed(0)
+    classifier = build_classifier(cfg.model, index.classes, index.root)
+    set_trainable(classifier.net, cfg.finetune)
+    cfg.augment.preprocessing = classifier.spec.preprocessing
+    preprocessing = Preprocessing.from_dict(classifier.spec.preprocessing)
+    return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
+
+
+@pytest.mark.parametrize(("augment", "passes"), [("none", 1), ("standard", 3)])
+def test_folds_share_features_that_equal_those_of_their_images(
+    images: Path, tmp_path: Path, augment: str, passes: int
+) -> None:
+    settings = [f"augment={augment}", *(["augment.fixed_augmentations=2"] if augment == "standard" else [])]
+    with patch.object(feature_cache, "run_batches", wraps=feature_cache.run_batches) as run:
+        for cfg, index in folds_of(images, tmp_path, *settings):
+            classifier, data = module_of(cfg, index)
+            plain, validation = data.train_set, data.val_set
+            part = use_cached_features(classifier, data, cfg)
+            assert part
+            rest = partial(part.rest, classifier.eval())
+            with torch.inference_mode():
+                for key in ((0, 0, 0), (1, 5, 0), (4, 3, 1)):
+                    (image, label), (features, same) = plain[key], data.train_set[key]
+                    torch.testing.assert_close(rest(features[None]), classifier(image[None]))
+                    assert label == same
+                (image, label), (features, same) = validation[1], data.val_set[1]
+                torch.testing.assert_close(rest(features[None]), classifier(image[None]))
+                assert label == same
+            found = logits_from_features(part, classifier, index, "test", cfg.inference, tmp_path)
+            torch.testing.assert_close(
+                found, compute_logits(classifier, index.root, index.splits["test"], cfg.inference)
+            )
+    backbone = [call for call in run.call_args_list if call.args[0].__name__ == "run"]
+    assert len(backbone) == passes, "both folds share each pass over the images"
+
+
+def test_an_image_has_the_same_augmentations_in_all_folds(images: Path, tmp_path: Path) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    shared = 0
+    for cfg, index in folds_of(images, tmp_path, "augment=standard"):
+        _, data = module_of(cfg, index)
+        train = index.splits["train"]
+        for i, path in enumerate(train.paths):
+            image, _ = data.train_set[3, i, 1]
+            shared += path in seen
+            assert torch.equal(seen.setdefault(path, image), image)
+        alone = ImageFiles(index.root, train, data.preprocessing.least_side)
+        ordinary = TrainingImages(alone, train.labels, EpochTransform(cfg.augment), cfg.seed)
+        assert not all(torch.equal(ordinary[3, i, 1][0], data.train_set[3, i, 1][0]) for i in range(len(train)))
+    assert shared, "some images are in the training split of both folds"
+
+
+def test_decoded_images_are_cached_once_for_all_folds(images: Path, tmp_path: Path) -> None:
+    for cfg, index in folds_of(images, tmp_path, "augment=none", "data.cache=disk"):
+        _, cached = module_of(cfg, index)
+        cfg.data.cache = None
+        _, decoded = module_of(cfg, index)
+        assert torch.equal(cached.train_set[0, 4, 0][0], decoded.train_set[0, 4, 0][0])
+        assert torch.equal(cached.val_set[1][0], decoded.val_set[1][0])
+    assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_a_resumed_fold_has_the_same_pool(images: Path, tmp_path: Path) -> None:
+    (_, _), (cfg, index) = folds_of(images, tmp_path)
+    (tmp_path / "run").mkdir()
+    write_split_file(index, cfg.data, tmp_path / "run")
+    again = open_dataset(with_split_of(tmp_path / "run", cfg.data), ["train", "val", "test"], may_cut=True)
+    for name, split in index.splits.items():
+        assert list(again.splits[name].paths) == list(split.paths)
+        assert np.array_equal(again.splits[name].rows, split.rows)
+
+
+def test_intervals_by_groups_have_their_nominal_coverage() -> None:
+    """Groups of three copies that are right or wrong together: intervals of independent images are too narrow."""
+    draws = np.random.default_rng(0)
+    labels = np.repeat(np.tile(np.arange(3), 40), np.tile([1, 3], 60))
+    groups = np.repeat(np.arange(120), np.tile([1, 3], 60))
+    covered = dict.fromkeys(("acc", "independent", "loss", "recall_macro"), 0)
+    repeats = 150
+    for _ in range(repeats):
+        correct = (draws.random(120) < 0.8)[groups]
+        losses = draws.exponential(1, 120)[groups]
+        predicted = np.where(correct, labels, (labels + 1) % 3)
+        with patch("sports_lightning.evaluate.clustered_intervals.RESAMPLES", 400):
+            found = clustered_bootstrap({"loss": losses}, predicted, labels, groups, 3)
+        intervals = {
+            **found,
+            "acc": clustered_wilson(correct, groups),
+            "independent": wilson(int(correct.sum()), len(correct)),
+        }
+        truth = {"loss": 1.0, "acc": 0.8, "independent": 0.8, "recall_macro": 0.8}
+        for name, value in truth.items():
+            covered[name] += intervals[name][0] <= value <= intervals[name][1]
+    assert all(0.89 <= covered[name] / repeats <= 0.99 for name in ("acc", "loss", "recall_macro")), covered
+    assert covered["independent"] / repeats < 0.88
+
+
+def test_intervals_of_single_images_are_wilsons() -> None:
+    correct = np.arange(50) % 5 > 0
+    assert clustered_wilson(correct, np.arange(50)) == pytest.approx(wilson(40, 50))
+    assert clustered_wilson(np.ones(20, dtype=bool), np.arange(20) // 2) == pytest.approx(wilson(10, 10))
+
+
+def test_the_paired_test_respects_groups() -> None:
+    draws = np.random.default_rng(0)
+    first, second = draws.random((2, 60)) < np.array([[0.8], [0.6]])
+    single = paired_difference(first, second)
+    assert paired_difference(first, second, np.arange(60)) == single
+    copies = paired_difference(np.repeat(first, 2), np.repeat(second, 2), np.repeat(np.arange(60), 2))
+    assert copies.p_value == single.p_value, "copies add nothing"
+    assert copies.high - copies.low == pytest.approx(single.high - single.low, rel=0.03)
+    # Groups of one, two and three: the exact permutation test by enumeration.
+    groups = np.array([0, 1, 1, 2, 2, 2, 3, 4])
+    a, b = np.array([1, 1, 1, 1, 1, 1, 0, 1], dtype=bool), np.array([0, 0, 0, 0, 0, 0, 1, 1], dtype=bool)
+    sums = np.bincount(groups, a.astype(int) - b.astype(int))
+    flips = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
+    assert paired_difference(a, b, groups).p_value == pytest.approx(np.mean(abs(flips @ sums) >= abs(sums.sum())))
+    assert stats.binomtest(7, 8).pvalue < paired_difference(a, b, groups).p_value
