@@ -37,9 +37,8 @@ def simulate(images: int, draws: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 def main() -> None:
     """Print the coverage for several numbers of images."""
-    print(
-        "| groups | trained models | learning procedure | images as independent: trained models |\n| --- | --- | --- | --- |"
-    )
+    print("| groups | trained models | learning procedure | images as independent: trained models |")
+    print("| --- | --- | --- | --- |")
     for images in (30, 60, 200, 1000):
         draws = np.random.default_rng(images)
         found = [simulate(images, draws) for _ in range(REPEATS)]
