@@ -89,7 +89,8 @@ def clustered_bootstrap(
                 scores = np.divide(correct, denominator, out=np.zeros_like(correct), where=denominator > 0)
                 drawn.setdefault(name, []).append(scores.mean(axis=1))
     quantiles = {name: np.quantile(np.concatenate(parts), TAILS).tolist() for name, parts in drawn.items()}
-    return {name: (low, high) for name, (low, high) in quantiles.items()}
+    # A macro score that resampling does not change has no interval, as in `macro_intervals`.
+    return {name: (low, high) for name, (low, high) in quantiles.items() if low < high or name in values}
 
 
 def _group_sums(

@@ -10,9 +10,10 @@ from typing import Any
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import write_arrays
+from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.clustered_intervals import METHODS
 from sports_lightning.evaluate.drawings import evaluation_drawings
-from sports_lightning.evaluate.intervals import describe_missing, format_metric
+from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.evaluate.out_of_fold import PooledFolds, pool
 from sports_lightning.evaluate.tables import write_tables
 from sports_lightning.reports.decorations import draw_missing
@@ -74,7 +75,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
         "between": between,
         "methods": METHODS,
         "shown": format_metric,
-        "missing": describe_missing(metrics),
+        "caveats": describe_caveats(metrics),
         "model": load_config(finished[0])["model"]["name"],
         "classes": pooled.evaluation.classes,
         "command": format_command("train", overrides).removesuffix(" hydra.mode=RUN"),
