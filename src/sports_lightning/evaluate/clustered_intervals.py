@@ -90,7 +90,7 @@ def clustered_bootstrap(
                 drawn.setdefault(name, []).append(scores.mean(axis=1))
     quantiles = {name: np.quantile(np.concatenate(parts), TAILS).tolist() for name, parts in drawn.items()}
     # A macro score that resampling does not change has no interval, as in `macro_intervals`.
-    return {name: (low, high) for name, (low, high) in quantiles.items() if low < high or name in values}
+    return {name: (low, high) for name, (low, high) in quantiles.items() if high - low > 1e-9 or name in values}
 
 
 def _group_sums(
