@@ -44,12 +44,6 @@ def collect_findings(
     sizes = {i: tuple(scan.thumbnails.size[i].tolist()) for i in readable}
     usual = Counter(sizes.values()).most_common(1)[0][0] if sizes else (0, 0)
     first = splits[0]  # train, if it exists
-    pairs = [_row(scan, pair) for pair in scan.pairs]
-    neighbours = (
-        None
-        if feature_neighbours is None
-        else [_row(scan, pair) | {"kind": "similar features"} for pair in feature_neighbours]
-    )
     return {
         "root": str(scan.root.absolute()),
         "images": {split: sum(count.values()) for split, count in counts.items()},
@@ -67,16 +61,26 @@ def collect_findings(
         "value_range": scan.value_range,
         "usual_size": list(usual),
         "odd_sized": {scan.paths[i]: list(size) for i, size in sizes.items() if size != usual},
+        **_describe_pairs(scan, feature_neighbours),
+        "suspects": None if check is None else len(check.suspects),
+        "judged": 0 if check is None else check.judged,
+    }
+
+
+def _describe_pairs(scan: DatasetScan, feature_neighbours: Sequence[DuplicatePair] | None) -> dict[str, Any]:
+    pairs = [_row(scan, pair) for pair in scan.pairs]
+    neighbours = None
+    if feature_neighbours is not None:
+        neighbours = [_row(scan, pair) | {"kind": "similar features"} for pair in feature_neighbours]
+    return {
         "identical": sum(row["kind"] == "identical" for row in pairs),
         "near_duplicates": sum(row["kind"] != "identical" for row in pairs),
         "verified": sum(row["kind"] == "verified" for row in pairs),
         "pairs": pairs,
         "label_conflicts": [row for row in pairs if not row["same_label"]],
         "leaks": [_row(scan, pair) for pair in scan.leaking],
-        "leaking_images": {split: len(scan.leaks(split)) for split in splits},
+        "leaking_images": {split: len(scan.leaks(split)) for split in dict.fromkeys(scan.splits)},
         "feature_neighbours": neighbours,
-        "suspects": None if check is None else len(check.suspects),
-        "judged": 0 if check is None else check.judged,
     }
 
 

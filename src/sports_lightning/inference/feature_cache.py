@@ -127,16 +127,8 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     if part is None:
         return None
     train, val, pool = data.index.splits["train"], data.index.splits["val"], data.index.pool
-    if isinstance(part, FrozenStages):
-        # An upper bound: the final evaluation shares the outputs for val, unless its precision differs.
-        cached_images = (count - 1) * len(train) + len(val) + sum(map(len, data.index.splits.values()))
-        if pool:
-            cached_images = (count + 2) * len(pool)
-        size = part.size(classifier) * cached_images / 1e9
-        if size > cfg.finetune.cache_limit_gb:
-            limit = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
-            log.info("the outputs of the frozen stages take %.1f GB (%s): the stages run in every epoch", size, limit)
-            return None
+    if isinstance(part, FrozenStages) and not _fits_on_disk(part.size(classifier), count, data.index, cfg):
+        return None
     inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "flip_tta": False})
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
@@ -158,6 +150,20 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     found = store.split_features(val, pool, data.evaluation_images)
     data.val_set = SplitFeatures(found.features, found.rows, val.labels)
     return part
+
+
+def _fits_on_disk(image_size: int, augmentations: int, index: DatasetIndex, cfg: DictConfig) -> bool:
+    """Whether the outputs of the frozen stages, of `image_size` bytes per image, fit into `cache_limit_gb`."""
+    # An upper bound: the final evaluation shares the outputs for val, unless its precision differs.
+    cached_images = (augmentations - 1) * len(index.splits["train"]) + len(index.splits["val"])
+    cached_images += sum(map(len, index.splits.values()))
+    if index.pool:
+        cached_images = (augmentations + 2) * len(index.pool)
+    size = image_size * cached_images / 1e9
+    if size > cfg.finetune.cache_limit_gb:
+        limit = f"finetune.cache_limit_gb={cfg.finetune.cache_limit_gb}"
+        log.info("the outputs of the frozen stages take %.1f GB (%s): the stages run in every epoch", size, limit)
+    return size <= cfg.finetune.cache_limit_gb
 
 
 def _sees_evaluation_images(augment: DictConfig, preprocessing: Preprocessing) -> bool:

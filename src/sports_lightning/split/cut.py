@@ -62,13 +62,8 @@ def cut(
     splits = np.full(len(table), UNASSIGNED, dtype=np.int8)
     draws = np.random.default_rng(data.split.seed)
     if data.fold is not None:
-        # The images of a test split are left out, so that nothing is chosen by them.
-        pool = order[table.splits[order] != TEST]
-        folds = _assign_folds(table.labels[pool], groups[pool], data.folds, draws)
-        if not (folds == data.fold).any():
-            raise UserError(f"data.folds={data.folds}: fold {data.fold} gets none of the {len(pool)} images: set fewer")
-        splits[pool[folds == data.fold]] = TEST
-        pool = pool[folds != data.fold]
+        pool, fold = _fold(table, groups, order, data, draws)
+        splits[fold] = TEST
         draws = np.random.default_rng([data.split.seed, data.fold])
         given = np.full(len(pool), UNASSIGNED)
     elif UNSPLIT in table.classes:
@@ -88,9 +83,20 @@ def cut(
     return _with_classes(replace(table, groups=groups, places=places).take(rows, splits[rows]), shares)
 
 
-def _assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, draws: np.random.Generator) -> np.ndarray:
-    wanted = np.repeat(np.bincount(labels)[:, None] / folds, folds, axis=1)
-    return assign(labels, groups, wanted, draws, np.full(len(labels), UNASSIGNED))
+def _fold(
+    table: ImageTable, groups: np.ndarray, order: np.ndarray, data: DictConfig, draws: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows outside and inside of the fold `data.fold`, in `order`.
+
+    The images of a test split are left out, so that nothing is chosen by them.
+    """
+    pool = order[table.splits[order] != TEST]
+    labels = table.labels[pool]
+    wanted = np.repeat(np.bincount(labels)[:, None] / data.folds, data.folds, axis=1)
+    folds = assign(labels, groups[pool], wanted, draws, np.full(len(pool), UNASSIGNED))
+    if not (folds == data.fold).any():
+        raise UserError(f"data.folds={data.folds}: fold {data.fold} gets none of the {len(pool)} images: set fewer")
+    return pool[folds != data.fold], pool[folds == data.fold]
 
 
 def _assign_splits(
@@ -101,9 +107,8 @@ def _assign_splits(
     wanted = np.zeros((len(counts), len(SPLITS)))
     for split, share, others in ((VAL, val, 1), (TEST, test, 2 if val else 1)):
         if share:
-            sizes = np.diff(
-                np.round(np.cumsum(share * counts)), prepend=0
-            )  # each rounded up or down, their sum is exact
+            # Each size is rounded up or down, and their sum is exact.
+            sizes = np.diff(np.round(np.cumsum(share * counts)), prepend=0)
             wanted[:, split] = np.maximum(sizes, counts > others)
     wanted[:, TRAIN] = counts - wanted.sum(axis=1)
     _leave_one_for_train(wanted, counts[:, None] * np.array([np.inf, val, test]))

@@ -110,9 +110,7 @@ def fit(
     """
     point = read_resume_point(resume_from, folder) if resume_from else None
     _seed(cfg.seed)
-    processes = count_processes(cfg.trainer)
-    if len(index.splits["train"]) < processes:
-        raise UserError(f"{len(index.splits['train'])} training images for {processes} devices: set trainer.devices=1")
+    processes = _count_processes(cfg, index)
     select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
     precision = _precision(cfg, module, point)
@@ -136,6 +134,13 @@ def fit(
     if pruning:
         pruning.raise_if_pruned(trainer)
     return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
+
+
+def _count_processes(cfg: DictConfig, index: DatasetIndex) -> int:
+    processes = count_processes(cfg.trainer)
+    if len(index.splits["train"]) < processes:
+        raise UserError(f"{len(index.splits['train'])} training images for {processes} devices: set trainer.devices=1")
+    return processes
 
 
 def _callbacks(cfg: DictConfig, recorded: dict[str, Any], started: float) -> RunCallbacks:
