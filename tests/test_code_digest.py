@@ -10,7 +10,7 @@ from PIL import Image
 
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
-from sports_lightning.data.file_hashes import check_files
+from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.storage import code_digest as code
 from sports_lightning.storage import disk_cache
 from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
@@ -77,7 +77,9 @@ def test_changed_code_decodes_and_checks_again(tmp_path: Path, monkeypatch: pyte
     folders.append(open_images(tmp_path, split, 8, "disk", tmp_path / "cache").folder)  # type: ignore[union-attr]
     assert len(set(folders)) == 2
     opened = []
-    monkeypatch.setattr("sports_lightning.data.file_hashes._read", lambda path: opened.append(path))
+    monkeypatch.setattr(
+        "sports_lightning.data.file_hashes._read", lambda path: opened.append(path) or FileCheck("", "read")
+    )
     check_files(tmp_path, ["1.png"], tmp_path / "cache")
     assert not opened
     monkeypatch.setattr("sports_lightning.data.file_hashes._code", lambda: "new")

@@ -50,7 +50,7 @@ def test_a_few_images() -> None:
     assert "ece is mostly chance" in caveats([0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 1], 3, 0.8)
     assert "some macro averages have no intervals" in caveats([0, 0, 1, 1], [0, 0, 1, 1], 2)
     assert "f1_macro" not in evaluation_of([0, 0, 1, 1], [0, 0, 1, 1], 2).metrics()["ci95"]
-    assert "do not cover 1 classes without images" in caveats([0, 0, 1, 1], [0, 0, 1, 1], 3)
+    assert "do not cover the class without images" in caveats([0, 0, 1, 1], [0, 0, 1, 1], 3)
 
 
 def test_many_images_of_many_classes_have_no_caveats() -> None:

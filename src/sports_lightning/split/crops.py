@@ -1,6 +1,7 @@
 """Copies that whole thumbnails do not show: other crops, recolored versions, and copies with a strip of text.
 
-Images that share blobs are candidates. Those whose thumbnails fit are read again, and their alignment decides.
+Images that share blobs are candidates. Those whose thumbnails fit are read again, the best fit first, and their
+alignment decides.
 """
 
 from pathlib import Path
@@ -21,6 +22,10 @@ from sports_lightning.split.thumbnails import Thumbnails
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 _ALIKE = 0.4  # least correlation of the overlapping parts of two thumbnails
+_AT_ONCE = 50  # pairs
+# After so many failures in a row, the remaining candidates, whose thumbnails fit less, are given up. In 100 Sports, 105
+# of 107 pairs come before. Drawings of one kind, as in the sample dataset, share blobs in nearly all images.
+_ENOUGH = 150
 
 
 def find_crops(
@@ -48,14 +53,30 @@ def find_crops(
     place, signature = (np.concatenate([getattr(blobs[i], name) for i in distinct]) for name in ("place", "signature"))
     found = match_blobs(image, place, signature)
     seen = {(pair.first, pair.second) for pair in known}
-    candidates = [
-        (int(first), int(second), bool(mirrored))
-        for (first, second), mirrored, transform in zip(found.pairs, found.mirrored, found.transforms, strict=True)
-        if (int(first), int(second)) not in seen
-        and correlation_of_thumbnails(thumbnails.small[first], thumbnails.small[second], transform, mirrored) >= _ALIKE
-    ]
+    candidates = []
+    for (a, b), mirrored, transform in zip(
+        found.pairs.tolist(), found.mirrored.tolist(), found.transforms, strict=True
+    ):
+        fit = correlation_of_thumbnails(thumbnails.small[a], thumbnails.small[b], transform, mirrored)
+        if fit >= _ALIKE and (a, b) not in seen:
+            candidates.append((-fit, a, b, mirrored))
+    return _verify_best([(a, b, mirrored) for _, a, b, mirrored in sorted(candidates)], root, paths, value_range)
 
-    return verify(root, paths, value_range, candidates)
+
+def _verify_best(
+    candidates: list[tuple[int, int, bool]], root: Path, paths: list[str], value_range: ValueRange | None
+) -> list[DuplicatePair]:
+    """Verify the candidates in this order, until `_ENOUGH` in a row fail."""
+    pairs: list[DuplicatePair] = []
+    failed = 0
+    for start in range(0, len(candidates), _AT_ONCE):
+        part = candidates[start : start + _AT_ONCE]
+        verified = verify(root, paths, value_range, part)
+        pairs += verified
+        failed = 0 if verified else failed + len(part)
+        if failed >= _ENOUGH:
+            break
+    return sorted({(pair.first, pair.second): pair for pair in pairs}.values())
 
 
 def verify(
