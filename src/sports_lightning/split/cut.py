@@ -78,6 +78,8 @@ def cut(
     rows = np.argsort(splits, kind="stable")
     rows = rows[splits[rows] != UNASSIGNED]
     places = table.places
+    if UNSPLIT in table.classes:
+        places = {**places, **{split: f"{split} of {places[UNSPLIT]}" for split in SPLITS}}
     if data.fold is not None:
         places = {**places, "test": f"fold {data.fold} of {table.root}"}
     return _with_classes(replace(table, groups=groups, places=places).take(rows, splits[rows]), shares)
