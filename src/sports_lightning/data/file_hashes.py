@@ -94,23 +94,23 @@ def check_files(root: Path, paths: Sequence[str], cache_dir: Path | None = None)
 def _check(root: Path, paths: Sequence[str], cache_dir: Path | None, checks: list[FileCheck | None]) -> list[FileCheck]:
     new = [i for i, check in enumerate(checks) if check is None]
 
-    def read(i: int) -> tuple[FileCheck, str]:
-        """The check of a file and its state; "" if it is not to be stored."""
+    def read(i: int) -> tuple[FileCheck, tuple[int, int, int] | None]:
+        """The check of a file, and its size and times; None if it is not to be stored."""
         stat = _stat(os.path.join(root, paths[i]))
         is_old = max(stat[1:]) < time.time_ns() - _RACY_NS
         check = _read(root / paths[i])
         # Unreadable files are not stored: another library or a reconnected network drive may make them readable.
-        return check, _state(stat) if is_old and not check.problem else ""
+        return check, stat if is_old and not check.problem else None
 
     found = tqdm(  # shown only if it takes more than two seconds
         map_ahead(read, new, usable_cores()),
         "checking images", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     stored = {}
-    for i, (check, state) in zip(new, found, strict=True):
+    for i, (check, stat) in zip(new, found, strict=True):
         checks[i] = check
-        if state:
-            stored[paths[i]] = state, check
+        if stat:  # the state is not computed in the threads: Python 3.11 cannot parse code in two at once
+            stored[paths[i]] = _state(stat), check
     if cache_dir and stored:
         _store(root, cache_dir, stored)
     return checks  # type: ignore[return-value]  # no None is left
