@@ -107,10 +107,10 @@ def _check(root: Path, paths: Sequence[str], cache_dir: Path | None, checks: lis
         "checking images", len(new), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     stored = {}
-    for i, (check, stat) in zip(new, found, strict=True):
+    for i, (check, status) in zip(new, found, strict=True):
         checks[i] = check
-        if stat:  # the state is not computed in the threads: Python 3.11 cannot parse code in two at once
-            stored[paths[i]] = _state(stat), check
+        if status:  # the state is not computed in the threads: Python 3.11 cannot parse code in two at once
+            stored[paths[i]] = _state(status), check
     if cache_dir and stored:
         _store(root, cache_dir, stored)
     return checks  # type: ignore[return-value]  # no None is left
