@@ -1,6 +1,7 @@
 """Layouts of folders, and splits that are cut by class and by groups of near copies."""
 
 import csv
+import hashlib
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ from sports_lightning.runs.resume import load_config
 from sports_lightning.split.assignment import assign
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.groups import join_groups
+from sports_lightning.split.near_copies import compare_in_any_order
 
 
 def draw(path: Path, seed: int) -> None:
@@ -130,6 +132,22 @@ def test_a_split_is_stratified_and_keeps_near_copies_together(flat: Path, caplog
     assert "flat has class folders and no splits" in caplog.text
     assert "1 groups of near copies" in caplog.text
     assert not scan(flat, flat / ".cache").leaking
+
+
+def test_near_copies_do_not_depend_on_the_order_of_the_images(flat: Path, tmp_path: Path) -> None:
+    paths = sorted(path.relative_to(flat).as_posix() for path in flat.rglob("*.png"))
+    digests = [hashlib.blake2b((flat / path).read_bytes()).hexdigest() for path in paths]
+    _, pairs = compare_in_any_order(flat, paths, digests, None, tmp_path / "cache")
+    order = np.random.default_rng(0).permutation(len(paths)).tolist()
+    shuffled = [paths[i] for i in order], [digests[i] for i in order]
+    thumbnails, again = compare_in_any_order(flat, *shuffled, None, tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "scan").iterdir())) == 1, "compared once"
+    before = {frozenset((digests[a], digests[b])) for a, b, *_ in pairs}  # identical files stand for one another
+    assert before == {frozenset((shuffled[1][a], shuffled[1][b])) for a, b, *_ in again}
+    assert len(pairs) == 3
+    with Image.open(flat / shuffled[0][0]) as image:
+        expected = image.convert("L").resize((32, 32), Image.Resampling.BOX)
+    assert np.abs(thumbnails.small[0].astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_a_split_depends_on_the_content_of_images_only(flat: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sports_lightning.data.value_range import Choose, Setting, ValueRange, choos
 from sports_lightning.errors import UserError
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.duplicates import DuplicatePair, first_of_each
-from sports_lightning.split.near_copies import compare_images
+from sports_lightning.split.near_copies import compare_images, compare_in_any_order
 from sports_lightning.split.thumbnails import Thumbnails
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
@@ -141,7 +141,9 @@ def scan_dataset(table: ImageTable, cache_dir: Path, value_range: Setting = "aut
     checks = check_files(table.root, paths, cache_dir)
     digests = ["" if check.problem else check.digest for check in checks]
     used_range = _value_range(value_range, checks, splits, table.root)
-    thumbnails, pairs = compare_images(table.root, paths, digests, used_range, cache_dir)
+    # Groups: the splits were cut by near copies, or are to be.
+    compare = compare_images if table.groups is None else compare_in_any_order
+    thumbnails, pairs = compare(table.root, paths, digests, used_range, cache_dir)
     return DatasetScan(
         root=table.root,
         splits=splits,

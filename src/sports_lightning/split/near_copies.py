@@ -2,7 +2,10 @@
 
 import json
 import tempfile
+from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
 
 from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.value_range import ValueRange
@@ -40,6 +43,26 @@ def compare_images(
         with tempfile.TemporaryDirectory() as temporary:
             build(Path(temporary))
             return _read(Path(temporary), mmap=False)
+
+
+def compare_in_any_order(
+    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path
+) -> tuple[Thumbnails, list[DuplicatePair]]:
+    """`compare_images` with results that do not depend on the order of the images, but on their content only.
+
+    The search is approximate: in another order it may find another few pairs. A split that was cut by near copies must
+    have none of them across its splits, whoever looks for them later, and in whatever order.
+    """
+    order = sorted(range(len(paths)), key=digests.__getitem__)
+    found = compare_images(root, [paths[i] for i in order], [digests[i] for i in order], value_range, cache_dir)
+    thumbnails, pairs = found
+    place = np.argsort(order)
+    back = Thumbnails(*(getattr(thumbnails, field.name)[place] for field in fields(Thumbnails)))
+    renumbered = []
+    for pair in pairs:
+        first, second = sorted((order[pair.first], order[pair.second]))
+        renumbered.append(pair._replace(first=first, second=second))
+    return back, sorted(renumbered)
 
 
 def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:
