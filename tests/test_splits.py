@@ -144,7 +144,7 @@ def test_near_copies_do_not_depend_on_the_order_of_the_images(flat: Path, tmp_pa
     assert len(list((tmp_path / "cache" / "scan").iterdir())) == 1, "compared once"
     before = {frozenset((digests[a], digests[b])) for a, b, *_ in pairs}  # identical files stand for one another
     assert before == {frozenset((shuffled[1][a], shuffled[1][b])) for a, b, *_ in again}
-    assert len(pairs) == 3
+    assert len(pairs) == 2
     with Image.open(flat / shuffled[0][0]) as image:
         expected = image.convert("L").resize((32, 32), Image.Resampling.BOX)
     assert np.abs(thumbnails.small[0].astype(int) - np.asarray(expected)).max() <= 1
