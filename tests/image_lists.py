@@ -5,12 +5,25 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from sports_lightning import CONF_DIR
 from sports_lightning.audit.scan import DatasetScan, scan_dataset
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.image_folder import list_image_folder
 from sports_lightning.data.source import list_dataset
+
+
+class Sequenced(list[Image.Image]):
+    """A source of images of one class."""
+
+    classes = ("a",)
+
+    @property
+    def labels(self) -> list[int]:
+        return [0] * len(self)
+
+    image = list.__getitem__
 
 
 def data_settings(root: Path, **changes: Any) -> DictConfig:

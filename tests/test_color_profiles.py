@@ -23,6 +23,7 @@ from icc_profiles import (
     rgb_profile,
     srgb_to_linear,
 )
+from image_lists import Sequenced
 from sports_lightning.api.dataset_folder import _write_images
 from sports_lightning.api.image_classifier import ImageTransform
 from sports_lightning.data import decode as decoding
@@ -94,18 +95,6 @@ def test_every_format_and_orientation(kind: str, turn: int, colors: Image.Image,
     assert np.array_equal(found, by_littlecms(content, P3))
     (tmp_path / "a.jpg").write_bytes(content)
     assert check_files(tmp_path, ["a.jpg"])[0].problem == ""
-
-
-class Sequenced(list[Image.Image]):
-    """A source of images of one class."""
-
-    classes = ("a",)
-
-    @property
-    def labels(self) -> list[int]:
-        return [0] * len(self)
-
-    image = list.__getitem__
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])

@@ -96,7 +96,7 @@ def test_data_is_downloaded_from_kaggle(few: Path, tmp_path: Path) -> None:
         bundle.writestr("EfficientNetB0.h5", "stray")
     with zipfile.ZipFile(unsplit, "w") as bundle:
         for image in few.glob("train/*/*.jpg"):
-            bundle.write(image, Path("pictures") / image.relative_to(few / "train"))
+            bundle.write(image, Path("photos") / image.relative_to(few / "train"))
     served = archive
 
     def kaggle(path: str) -> Answer | None:
@@ -114,8 +114,8 @@ def test_data_is_downloaded_from_kaggle(few: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"train", "valid", "test"}
     assert "20 train + 20 val" in result.stdout + result.stderr
     assert other.status == 0, other.stderr
-    assert len(list((tmp_path / "data/me/balls/pictures").glob("*/*.jpg"))) == 240
-    assert (tmp_path / "split" / "split.csv").read_text().count("\npictures/") == 240
+    assert len(list((tmp_path / "data/me/balls/photos").glob("*/*.jpg"))) == 240
+    assert (tmp_path / "split" / "split.csv").read_text().count("\nphotos/") == 240
 
 
 @pytest.mark.slow

@@ -134,10 +134,10 @@ def images_and(**columns: Any) -> Any:
     """Four rows with a small image each, and other columns."""
     images = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(4)]
     features = datasets.Features(
-        {"picture": datasets.Image(), **{name: feature for name, (feature, _) in columns.items()}}
+        {"photo": datasets.Image(), **{name: feature for name, (feature, _) in columns.items()}}
     )
     return datasets.Dataset.from_dict(
-        {"picture": images, **{name: values for name, (_, values) in columns.items()}}, features
+        {"photo": images, **{name: values for name, (_, values) in columns.items()}}, features
     )
 
 
@@ -172,7 +172,7 @@ def test_a_split_without_labels_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({}, "no column of type ClassLabel: set data.manifest_columns.label to one of 'picture'"),
+        ({}, "no column of type ClassLabel: set data.manifest_columns.label to one of 'photo'"),
         ({"label": ("float32", [0.5] * 4)}, "the column 'label' has no classes, but values of type float32"),
         ({"label": ("string", ["a", "b", None, "a"])}, "row 2: the label is empty"),
         ({"label": ("string", list("abab")), "split": ("string", list("xyxy"))}, "row 0: the split 'x' must be train"),
@@ -193,7 +193,7 @@ def test_several_image_columns_are_one_line(tmp_path: Path) -> None:
     labels = datasets.Value("string"), list("abab")
     images_and(label=labels, mask=(datasets.Image(), masks)).save_to_disk(tmp_path / "saved")
     with pytest.raises(
-        UserError, match=r"several columns of type Image: set data\.manifest_columns\.image to one of 'pic"
+        UserError, match=r"several columns of type Image: set data\.manifest_columns\.image to one of 'pho"
     ):
         listed(tmp_path / "saved")
 

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from commands import run_command, try_command
 from conftest import assert_error_line
-from image_lists import data_settings, scan
+from image_lists import Sequenced, data_settings, scan
 from sports_lightning.api.dataset_folder import _write_images
 from sports_lightning.api.image_classifier import ImageClassifier, ImageTransform
 from sports_lightning.api.image_inputs import check_depth
@@ -216,18 +216,6 @@ def test_pixels_without_a_brightness(tmp_path: Path) -> None:
         decode(tmp_path / "nan.tif", None, (0, 1))
     with pytest.raises(UnreadableImage, match=r"32-bit floating-point .* set data.value_range"):
         decode(tmp_path / "float.tif")
-
-
-class Sequenced(list[Image.Image]):
-    """A source of images of one class."""
-
-    classes = ("a",)
-
-    @property
-    def labels(self) -> list[int]:
-        return [0] * len(self)
-
-    image = list.__getitem__
 
 
 def test_a_source_of_the_api_keeps_16_and_32_bits(tmp_path: Path) -> None:
