@@ -28,7 +28,7 @@ from sports_lightning.audit.label_errors import (
 from sports_lightning.audit.scan import scan_dataset
 from sports_lightning.data.source import list_dataset
 from sports_lightning.models.classifier import build_classifier
-from sports_lightning.split.assignment import assign
+from sports_lightning.split.assignment import assign_folds
 from sports_lightning.split.groups import join_groups
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
@@ -52,8 +52,7 @@ def read_features(root: Path, overrides: list[str]) -> tuple[np.ndarray, np.ndar
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: int) -> np.ndarray:
     """The probabilities (n, classes) of the first round of `judge_by_features`."""
-    wanted = np.repeat(np.bincount(labels, minlength=classes)[:, None] / FOLDS, FOLDS, axis=1)
-    folds = assign(labels, groups, wanted, np.random.default_rng(0), np.full(len(labels), -1, np.int8))
+    folds = assign_folds(labels, groups, FOLDS, classes, np.random.default_rng(0))
     logits = _out_of_fold_logits(features, labels, folds, np.ones(len(labels), bool), classes)
     return softmax(logits / _temperature(logits, labels), axis=1)
 

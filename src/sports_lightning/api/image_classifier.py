@@ -17,8 +17,8 @@ from torch import Tensor
 from sports_lightning import CONF_DIR
 from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs, as_sequence, check_depth
 from sports_lightning.api.table import table
+from sports_lightning.data.class_names import normalize
 from sports_lightning.data.dataset_index import Split
-from sports_lightning.data.image_folder import normalize
 from sports_lightning.data.image_source import ClassFolder, ImageSource
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.evaluation import Evaluation

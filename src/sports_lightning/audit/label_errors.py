@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from sports_lightning.split.assignment import assign
+from sports_lightning.split.assignment import assign_folds
 from sports_lightning.split.hash_neighbours import unit
 
 FOLDS = 5
@@ -91,9 +91,7 @@ def judge_by_features(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
         groups: (n,) int64; near copies are in the same group, and a classifier is trained with all or none of a group.
         classes: number of classes.
     """
-    wanted = np.repeat(np.bincount(labels, minlength=classes)[:, None] / FOLDS, FOLDS, axis=1)
-    unassigned = np.full(len(labels), -1, np.int8)
-    folds = assign(labels, groups, wanted, np.random.default_rng(0), unassigned)
+    folds = assign_folds(labels, groups, FOLDS, classes, np.random.default_rng(0))
     everything = np.ones(len(labels), dtype=bool)
     first = judge_by_logits(_out_of_fold_logits(features, labels, folds, everything, classes), labels)
     rest = first.odds <= _first_round(first.odds)

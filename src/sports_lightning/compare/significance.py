@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from sports_lightning.evaluate.clustered_intervals import design_effect
 from sports_lightning.evaluate.intervals import TAILS
 
 
@@ -58,9 +59,7 @@ def _sums_of_groups(a: np.ndarray, b: np.ndarray, groups: Sequence[int] | None) 
         return differences, 1.0
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.bincount(codes, differences).round().astype(np.int64)
-    independent = float(((differences - differences.mean()) ** 2).sum())
-    clustered = float((np.bincount(codes, differences - differences.mean()) ** 2).sum())
-    return sums, max(1.0, clustered / independent) if independent else 1.0
+    return sums, design_effect(differences, codes)
 
 
 def _permutation_p_value(sums: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationImages, TrainingImages
 from sports_lightning.data.dataset_index import DatasetIndex, Split
-from sports_lightning.data.decoded_cache import ChosenImages, DecodedImages, MappedImages, open_images
+from sports_lightning.data.decoded_cache import ChosenImages, DecodedImages, open_images
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
@@ -66,7 +66,7 @@ class SportsDataModule(pl.LightningDataModule):
             self.index.root, pool or split, self.preprocessing.least_side, self.data.cache,
             resolve_cache_dir(self.data), self.preprocessing.value_range,
         )  # fmt: skip
-        return images if rows is None or not isinstance(images, MappedImages) else ChosenImages(images, rows)
+        return images if rows is None else ChosenImages(images, rows)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a smaller last batch is dropped unless it is the only one.

@@ -61,7 +61,8 @@ class DatasetIndex:
         splits: by name.
         value_range: the values of 16- and 32-bit pixels that are black and white (see `choose_value_range`), once the
             images have been read.
-        table: all images with their splits, if these do not follow from the folders below `root`; else None.
+        table: all images of the dataset, also of splits that are not opened.
+        is_recorded: whether the splits do not follow from the folders below `root`, so that a run has to record them.
         pool: in cross-validation, the images of all splits in the order of their paths, which is the same in all folds:
             what is computed once for the pool serves every fold. None otherwise.
     """
@@ -71,6 +72,7 @@ class DatasetIndex:
     splits: dict[str, Split]
     value_range: tuple[float, float] | None = None
     table: ImageTable | None = None
+    is_recorded: bool = False
     pool: Split | None = None
 
     def fingerprint(self, split: str) -> str:

@@ -92,7 +92,7 @@ class ChosenImages:
         rows: (n,) int64, positions in it.
     """
 
-    def __init__(self, images: MappedImages, rows: np.ndarray) -> None:
+    def __init__(self, images: "DecodedImages", rows: np.ndarray) -> None:
         self.images, self.rows = images, rows
 
     def __call__(self, index: int) -> Tensor:
@@ -101,7 +101,7 @@ class ChosenImages:
 
     def many(self, indices: Sequence[int]) -> Iterator[Tensor]:
         """The images at `indices`, in order."""
-        return map(self, indices)
+        return self.images.many([int(self.rows[i]) for i in indices])
 
 
 DecodedImages = ImageFiles | MappedImages | ChosenImages

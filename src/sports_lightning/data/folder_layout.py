@@ -87,9 +87,7 @@ def _splits_of(root: Path, folder: str) -> Layout | None:
     holds_classes = [name for name in others if _files(root / folder / name)]
     without_classes = [name for name in given.values() if not _folders(root / folder / name)]
     if holds_classes and len(without_classes) == len(given) and any(_files(root / folder / n) for n in without_classes):
-        if (
-            list(given) == ["train"] and len(holds_classes) > 1
-        ):  # "train" may be a class beside others, such as "car" and "ship"
+        if list(given) == ["train"] and len(holds_classes) > 1:  # a class beside others, such as "car" and "ship"
             return None
         _refuse_ambiguity(root / folder, without_classes[0], holds_classes[0])
     if "train" not in given and holds_classes:

@@ -112,7 +112,7 @@ def describe_nested(table: ImageTable) -> str:
     for path, label in zip(table.paths, table.labels.tolist(), strict=True):
         name = table.names[label]
         *folders, _ = path.split(os.sep)
-        if folders and normalize(folders[-1]) != normalize(name):
+        if folders and folders[-1] != name and normalize(folders[-1]) != normalize(name):
             known = [normalize(folder) for folder in folders]
             if normalize(name) in known:
                 nested.setdefault(name, {})[folders[known.index(normalize(name)) + 1]] = None

@@ -50,6 +50,11 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def _training_split(self) -> str:
+        """The split that the classes are taken from."""
+        return UNSPLIT if UNSPLIT in self.classes else "train"
+
     def rows_of(self, splits: Iterable[str]) -> np.ndarray:
         """Rows of these splits, in order; `UNSPLIT` is one of them."""
         wanted = [UNASSIGNED if split == UNSPLIT else SPLITS.index(split) for split in splits]
@@ -77,7 +82,7 @@ class ImageTable:
             UserError: a missing split, a training class without images, an empty split, or an unknown class.
         """
         if expected is None:
-            first = UNSPLIT if UNSPLIT in self.classes else "train"
+            first = self._training_split
             self._require(first)
             expected = self.classes[first]
             if first == UNSPLIT and "train" in self.classes:  # a manifest whose column split is filled in partly
@@ -116,16 +121,15 @@ class ImageTable:
             if meant := misspelled_classes(unknown, classes):
                 remedy = f"; rename {first_five([f'{name!r} to {known!r}' for name, known in meant.items()])}"
             raise UserError(f"{place} has the unknown class {listed(unknown)}: known are {listed(classes)}{remedy}")
-        counts = Counter(self.labels[self.rows_of([split])].tolist())
-        if split == UNSPLIT or UNSPLIT not in self.classes:
+        if split == self._training_split:
             self._check_training_classes(split, classes)
-        if not counts:
+        if not len(self.rows_of([split])):
             raise UserError(f"{place} has no images of the classes {listed(classes)}")
 
     def _check_training_classes(self, split: str, classes: list[str]) -> None:
         place = self.places[split]
-        sources = {"train": ["train"], UNSPLIT: [UNSPLIT, *({"train"} & set(self.classes))]}.get(split, [])
-        with_images = {normalize(self.names[label]) for label in np.unique(self.labels[self.rows_of(sources)])}
-        for name in classes if sources else ():
+        rows = self.rows_of([split, "train"])
+        with_images = {normalize(self.names[label]) for label in np.unique(self.labels[rows])}
+        for name in classes:
             if normalize(name) not in with_images:
                 raise UserError(f"class {name!r} has no images in {Path(place) / name}: add some or remove the folder")

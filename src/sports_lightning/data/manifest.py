@@ -264,9 +264,7 @@ class _ImageFinder:
             if len(found) > 1:
                 raise UserError(f"{where}: the image {printable(text)} could be {found[0]} or {found[1]}")
             return found[0]
-        outside = os.path.normpath(os.path.join(self.root, text))
-        if not outside.startswith(self.root.rstrip(os.sep) + os.sep):
-            self._relative(outside, where)
+        self._relative(os.path.normpath(os.path.join(self.root, text)), where)
         places = " or ".join(self.bases)
         raise UserError(f"{where}: there is no image {printable(text[:_SHOWN])} in {places}; set data.root=FOLDER")
 

@@ -31,16 +31,19 @@ def clustered_wilson(correct: np.ndarray, groups: np.ndarray) -> Interval:
         correct: (n,) bool.
         groups: (n,) int64.
     """
-    images, share = len(correct), float(correct.mean())
-    independent = share * (1 - share) / images
-    if independent:
-        count = images / max(1.0, clustered_variance(correct, groups) / independent)
-    else:
-        count = float(len(np.unique(groups)))
+    share = float(correct.mean())
+    varies = 0 < share < 1
+    count = len(correct) / design_effect(correct, groups) if varies else float(len(np.unique(groups)))
     z = float(stats.norm.ppf(TAILS[1]))
     center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     margin = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
     return max(0.0, center - margin), min(1.0, center + margin)
+
+
+def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
+    """The variance of the mean of `values` (n,) in groups (n,), relative to that of independent values; at least 1."""
+    independent = float(values.var()) / len(values)
+    return max(1.0, clustered_variance(values, groups) / independent) if independent else 1.0
 
 
 def clustered_variance(values: np.ndarray, groups: np.ndarray) -> float:

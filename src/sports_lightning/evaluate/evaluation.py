@@ -1,6 +1,6 @@
 """Metrics of a classifier on a split whose labels are known."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
 from sports_lightning.evaluate.caveats import find_caveats
-from sports_lightning.evaluate.intervals import bootstrap_mean, wilson, wilson_f1
+from sports_lightning.evaluate.intervals import Interval, bootstrap_mean, wilson, wilson_f1
 from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
 from sports_lightning.inference.feature_cache import logits_from_features
 from sports_lightning.inference.frozen_part import FrozenPart
@@ -105,28 +105,34 @@ class Evaluation:
         rest = [i for i, path in enumerate(self.split.paths) if path not in paths]
         return replace(self, split=self.split.take(rest), logits=self.logits[rest])
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
         """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name.
 
         `acc_majority` is the accuracy of always predicting the class with the most images. `classes_missing` lists the
         classes without images, and `caveats` sentences about metrics that mean little here, if there are any.
+
+        Args:
+            intervals: for `ci95`; by default those of independent images.
         """
         metrics: dict[str, Any] = compute_metrics(self.logits, self.labels)
         metrics |= calibration_metrics(self.probabilities, self.labels)
         count = len(self.split)
-        intervals = {
-            "acc": wilson(round(metrics["acc"] * count), count),
-            "acc_top5": wilson(round(metrics["acc_top5"] * count), count),
-            **macro_intervals(self.confusion),
-        }
-        if count > 1:
-            intervals["loss"] = bootstrap_mean(-self.label_probabilities.log().numpy())
-            intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
+        if intervals is None:
+            intervals = self._intervals(metrics)
         images = self.confusion.sum(dim=1).tolist()
         missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
         metrics |= {"acc_majority": max(images) / count, "count": count, "ci95": intervals}
         caveats = find_caveats(metrics, images, self.classes, self.confidence.numpy())
         return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
+
+    def _intervals(self, metrics: Mapping[str, float]) -> dict[str, Interval]:
+        count = len(self.split)
+        intervals = {name: wilson(round(metrics[name] * count), count) for name in ("acc", "acc_top5")}
+        intervals |= macro_intervals(self.confusion)
+        if count > 1:
+            intervals["loss"] = bootstrap_mean(-self.label_probabilities.log().numpy())
+            intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
+        return intervals
 
     def per_class(self) -> list[ClassMetrics]:
         """One row per class, in the order of `classes`."""

@@ -12,7 +12,6 @@ import torch
 from sports_lightning.data.dataset_index import Split, split_fingerprint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import brier_scores
-from sports_lightning.evaluate.caveats import find_caveats
 from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_variance, clustered_wilson
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.storage.files import write_bytes
@@ -51,11 +50,7 @@ class PooledFolds:
             "acc_top5": clustered_wilson(top5, self.groups),
             **clustered_bootstrap(values, predicted, labels, self.groups, len(evaluation.classes)),
         }
-        metrics = {**evaluation.metrics(), "groups": len(np.unique(self.groups)), "ci95": intervals}
-        images = np.bincount(labels, minlength=len(evaluation.classes)).tolist()
-        caveats = find_caveats(metrics, images, evaluation.classes, evaluation.confidence.numpy())
-        metrics.pop("caveats", None)
-        return {**metrics, "caveats": caveats} if caveats else metrics
+        return {**evaluation.metrics(intervals), "groups": len(np.unique(self.groups))}
 
     def between_folds(self, per_fold: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         """The mean of each metric over the folds, its standard deviation, and the one that chance would give.

@@ -22,7 +22,7 @@ def split(cfg: DictConfig, folder: Path) -> None:
     from sports_lightning.split.split_file import write_split_file
 
     index = open_dataset(cfg.data, ["train"], may_cut=True)
-    if index.table is None:
+    if not index.is_recorded:
         raise UserError(f"{index.root} has the splits train and val: nothing to assign (see data.split.test)")
     write_split_file(index, cfg.data, folder)
 

@@ -44,6 +44,14 @@ def assign(
     return parts
 
 
+def assign_folds(
+    labels: np.ndarray, groups: np.ndarray, folds: int, classes: int, draws: np.random.Generator
+) -> np.ndarray:
+    """Assign each image to one of `folds` folds of equal shares of each class; (n,) int8. See `assign`."""
+    wanted = np.repeat(np.bincount(labels, minlength=classes)[:, None] / folds, folds, axis=1)
+    return assign(labels, groups, wanted, draws, np.full(len(labels), -1, np.int8))
+
+
 def _follow_groups(groups: np.ndarray, parts: np.ndarray) -> None:
     """Assign the images of partly assigned groups, in place."""
     known = np.flatnonzero(parts >= 0)

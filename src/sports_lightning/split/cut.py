@@ -10,7 +10,7 @@ from sports_lightning.data.class_names import listed
 from sports_lightning.data.folder_layout import SPLITS, UNSPLIT
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.errors import UserError
-from sports_lightning.split.assignment import assign
+from sports_lightning.split.assignment import assign, assign_folds
 from sports_lightning.split.groups import join_groups
 
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -93,9 +93,7 @@ def _fold(
     The images of a test split are left out, so that nothing is chosen by them.
     """
     pool = order[table.splits[order] != TEST]
-    labels = table.labels[pool]
-    wanted = np.repeat(np.bincount(labels)[:, None] / data.folds, data.folds, axis=1)
-    folds = assign(labels, groups[pool], wanted, draws, np.full(len(pool), UNASSIGNED))
+    folds = assign_folds(table.labels[pool], groups[pool], data.folds, len(table.names), draws)
     if not (folds == data.fold).any():
         raise UserError(f"data.folds={data.folds}: fold {data.fold} gets none of the {len(pool)} images: set fewer")
     return pool[folds != data.fold], pool[folds == data.fold]

@@ -23,7 +23,7 @@ from sports_lightning.data.value_range import (
 )
 from sports_lightning.errors import UserError
 from sports_lightning.split.cut import cut, shares_to_cut
-from sports_lightning.split.near_copies import compare_in_any_order
+from sports_lightning.split.near_copies import find_near_copies
 from sports_lightning.split.split_file import previous_splits
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
@@ -78,7 +78,7 @@ def open_dataset(
         _warn_of_two_labels(split, table.places[name])
     if data.folds:
         index = index.with_pool()
-    return replace(index, table=table) if is_cut or data.manifest or table.origin else index
+    return replace(index, table=table, is_recorded=bool(is_cut or data.manifest or table.origin))
 
 
 def _read(table: ImageTable, data: DictConfig) -> tuple[ImageTable, list[FileCheck]]:
@@ -106,7 +106,7 @@ def _near_copies(table: ImageTable, checks: list[FileCheck], data: DictConfig) -
     """Rows of near copies; images of 16 and 32 bits are compared in the value range of all images."""
     value_range = choose_value_range(data.value_range, checks, str(table.root))
     digests = [check.digest for check in checks]
-    _, pairs = compare_in_any_order(table.root, list(table.paths), digests, value_range, resolve_cache_dir(data))
+    pairs = find_near_copies(table.root, list(table.paths), digests, value_range, resolve_cache_dir(data))
     return [(pair.first, pair.second) for pair in pairs]
 
 

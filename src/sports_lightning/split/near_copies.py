@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +52,30 @@ def compare_in_any_order(
     The search is approximate: in another order it may find another few pairs. A split that was cut by near copies must
     have none of them across its splits, whoever looks for them later, and in whatever order.
     """
+    order, thumbnails, pairs = _compare_by_content(root, paths, digests, value_range, cache_dir)
+    return thumbnails.take(np.argsort(order)), pairs
+
+
+def find_near_copies(
+    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path
+) -> list[DuplicatePair]:
+    """The pairs of `compare_in_any_order`."""
+    return _compare_by_content(root, paths, digests, value_range, cache_dir)[2]
+
+
+def _compare_by_content(
+    root: Path, paths: list[str], digests: list[str], value_range: ValueRange | None, cache_dir: Path
+) -> tuple[list[int], Thumbnails, list[DuplicatePair]]:
+    """The order of the images by content, their thumbnails in this order, and the pairs in that of the arguments."""
     order = sorted(range(len(paths)), key=digests.__getitem__)
-    found = compare_images(root, [paths[i] for i in order], [digests[i] for i in order], value_range, cache_dir)
-    thumbnails, pairs = found
-    place = np.argsort(order)
-    back = Thumbnails(*(getattr(thumbnails, field.name)[place] for field in fields(Thumbnails)))
+    thumbnails, pairs = compare_images(
+        root, [paths[i] for i in order], [digests[i] for i in order], value_range, cache_dir
+    )
     renumbered = []
     for pair in pairs:
         first, second = sorted((order[pair.first], order[pair.second]))
         renumbered.append(pair._replace(first=first, second=second))
-    return back, sorted(renumbered)
+    return order, thumbnails, sorted(renumbered)
 
 
 def _read(folder: Path, mmap: bool = True) -> tuple[Thumbnails, list[DuplicatePair]]:

@@ -31,7 +31,7 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         folder: the run folder.
     """
     table = index.table
-    if table is None or (folder / SPLIT_FILE).exists():
+    if table is None or not index.is_recorded or (folder / SPLIT_FILE).exists():
         return
     groups = range(len(table)) if table.groups is None else table.groups.tolist()
     rows = [

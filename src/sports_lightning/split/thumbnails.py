@@ -38,6 +38,10 @@ class Thumbnails:
         for field in fields(self):
             np.save(folder / f"{field.name}.npy", getattr(self, field.name))
 
+    def take(self, rows: np.ndarray) -> "Thumbnails":
+        """The thumbnails of the images at these positions, in memory."""
+        return Thumbnails(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     @classmethod
     def read(cls, folder: Path, mmap: bool = True) -> "Thumbnails":
         """Read the files of `write`, by default memory-mapped: train needs none of them."""

@@ -18,7 +18,7 @@ from sports_lightning.runs.resume import enter_working_folder
 log = logging.getLogger(__name__)
 
 SWEEP = "SPORTS_LIGHTNING_SWEEP"  # in a job's environment: the sweep's folder
-KFOLD = "kfold"  # conf/sweep/kfold.yaml
+KFOLD, FOLD = "kfold", "data.fold="  # conf/sweep/kfold.yaml, and the override that its jobs differ in
 MULTIRUN = "multirun.yaml"  # written by Hydra's sweeper and by ours
 
 # Hydra settings that a sweep from an untrusted folder may set: they take effect before the jobs' configs are checked.

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning.errors import ThroughHydra, UserError
 from sports_lightning.runs.resume import check_output_subdir
-from sports_lightning.sweeps.resume import KFOLD, check_sweep_folder
+from sports_lightning.sweeps.resume import FOLD, KFOLD, check_sweep_folder
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 DEFAULT_SUBDIR = "${hydra.job.num}"
@@ -92,7 +92,7 @@ def _check_kfold(config: DictConfig) -> None:
     if config.hydra.job.config_name != "train":
         raise UserError(f"sweep=kfold trains a model per fold: run it with train, not {config.hydra.job.config_name}")
     for override in config.hydra.overrides.task:
-        if override.lstrip("+~").startswith("data.fold="):
+        if override.lstrip("+~").startswith(FOLD):
             raise UserError(f"sweep=kfold runs all folds: leave out {override}, or leave out sweep=kfold for one fold")
         if override.lstrip("+~").startswith("data.folds=") and not override.partition("=")[2].isdecimal():
             raise UserError(f"sweep=kfold needs a number of folds: {override} is none")

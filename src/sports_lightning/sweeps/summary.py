@@ -11,7 +11,7 @@ from typing import Any
 from sports_lightning.config.overrides import format_command
 from sports_lightning.runs.layout import PRUNED, is_finished
 from sports_lightning.storage.files import DAMAGED, write_csv
-from sports_lightning.sweeps.resume import job_folders
+from sports_lightning.sweeps.resume import FOLD, job_folders
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _print_table(jobs: list[JobResult], varied: dict[str, list[str]], sweep_fold
         print(f"{job.name:>{width}} {job.accuracy:8.4f} {interval:>14} {seconds:>8}  {settings}")
     if len(jobs) > _PRINTED_JOBS:
         print(f"… and {len(jobs) - _PRINTED_JOBS} more in {sweep_folder / 'sweep.csv'}")
-    if any(override.startswith("data.fold=") for override in jobs[0].overrides):
+    if any(override.startswith(FOLD) for override in jobs[0].overrides):
         return  # the jobs are folds, on different images: none is the best
     print(f"best on val, as a single run: {format_command('train', jobs[0].overrides)}")
     print(f"to test the differences: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}")

@@ -22,9 +22,9 @@ from sports_lightning.runs.layout import FOLDS, is_finished
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import load_config
 from sports_lightning.storage.files import DAMAGED, write_csv, write_json
+from sports_lightning.sweeps.resume import FOLD
 from sports_lightning.train.run_report import describe_predictions
 
-_FOLD = "data.fold="
 _SHARED = ("git", "packages", "machine", "seed", "parameters", "trainable", "flops", "precision", "batch_size")
 
 
@@ -40,9 +40,9 @@ def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> None:
     """
     configurations: dict[tuple[str, ...], dict[int, Path]] = {}
     for folder, overrides in jobs.items():
-        rest = tuple(override for override in overrides if not override.startswith(_FOLD))
-        fold = next(override for override in overrides if override.startswith(_FOLD))
-        configurations.setdefault(rest, {})[int(fold.removeprefix(_FOLD))] = folder
+        rest = tuple(override for override in overrides if not override.startswith(FOLD))
+        fold = next(override for override in overrides if override.startswith(FOLD))
+        configurations.setdefault(rest, {})[int(fold.removeprefix(FOLD))] = folder
     for number, (overrides, folders) in enumerate(configurations.items()):
         folder = sweep_folder if len(configurations) == 1 else sweep_folder / f"pooled-{number}"
         settings = [override for override in overrides if not all(override in other for other in configurations)]
