@@ -88,7 +88,7 @@ def check_evaluate(cfg: DictConfig) -> None:
 def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/predict.yaml`."""
     required_input = required("input", "a file, a folder or a glob")
-    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *data_rules.READING, required_input))
+    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *rules.DECISIONS, *data_rules.READING, required_input))
     checkpoint_file(cfg.ckpt_path)
 
 

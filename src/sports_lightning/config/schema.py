@@ -83,6 +83,9 @@ class Predict:
     ckpt_path: str | None
     input: list[str] | str | None
     save: list[Arrays]
+    reject: Positive | None
+    coverage: Positive | None
+    conformal: Literal["lac", "aps", "raps"]
 
 
 @dataclass
