@@ -6,7 +6,7 @@ ROOT is a dataset with train/, valid/ and test/; CKPT a checkpoint trained on it
 that many classes are drawn as the known ones, and a linear head is fitted to their training images. Ten others are
 "near": their images are unknown, and so are those below each FOLDER ("far"; noise is always added). Prints the AUROC
 against the known test images, and the share of unknown images that pass at a threshold that 95 % of the known ones
-pass (FPR95), both as means over the seeds, with a 95 % bootstrap interval over images of the first seed.
+pass (FPR95), both as means over the seeds, with the 95 % bootstrap interval over images of the first seed.
 """
 
 import argparse
