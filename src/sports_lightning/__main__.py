@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a classifier on images, and test the best checkpoint",
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
     "predict": "predict the classes of new images: files, folders or globs",
+    "export": "write a checkpoint as ONNX, OpenVINO, torch.export or for timm, and compare its answers",
     "split": "assign images to train, val and test, near copies together",
     "audit": "find duplicates, leaks between splits, wrong labels, and damaged files in a dataset",
     "compare": "compare finished runs, with significance tests",

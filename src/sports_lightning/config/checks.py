@@ -92,6 +92,12 @@ def check_predict(cfg: DictConfig) -> None:
     checkpoint_file(cfg.ckpt_path)
 
 
+def check_export(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/export.yaml`."""
+    _check(cfg, schema.Export, (*rules.EXPORT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
+    checkpoint_file(cfg.ckpt_path)
+
+
 def check_audit(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/audit.yaml`."""
     _check(cfg, schema.Audit, rules.AUDIT)

@@ -235,6 +235,21 @@ BENCHMARK = (
 
 CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
 
+EXPORT = (
+    *CHECKPOINT,
+    Rule(("format", "int8"), lambda formats, int8: not formats and not int8, "format={0} is empty: pass format=[onnx]"),
+    Rule(
+        ("ckpt_path",),
+        lambda path: path is not None and str(path).lower().endswith((".onnx", ".xml")),
+        "ckpt_path={0} is exported already: pass the checkpoint",
+    ),
+    Rule(
+        ("inference.precision",),
+        lambda precision: str(precision) not in ("32", "32-true"),
+        "inference.precision={0}: exported files are compared with the checkpoint in 32-true",
+    ),
+)
+
 DECISIONS = (
     Rule(
         ("reject",),

@@ -89,6 +89,19 @@ class Predict:
 
 
 @dataclass
+class Export:
+    """`conf/export.yaml`."""
+
+    data: Data
+    inference: Inference
+    ckpt_path: str | None
+    split: Literal["train", "val", "test"]
+    format: list[Literal["onnx", "torch", "openvino", "timm"]]
+    int8: bool
+    allow_difference: bool
+
+
+@dataclass
 class Audit:
     """`conf/audit.yaml`."""
 
@@ -127,5 +140,5 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Split, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Split, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}

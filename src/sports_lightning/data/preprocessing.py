@@ -4,7 +4,7 @@ Training, evaluation and prediction all read the same `Preprocessing`; none of i
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-_MAX_ASPECT_RATIO = 20  # of the part of an image that is resized before a center crop
+MAX_ASPECT_RATIO = 20  # of the part of an image that is resized before a center crop
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Preprocessing:
         """
         return 2 * max(math.ceil(side / self.crop_pct) for side in self.size)
 
-    def transform(self) -> Callable[[Tensor], Tensor]:
+    def transform(self) -> "ResizeAndCrop":
         """The deterministic evaluation transform: uint8 (3, h, w) of any size to uint8 (3, *size)."""
         return ResizeAndCrop(**self.to_dict())
 
@@ -151,7 +151,7 @@ class ResizeAndCrop:
         """The middle of a very long image, still several times longer than the center crop that follows."""
         height, width = image.shape[-2:]
         tall, wide = self.scaled
-        limit = _MAX_ASPECT_RATIO * max(1, -(-tall // wide), -(-wide // tall))
+        limit = MAX_ASPECT_RATIO * max(1, -(-tall // wide), -(-wide // tall))
         if max(height, width) <= limit * min(height, width):
             return image
         return F.center_crop(image, [min(height, limit * width), min(width, limit * height)])

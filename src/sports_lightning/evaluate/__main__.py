@@ -30,17 +30,15 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
+        from sports_lightning.inference.exported import open_classifier
         from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
-        from sports_lightning.models.classifier import load_classifier
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
-        from sports_lightning.split.split_file import with_split_of
+        from sports_lightning.split.split_file import data_of_checkpoint
         from sports_lightning.storage.files import write_json
 
-    classifier = load_classifier(str(cfg.ckpt_path))
-    if not cfg.data.root and not cfg.data.manifest and cfg.data.source != HUGGING_FACE:
-        cfg.data.root = classifier.spec.data_root
-        cfg.data = with_split_of(Path(str(cfg.ckpt_path)).expanduser().absolute().parent.parent, cfg.data)
+    classifier = open_classifier(str(cfg.ckpt_path))
+    cfg.data = data_of_checkpoint(cfg.data, str(cfg.ckpt_path), classifier.spec.data_root)
     if cfg.data.root and cfg.data.source != HUGGING_FACE:
         check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)

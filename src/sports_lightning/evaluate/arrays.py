@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sports_lightning.data.dataset_index import Split
+from sports_lightning.errors import UserError
+from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_outputs
 from sports_lightning.models.classifier import Classifier
@@ -18,7 +20,7 @@ FILE = "predictions.npz"
 
 
 def compute_features(
-    classifier: Classifier, root: Path, split: Split, save: Sequence[str], inference: DictConfig
+    classifier: AnyClassifier, root: Path, split: Split, save: Sequence[str], inference: DictConfig
 ) -> Tensor | None:
     """The features (n, features) float32 of the images of `split`, if "features" is in `save`; None if not.
 
@@ -26,10 +28,12 @@ def compute_features(
     image. They are in memory at once, as the logits are.
 
     Raises:
-        UserError: a model that timm cannot take apart before its last layer.
+        UserError: a model that timm cannot take apart before its last layer, or an exported file.
     """
     if "features" not in save:
         return None
+    if isinstance(classifier, ExportedModel):
+        raise UserError("save=[features]: an exported file has no features: pass the checkpoint")
     features, _ = halve_batch_on_out_of_memory(
         lambda settings: compute_outputs(Classifier.features, classifier, root, split, settings), inference
     )

@@ -23,6 +23,7 @@ from sports_lightning.evaluate.conformal import (
 )
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import wilson
+from sports_lightning.inference.exported import AnyClassifier
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.rejection import RejectionScore
 
@@ -44,7 +45,7 @@ class DecisionSettings:
     coverage: float | None = None
     conformal: str = "lac"
 
-    def check(self, classifier: Classifier) -> None:
+    def check(self, classifier: AnyClassifier) -> None:
         """Check that `classifier` can decide so.
 
         Raises:
@@ -104,7 +105,7 @@ class Decisions:
         return columns
 
 
-def decide(classifier: Classifier, logits: Tensor, settings: DecisionSettings) -> Decisions:
+def decide(classifier: AnyClassifier, logits: Tensor, settings: DecisionSettings) -> Decisions:
     """Decide on n images.
 
     Args:
@@ -135,7 +136,7 @@ def calibrate_decisions(classifier: Classifier, val: Evaluation) -> None:
     classifier.set_calibration = calibrate_sets(val.probabilities, val.labels)
 
 
-def decision_metrics(classifier: Classifier, evaluation: Evaluation) -> dict[str, Any]:
+def decision_metrics(classifier: AnyClassifier, evaluation: Evaluation) -> dict[str, Any]:
     """How the decisions fare on images other than the validation images: `rejected` and `prediction_sets`.
 
     The former is the share of these images, all of known classes, that each `reject` would reject, with its interval;

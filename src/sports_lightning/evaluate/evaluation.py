@@ -16,6 +16,7 @@ from sports_lightning.evaluate.calibration import brier_scores, calibration_metr
 from sports_lightning.evaluate.caveats import find_caveats
 from sports_lightning.evaluate.intervals import Interval, bootstrap_mean, wilson, wilson_f1
 from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
+from sports_lightning.inference.exported import AnyClassifier
 from sports_lightning.inference.feature_cache import logits_from_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import compute_logits
@@ -167,7 +168,7 @@ class Evaluation:
 
 
 def evaluate_split(
-    classifier: Classifier,
+    classifier: AnyClassifier,
     index: DatasetIndex,
     split: str,
     inference: DictConfig,
@@ -182,7 +183,7 @@ def evaluate_split(
         inference: `conf/inference/*.yaml`.
         cached_part: a frozen part of the classifier and the cache folder, where its outputs may be cached.
     """
-    if cached_part:
+    if cached_part and isinstance(classifier, Classifier):
         part, cache_dir = cached_part
         logits = logits_from_features(part, classifier, index, split, inference, cache_dir)
     else:

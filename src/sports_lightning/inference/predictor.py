@@ -26,6 +26,7 @@ from sports_lightning.data.dataset import EvaluationImages
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
+from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.runs.console import shows_progress_bars
@@ -67,15 +68,20 @@ def _compile(function: Forward) -> Forward:
     return torch.compile(function, options={"freezing": True})
 
 
-def compute_logits(classifier: Classifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
+def compute_logits(classifier: AnyClassifier, root: Path, split: Split, inference: DictConfig) -> Tensor:
     """Logits (n, classes) float32 of the images of `split`, in order, with the preprocessing of the classifier.
 
     Args:
-        classifier: as `load_classifier` returns it.
+        classifier: as `load_classifier` or `open_classifier` returns it.
         root: folder that the paths of the split are relative to.
         split: the images.
         inference: `conf/inference/*.yaml`: batch size, workers, device and precision.
+
+    Raises:
+        UserError: settings that an exported file cannot follow.
     """
+    if isinstance(classifier, ExportedModel):
+        return classifier.logits(root, split, inference)
     return compute_outputs(Classifier.forward, classifier, root, split, inference)
 
 

@@ -17,13 +17,13 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     with quick_imports():
         from sports_lightning.data.formats import limit_pixels
         from sports_lightning.evaluate.decisions import DecisionSettings
-        from sports_lightning.models.classifier import load_classifier
+        from sports_lightning.inference.exported import open_classifier
         from sports_lightning.predict.prediction import find_inputs, predict_images
         from sports_lightning.reports.decorations import draw_missing
 
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
-    classifier = load_classifier(str(cfg.ckpt_path))
+    classifier = open_classifier(str(cfg.ckpt_path))
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
     predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save, settings)
     predictions.write(folder)

@@ -25,9 +25,9 @@ from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import compute_features, write_arrays
 from sports_lightning.evaluate.decisions import NONE_OF_THESE, Decisions, DecisionSettings, decide
 from sports_lightning.evaluate.tables import top5_columns
+from sports_lightning.inference.exported import AnyClassifier
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits
-from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports import plots
 from sports_lightning.storage.files import write_csv
 
@@ -156,7 +156,7 @@ def _shown(path: str) -> str:
 
 
 def predict_images(
-    classifier: Classifier,
+    classifier: AnyClassifier,
     paths: list[str],
     inference: DictConfig,
     value_range: Setting = "auto",
@@ -196,7 +196,7 @@ def predict_images(
     return Predictions(readable, logits, classifier.spec.classes, unreadable, range_in_use, save, features, decisions)
 
 
-def _set_value_range(classifier: Classifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
+def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
     """Set the value range of the classifier, and return {path: reason} of the 16- and 32-bit images that have none."""
     unreadable: dict[str, str] = {}
     stored = classifier.preprocessing.value_range

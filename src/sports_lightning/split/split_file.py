@@ -15,7 +15,7 @@ from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.data.manifest import COLUMNS, label_cell, read_splits
 from sports_lightning.errors import UserError
 from sports_lightning.storage.disk_cache import fingerprint
-from sports_lightning.storage.files import DAMAGED, write_csv, write_json
+from sports_lightning.storage.files import DAMAGED, checkpoint_file, write_bytes, write_csv, write_json
 
 SPLIT_FILE, SPLIT_INFO = "split.csv", "split.json"
 
@@ -49,6 +49,31 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         "origin": table.origin,
     }
     write_json(folder / SPLIT_INFO, content)
+
+
+def data_of_checkpoint(data: DictConfig, ckpt_path: str | Path, data_root: str) -> DictConfig:
+    """The data settings with which a checkpoint or an exported file is evaluated.
+
+    Args:
+        data: `conf/data/*.yaml`; if it names a dataset, it is returned as it is.
+        ckpt_path: the checkpoint, its run folder, or an exported file.
+        data_root: the folder of the training images.
+
+    Raises:
+        UserError: no such file.
+    """
+    if data.root or data.manifest or data.source == HUGGING_FACE:
+        return data
+    data.root = data_root
+    folders = checkpoint_file(ckpt_path).absolute().parents[:2]
+    return with_split_of(next((each for each in folders if (each / SPLIT_FILE).exists()), folders[0]), data)
+
+
+def copy_split_file(source: Path, target: Path) -> None:
+    """Copy `split.csv` and `split.json` of a run, if it has them, into another folder."""
+    for name in (SPLIT_FILE, SPLIT_INFO):
+        if (source / name).exists():
+            write_bytes(target / name, (source / name).read_bytes())
 
 
 def with_split_of(folder: Path, data: DictConfig) -> DictConfig:

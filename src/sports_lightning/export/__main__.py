@@ -1,0 +1,55 @@
+"""Export a checkpoint to other formats: `python -m sports_lightning.export ckpt_path=RUN format=[onnx,timm]`."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
+from sports_lightning.config.checks import check_export
+from sports_lightning.storage.files import checkpoint_file
+
+
+def export(cfg: DictConfig, folder: Path) -> None:
+    """Write a checkpoint in other formats, compare every file with it, and write the report of that.
+
+    Raises:
+        UserError: a file that differs from the checkpoint, without `allow_difference`. It is deleted.
+    """
+    check_export(cfg)
+    with quick_imports():
+        from sports_lightning.data.value_range import value_range_for_checkpoint
+        from sports_lightning.evaluate.evaluation import evaluate_split
+        from sports_lightning.export.files import check_packages, write_files
+        from sports_lightning.export.parity import compare_file, print_parity
+        from sports_lightning.export.parity_report import read_metrics, remove_differing, write_report
+        from sports_lightning.inference.export_info import ExportInfo
+        from sports_lightning.models.classifier import load_classifier
+        from sports_lightning.split.dataset import open_dataset
+        from sports_lightning.split.split_file import copy_split_file, data_of_checkpoint
+
+    check_packages(cfg.format, cfg.int8)
+    classifier = load_classifier(cfg.ckpt_path)
+    data = data_of_checkpoint(cfg.data, cfg.ckpt_path, classifier.spec.data_root)
+    splits = list(dict.fromkeys([cfg.split, *(["train"] if cfg.int8 else [])]))
+    choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
+    index = open_dataset(data, splits, classifier.spec.classes, choose)
+    classifier.set_value_range(index.value_range)
+    reference = evaluate_split(classifier, index, cfg.split, cfg.inference)
+    info = ExportInfo.of(classifier, read_metrics(cfg.ckpt_path))
+    files = write_files(classifier, info, cfg.format, cfg.int8, index, folder)
+    parities = [compare_file(file, reference, classifier, cfg.inference) for file in files]
+    copy_split_file(checkpoint_file(cfg.ckpt_path).absolute().parent.parent, folder)
+    write_report(parities, reference, info, cfg, folder)
+    print_parity(parities)
+    if not cfg.allow_difference:
+        remove_differing(files, parities)
+
+
+COMMAND = Command("export", export)
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))

@@ -1,0 +1,62 @@
+"""`model_int8.onnx`: static quantization by ONNX Runtime, calibrated on training images.
+
+Weights are int8 with a scale per output channel, activations uint8 with a scale per tensor. Convolutions and the last
+layers are quantized; preprocessing, softmax and score stay in floating point.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.inference.export_info import ExportInfo
+from sports_lightning.inference.exported import ExportedModel
+
+CALIBRATION_IMAGES = 256
+
+
+def quantize(model: Any, info: ExportInfo, index: DatasetIndex) -> Any:
+    """Quantize an ONNX model of a classifier.
+
+    Args:
+        model: `onnx.ModelProto` that takes images of any size.
+        info: its metadata.
+        index: with the split "train", of which some images are used.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    reader = _CalibrationImages(info, index)
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared, quantized = (Path(folder, f"{name}.onnx") for name in ("plain", "prepared", "quantized"))
+        plain.write_bytes(model.SerializeToString())
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantized,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return onnx.load(quantized)
+
+
+class _CalibrationImages:
+    """The images as onnxruntime's `CalibrationDataReader` gives them: {input: batch}, and then None."""
+
+    def __init__(self, info: ExportInfo, index: DatasetIndex) -> None:
+        split = index.splits["train"].spread(CALIBRATION_IMAGES)
+        batches = ExportedModel(info, lambda images: (images, None)).batches(index.root, split, 16)
+        self.batches: Iterator[np.ndarray] = batches
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {"images": batch}

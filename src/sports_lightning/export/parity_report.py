@@ -1,0 +1,64 @@
+"""The report of an export, and what becomes of files that differ."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from sports_lightning.errors import UserError
+from sports_lightning.evaluate.evaluation import Evaluation
+from sports_lightning.export.files import ExportedFile
+from sports_lightning.export.parity import LARGEST_DIFFERENCE, LARGEST_LOSS, Parity, as_rows
+from sports_lightning.inference.export_info import ExportInfo
+from sports_lightning.reports.html import write_page
+from sports_lightning.runs.provenance import machine
+from sports_lightning.storage.files import checkpoint_file, write_json
+
+
+def read_metrics(ckpt_path: str) -> dict[str, Any]:
+    """The `metrics.json` of the run that a checkpoint is of; empty if there is none."""
+    file = checkpoint_file(ckpt_path).absolute().parent.parent / "metrics.json"
+    try:
+        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the checkpoint was copied elsewhere
+        return {}
+    return metrics
+
+
+def write_report(
+    parities: Sequence[Parity], reference: Evaluation, info: ExportInfo, cfg: DictConfig, folder: Path
+) -> None:
+    """Write `parity.json` and `parity.html`."""
+    values = {
+        "ckpt_path": str(cfg.ckpt_path),
+        "split": cfg.split,
+        "images": len(reference.split),
+        "accuracy": float(reference.is_correct.double().mean()),
+        "machine": machine(uses_gpus=False),
+        "bounds": {"difference": LARGEST_DIFFERENCE, "loss_of_accuracy": LARGEST_LOSS},
+        "version": info.version,
+        "files": as_rows(parities),
+    }
+    write_json(folder / "parity.json", values)
+    write_page(folder / "parity.html", "parity.html", **values, classes=reference.classes)
+
+
+def remove_differing(files: Sequence[ExportedFile], parities: Sequence[Parity]) -> None:
+    """Delete the files whose answers differ, and raise UserError if there are any."""
+    differing = [(file, parity) for file, parity in zip(files, parities, strict=True) if not parity.passes]
+    for file, _ in differing:
+        if file.path.is_dir():
+            shutil.rmtree(file.path)
+        else:
+            for part in file.path.parent.glob(f"{file.path.stem}.*"):
+                part.unlink()
+    if differing:
+        described = "; ".join(
+            f"{file.name} by up to {parity.difference:.1e}, {parity.top1_changes} top-1 changes, accuracy "
+            f"{parity.accuracy_change:+.4f}"
+            for file, parity in differing
+        )
+        raise UserError(f"deleted, because of other answers: {described} (allow_difference=true keeps the files)")

@@ -1,0 +1,167 @@
+"""Classifiers in files that `export` wrote, run by ONNX Runtime or OpenVINO."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from sports_lightning.data.dataset_index import Split
+from sports_lightning.data.decoded_cache import open_images
+from sports_lightning.data.preprocessing import Preprocessing
+from sports_lightning.data.value_range import ValueRange
+from sports_lightning.errors import UserError
+from sports_lightning.inference.export_info import FULL, KEY, ExportInfo
+from sports_lightning.models.classifier import Classifier, load_classifier
+from sports_lightning.storage.files import checkpoint_file
+from sports_lightning.storage.parallel import usable_cores
+
+Outputs = tuple[np.ndarray, np.ndarray | None]  # probabilities (n, classes) and scores (n,), float32
+Run = Callable[[np.ndarray], Outputs]  # of a batch, uint8
+
+SUFFIXES = (".onnx", ".xml")
+_INSTALL = "pip install -e '.[export]'"
+_UNCHANGED = {"precision": ("32-true", 32, "32"), "compile": (False,), "flip_tta": (False,)}
+
+
+class ExportedModel:
+    """A classifier in a file, for the functions that otherwise take a `Classifier`.
+
+    Args:
+        info: the metadata of the file.
+        run: runs it.
+
+    Attributes:
+        spec, rejection, set_calibration: as those of a `Classifier`.
+    """
+
+    def __init__(self, info: ExportInfo, run: Run) -> None:
+        self.info, self.run = info, run
+        self.spec = info.classifier_spec()
+        self.rejection, self.set_calibration = info.decisions()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the network's input."""
+        return Preprocessing.from_dict(self.spec.preprocessing)
+
+    def set_value_range(self, value_range: ValueRange | None) -> None:
+        """Set the values of 16- and 32-bit pixels that are black and white."""
+        self.spec = replace(self.spec, preprocessing=replace(self.preprocessing, value_range=value_range).to_dict())
+
+    def compute(self, root: Path, split: Split, batch_size: int) -> tuple[Tensor, Tensor | None]:
+        """Probabilities (n, classes) float32 and rejection scores (n,) float32 of the images of a split, in order."""
+        found = [self.run(batch) for batch in self.batches(root, split, batch_size)]
+        probabilities = np.concatenate([probabilities for probabilities, _ in found])
+        scores = [score for _, score in found if score is not None]
+        return torch.from_numpy(probabilities), torch.from_numpy(np.concatenate(scores)) if scores else None
+
+    def logits(self, root: Path, split: Split, inference: DictConfig) -> Tensor:
+        """The logarithms of the probabilities, (n, classes) float32: logits of which the softmax is the probabilities.
+
+        Raises:
+            UserError: settings of `inference` that a file cannot follow.
+        """
+        for name, allowed in _UNCHANGED.items():
+            if inference[name] not in allowed:
+                raise UserError(
+                    f"inference.{name}={inference[name]} is for checkpoints: leave it out for exported files"
+                )
+        if inference.accelerator not in ("auto", "cpu"):
+            raise UserError(f"inference.accelerator={inference.accelerator}: exported files run on the CPU here")
+        probabilities, _ = self.compute(root, split, inference.batch_size)
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    def batches(self, root: Path, split: Split, batch_size: int) -> Iterator[np.ndarray]:
+        """The images as the file takes them, in order: as decoded, those of one size together, or preprocessed."""
+        preprocessing = self.preprocessing
+        files = open_images(root, split, preprocessing.least_side, None, Path(), preprocessing.value_range)
+        transform = None if self.info.takes == FULL else preprocessing.transform()
+        decoded = files.many(range(len(split)))
+        images = (image.permute(1, 2, 0) if transform is None else transform(image) for image in decoded)
+        for _, same in groupby(images, key=lambda image: image.shape):
+            batch: list[np.ndarray] = []
+            for image in same:
+                batch.append(image.numpy())
+                if len(batch) == batch_size:
+                    yield np.stack(batch)
+                    batch = []
+            if batch:
+                yield np.stack(batch)
+
+
+AnyClassifier = Classifier | ExportedModel
+
+
+def open_classifier(ckpt_path: str | Path) -> AnyClassifier:
+    """Open a checkpoint, a run folder, or a file that `export` wrote, by its suffix.
+
+    Raises:
+        UserError: see `load_classifier` and `open_exported`.
+    """
+    return open_exported(ckpt_path) if str(ckpt_path).lower().endswith(SUFFIXES) else load_classifier(ckpt_path)
+
+
+def open_exported(ckpt_path: str | Path) -> ExportedModel:
+    """Open `model.onnx`, `model_int8.onnx`, `network.onnx` or `openvino/model.xml`.
+
+    Raises:
+        UserError: no such file, one that `export` did not write, a damaged one, or a missing package.
+    """
+    path = checkpoint_file(ckpt_path)
+    return _open_onnx(path) if path.suffix.lower() == ".onnx" else _open_openvino(path)
+
+
+def _open_onnx(path: Path) -> ExportedModel:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} needs onnxruntime: {_INSTALL}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    options.log_severity_level = 3
+    try:  # from bytes, so that the file cannot name others
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a type of its own for each kind of damage
+        raise UserError(f"{path} is not an ONNX file that ONNX Runtime can open, or is damaged") from error
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    info = _read_info(text, path)
+    (given,) = (each.name for each in session.get_inputs())
+
+    def run(images: np.ndarray) -> Outputs:
+        probabilities, *scores = session.run(None, {given: images})
+        return probabilities, scores[0] if scores else None
+
+    return ExportedModel(info, run)
+
+
+def _open_openvino(path: Path) -> ExportedModel:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} needs openvino: {_INSTALL.replace('export', 'openvino')}") from error
+    try:
+        model = openvino.Core().read_model(path)
+        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise UserError(f"{path} is not a model that OpenVINO can open, or is damaged") from error
+    info = _read_info(text, path)
+
+    def run(images: np.ndarray) -> Outputs:
+        found: Any = compiled(images)
+        probabilities, *scores = (found[i] for i in range(len(compiled.outputs)))
+        return probabilities, scores[0] if scores else None
+
+    return ExportedModel(info, run)
+
+
+def _read_info(text: str | None, path: Path) -> ExportInfo:
+    if text is None:
+        raise UserError(f"{path} was not written by python -m sports_lightning.export, so its classes are unknown")
+    return ExportInfo.from_json(text, str(path))
