@@ -48,9 +48,9 @@ class ExportedFile:
     @property
     def size(self) -> int:
         """Bytes, with all files that belong to it."""
-        folder = self.path if self.path.is_dir() else self.path.parent
-        own = folder.rglob("*") if self.path.is_dir() else folder.glob(f"{self.path.stem}.*")
-        return sum(file.stat().st_size for file in own if file.is_file())
+        own = [self.path, self.path.with_suffix(".bin")]  # the weights of OpenVINO's files
+        files = self.path.rglob("*") if self.path.is_dir() else own
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def check_packages(formats: Sequence[str], int8: bool) -> None:

@@ -1,11 +1,10 @@
 """`model_int8.onnx`: static quantization by ONNX Runtime, calibrated on training images.
 
-Weights are int8 with a scale per output channel, activations uint8 with a scale per tensor. Convolutions and the last
-layers are quantized; preprocessing, softmax and score stay in floating point.
+Weights are int8 with a scale per output channel, activations uint8 with a scale per tensor. Preprocessing, softmax and
+score stay in floating point.
 """
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from sports_lightning.inference.export_info import ExportInfo
 from sports_lightning.inference.exported import ExportedModel
 
 CALIBRATION_IMAGES = 256
+# With the activation functions, whose outputs have a smaller range than what goes into them (figures in docs/log).
+_OPERATORS = ["Conv", "Gemm", "Clip", "Relu", "Add"]
 
 
 def quantize(model: Any, info: ExportInfo, index: DatasetIndex) -> Any:
@@ -40,7 +41,8 @@ def quantize(model: Any, info: ExportInfo, index: DatasetIndex) -> Any:
             quantized,
             reader,
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Gemm"],
+            op_types_to_quantize=_OPERATORS,
+            nodes_to_exclude=_after_logits(onnx.load(prepared).graph),
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
@@ -49,13 +51,25 @@ def quantize(model: Any, info: ExportInfo, index: DatasetIndex) -> Any:
         return onnx.load(quantized)
 
 
+def _after_logits(graph: Any) -> list[str]:
+    """Names of the nodes that the logits do not depend on."""
+    producers = {output: node for node in graph.node for output in node.output}
+    needed: set[str] = set()
+    waiting = [producers[graph.output[0].name].input[0]]  # of the softmax
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is not None and node.name not in needed:
+            needed.add(node.name)
+            waiting += node.input
+    return [node.name for node in graph.node if node.name not in needed]
+
+
 class _CalibrationImages:
     """The images as onnxruntime's `CalibrationDataReader` gives them: {input: batch}, and then None."""
 
     def __init__(self, info: ExportInfo, index: DatasetIndex) -> None:
         split = index.splits["train"].spread(CALIBRATION_IMAGES)
-        batches = ExportedModel(info, lambda images: (images, None)).batches(index.root, split, 16)
-        self.batches: Iterator[np.ndarray] = batches
+        self.batches = ExportedModel(info, lambda images: (images, None)).batches(index.root, split, 16)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)

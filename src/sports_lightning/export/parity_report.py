@@ -53,8 +53,8 @@ def remove_differing(files: Sequence[ExportedFile], parities: Sequence[Parity]) 
         if file.path.is_dir():
             shutil.rmtree(file.path)
         else:
-            for part in file.path.parent.glob(f"{file.path.stem}.*"):
-                part.unlink()
+            file.path.unlink()
+            file.path.with_suffix(".bin").unlink(missing_ok=True)
     if differing:
         described = "; ".join(
             f"{file.name} by up to {parity.difference:.1e}, {parity.top1_changes} top-1 changes, accuracy "

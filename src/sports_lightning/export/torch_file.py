@@ -31,7 +31,7 @@ def export_program(classifier: Classifier, any_size: bool) -> ExportedProgram:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             images = torch.zeros(shape, dtype=torch.uint8)
-            return torch.export.export(module, (images,), dynamic_shapes={"images": sizes}).run_decompositions()
+            return torch.export.export(module, (images,), dynamic_shapes={"images": sizes})
     except Exception as error:  # the code of a model, and the tracer, may raise anything
         raise UserError(f"{classifier.spec.architecture} cannot be exported: {short_message(error)}") from error
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sports_lightning import __version__
+from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.models.rejection import RejectionScore
@@ -55,11 +56,12 @@ class ExportInfo:
         """
         try:
             info = cls(**json.loads(text))
-            info.classifier_spec(), info.decisions()
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            spec, _ = info.classifier_spec(), info.decisions()
+            Preprocessing.from_dict(spec.preprocessing).transform()
+            if info.takes not in (FULL, NETWORK) or not all(isinstance(name, str) for name in spec.classes):
+                raise ValueError("unknown values")
+        except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
             raise UserError(f"{source} has damaged metadata; export the checkpoint again") from error
-        if info.takes not in (FULL, NETWORK):
-            raise UserError(f"{source} has damaged metadata; export the checkpoint again")
         return info
 
     def classifier_spec(self) -> ClassifierSpec:
