@@ -2,6 +2,7 @@
 
 import math
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -234,6 +235,24 @@ BENCHMARK = (
 )
 
 CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
+
+
+def _is_no_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host != "localhost"
+    return False
+
+
+ADDRESS = (
+    Rule(
+        ("host",),
+        _is_no_address,
+        "host={0} is not an IP address: 127.0.0.1 is this machine only, 0.0.0.0 any network that it is in",
+    ),
+    Rule(("port",), lambda port: port > 65535, "port={0} must be 65535 or less"),
+)
 
 AUDIT = (
     *DATA,

@@ -11,6 +11,7 @@ from sports_lightning.config.groups import (
     Data,
     Finetune,
     Inference,
+    Limits,
     Loggers,
     Loss,
     Model,
@@ -86,6 +87,20 @@ class Predict:
 
 
 @dataclass
+class Serve:
+    """`conf/serve.yaml`."""
+
+    data: Reading
+    inference: Inference
+    ckpt_path: str | None
+    host: str
+    port: CountOrZero
+    reject: Positive | None
+    coverage: Positive | None
+    limits: Limits
+
+
+@dataclass
 class Audit:
     """`conf/audit.yaml`."""
 
@@ -124,5 +139,5 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Split, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Serve, Split, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}
