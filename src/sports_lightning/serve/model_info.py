@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import BaseModel, Field
 
 from sports_lightning import __version__
@@ -55,7 +55,7 @@ def describe_server(service: Service) -> Info:
         preprocessing=spec.preprocessing,
         temperature=spec.temperature,
         metrics=read_metrics(cfg.ckpt_path),
-        inference=OmegaConf.to_container(cfg.inference),
+        inference={str(key): value for key, value in cfg.inference.items()},
         batch_sizes=service.network.sizes,
         limits={**cfg.limits, "max_pixels": cfg.data.max_pixels or 0},
         no_neighbours=neighbours.reason if isinstance(neighbours, NoNeighbours) else "",

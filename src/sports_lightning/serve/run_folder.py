@@ -16,7 +16,7 @@ def find_run_folder(ckpt_path: str) -> Path | None:
 
 
 def read_metrics(ckpt_path: str) -> dict[str, Any]:
-    """{split: metrics} of `metrics.json`; empty where the run has none of this checkpoint: they are those of best.ckpt."""
+    """{split: metrics} of `metrics.json`, which are those of best.ckpt; empty for another checkpoint."""
     folder = find_run_folder(ckpt_path)
     if folder is None or checkpoint_file(ckpt_path).name != "best.ckpt":
         return {}

@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         self.service = service
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Without raising the signal again at the end: it is how a server is stopped, not a failure."""
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -73,7 +73,7 @@ async def read_uploads(request: Request, limits: DictConfig, most: int | None = 
     return uploads
 
 
-async def _limited(request: Request, body_mb: float) -> AsyncIterator[bytes]:
+async def _limited(request: Request, body_mb: float) -> AsyncGenerator[bytes, None]:
     """The chunks of the body."""
     most, size = int(body_mb * 1e6), 0
     declared = request.headers.get("content-length", "")
