@@ -22,7 +22,7 @@ def serve(cfg: DictConfig, folder: Path) -> None:
 
     limit_pixels(cfg.data.max_pixels)
     with open_socket(cfg.host, cfg.port) as socket, open_service(load_classifier(str(cfg.ckpt_path)), cfg) as service:
-        run_server(service, socket, cfg)
+        run_server(service, socket)
 
 
 COMMAND = Command("serve", serve)

@@ -152,10 +152,8 @@ class Network:
         )
         yield (images,)
         expected = self._received.popleft()
-        powers = (
-            [] if inference.compile else [2**n for n in range(full.bit_length()) if 2**n < full]
-        )  # it compiles each
-        for size in reversed(powers):
+        powers = [2**power for power in range(full.bit_length()) if 2**power < full]
+        for size in reversed([] if inference.compile else powers):  # each size would be compiled, which takes long
             is_equal = True
             for start in range(0, min(full - size + 1, max(size, _PROBES)), size):
                 yield (images[start : start + size],)

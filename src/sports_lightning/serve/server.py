@@ -5,12 +5,13 @@ import errno
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
-from omegaconf import DictConfig
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sports_lightning.errors import UserError
@@ -50,44 +51,51 @@ def open_socket(host: str, port: int) -> Iterator[socket.socket]:
         yield bound
 
 
-def run_server(service: Service, bound: socket.socket, cfg: DictConfig) -> None:
+def run_server(service: Service, bound: socket.socket) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then those in progress are answered, and no new ones are taken.
 
     Raises:
         RuntimeError: the network has failed.
     """
-    config = uvicorn.Config(
-        build_app(service),
-        http=_protocol(cfg.limits.seconds),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        backlog=_BACKLOG,
-    )
-    server = _Server(config, service)
     host, port = bound.getsockname()[:2]
-    if not host.startswith("127.") and host != "::1":
+    if not ip_address(host).is_loopback:
         log.warning("anyone who can reach %s can use this server: it asks for no password", host)
-    log.info("serving %s at http://%s:%d/ (Ctrl-C stops)", cfg.ckpt_path, f"[{host}]" if ":" in host else host, port)
-    server.run(sockets=[bound])
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    log.info("serving %s at %s (Ctrl-C stops)", service.cfg.ckpt_path, address)
+    Server(service).run(sockets=[bound])
     log.info("stopped after %d images in %d forward passes", service.network.images, service.network.batches)
     if not service.network.is_running:
         raise RuntimeError("the network has stopped")
 
 
-class _Server(uvicorn.Server):
-    """Ends with the first signal once all requests are answered, and also if the network has stopped."""
+class Server(uvicorn.Server):
+    """Ends with the first signal once all requests are answered, and also if the network has stopped.
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    Args:
+        service: answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        config = uvicorn.Config(
+            build_app(service),
+            http=_protocol(service.limits.seconds),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+        )
         super().__init__(config)
         self.service = service
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Without raising the signal again at the end: it is how a server is stopped, not a failure."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python allows handlers in the main thread only
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
