@@ -34,11 +34,12 @@ from conftest import assert_error_line
 from processes import Process
 from sports_lightning import CONF_DIR
 from sports_lightning.data.dataset_index import Split
+from sports_lightning.evaluate.decisions import NONE_OF_THESE
 from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier, load_classifier
-from sports_lightning.runs.provenance import read_digests
+from sports_lightning.runs.provenance import read_digests, read_provenance
 from sports_lightning.serve.app import build_app
 from sports_lightning.serve.neighbours import NoNeighbours, find_training_images
 from sports_lightning.serve.network import Network, NetworkStopped
@@ -46,6 +47,8 @@ from sports_lightning.serve.server import Server, open_socket
 from sports_lightning.serve.service import Service, open_service
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import read_csv
+
+DECISIONS = ("reject=0.3", "coverage=0.9", "conformal=aps")
 
 Files = list[tuple[str, bytes]]
 
@@ -62,7 +65,7 @@ def checkpoint(trained: tuple[Path, str]) -> Path:
 
 @pytest.fixture(scope="module")
 def service(checkpoint: Path) -> Iterator[Service]:
-    with open_service(load_classifier(checkpoint), serve_config(checkpoint)) as opened:
+    with open_service(load_classifier(checkpoint), serve_config(checkpoint, *DECISIONS)) as opened:
         yield opened
 
 
@@ -160,7 +163,8 @@ def test_answers_are_those_of_predict_to_the_last_digit(
     (tmp_path / "images").mkdir()
     for name, content in files:
         (tmp_path / "images" / name).write_bytes(content)
-    folder = run_command("predict", f"ckpt_path={checkpoint}", "inference.accelerator=cpu", "input=images").last_line
+    arguments = [f"ckpt_path={checkpoint}", "inference.accelerator=cpu", *DECISIONS, "input=images"]
+    folder = run_command("predict", *arguments).last_line
     expected = {Path(row["path"]).name: row for row in read_csv(Path(folder) / "predictions.csv")}
     groups = [files[:20], *([file] for file in files[20:40]), files[40:]]
     responses = ask(service, *(("POST", "/predict", form(*group)) for group in groups))
@@ -171,7 +175,10 @@ def test_answers_are_those_of_predict_to_the_last_digit(
         assert (answer["prediction"], str(answer["probability"])) == (row["prediction"], row["probability"])
         for rank, each in enumerate(answer["top"], 1):
             assert (each["label"], str(each["probability"])) == (row[f"top{rank}"], row[f"top{rank}_probability"])
+        assert (str(answer["score"]), json.dumps(answer["set"])) == (row["score"], row["set"])
     assert len(answers[0]["top"]) == 5
+    assert {answer["rejected"] for answer in answers} == {False, True}
+    assert {answer["prediction"] for answer in answers if answer["rejected"]} == {NONE_OF_THESE}
 
 
 def test_json_and_form_have_the_same_answers(service: Service, photo: bytes) -> None:
@@ -462,7 +469,10 @@ def test_similar_training_images_where_their_features_are_cached(
     cfg, digests = OmegaConf.load(config), read_digests(tmp_path / "run", "train")
     root, names = Path(cfg.data.root), list(digests)
     images = evaluation_images(classifier, root, Split(names, [0] * len(names)))
-    cache = FeatureCache(FrozenBackbone(), classifier, cfg.inference, resolve_cache_dir(cfg.data))
+    inference = OmegaConf.merge(
+        cfg.inference, {"precision": read_provenance(tmp_path / "run")["precision"]["precision"]}
+    )
+    cache = FeatureCache(FrozenBackbone(), classifier, inference, resolve_cache_dir(cfg.data))
     cache.features(images, list(digests.values()))
     with open_service(classifier, serve_config(own)) as opened:
         (found,) = ask(opened, ("POST", "/neighbours", form(("a.jpg", (root / names[7]).read_bytes()))))
@@ -520,6 +530,9 @@ def test_errors_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
     assert_error_line(try_command("serve", good, "host=example.com"), "host=example.com is not an IP address")
     assert_error_line(try_command("serve", good, "host=192.0.2.1"), "host=192.0.2.1 is not an address of this machine")
     assert_error_line(try_command("serve", good, "port=70000"), "port=70000")
+    assert_error_line(try_command("serve", good, "reject=2"), "reject=2")
+    assert_error_line(try_command("serve", good, "port=0", "reject=0.001"), "reject=0.001 needs 999 validation images")
+    assert_error_line(try_command("serve", good, "port=0", "coverage=0.999"), "coverage=0.999 needs 999")
     assert_error_line(try_command("serve", good, "limits.seconds=0"), "limits.seconds=0")
     with socket.create_server(("127.0.0.1", 0)) as other:
         number = other.getsockname()[1]

@@ -236,6 +236,19 @@ BENCHMARK = (
 
 CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
 
+DECISIONS = (
+    Rule(
+        ("reject",),
+        lambda share: share is not None and share >= 1,
+        "reject={0} must be between 0 and 1: the share of known images that may be rejected, such as 0.05",
+    ),
+    Rule(
+        ("coverage",),
+        lambda share: share is not None and share >= 1,
+        "coverage={0} must be between 0 and 1: the share of images whose set contains their class, such as 0.95",
+    ),
+)
+
 
 def _is_no_address(host: str) -> bool:
     try:

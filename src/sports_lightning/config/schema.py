@@ -84,6 +84,9 @@ class Predict:
     ckpt_path: str | None
     input: list[str] | str | None
     save: list[Arrays]
+    reject: Positive | None
+    coverage: Positive | None
+    conformal: Literal["lac", "aps", "raps"]
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Serve:
     port: CountOrZero
     reject: Positive | None
     coverage: Positive | None
+    conformal: Literal["lac", "aps", "raps"]
     limits: Limits
 
 

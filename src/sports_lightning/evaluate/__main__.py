@@ -26,6 +26,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.data.image_folder import check_outside_classes
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
+        from sports_lightning.evaluate.decisions import decision_metrics
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
@@ -54,6 +55,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
     )
     metrics = {cfg.split: metrics_with_and_without(evaluation, leaks, suspects.get(cfg.split))}
+    if cfg.split != "val":  # which the decisions were calibrated on
+        metrics[cfg.split] |= decision_metrics(classifier, evaluation)
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
     write_arrays(folder, evaluation.classes, evaluation.split, cfg.save, evaluation.probabilities, features)

@@ -140,7 +140,7 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
         augmentation_key = [plain, draws, foreign_code_digests(transforms)]
-        if pool and _sees_evaluation_images(cfg.augment, data.preprocessing):
+        if _sees_evaluation_images(cfg.augment, data.preprocessing):
             features.append(store.split_features(train, pool, data.evaluation_images))
             continue
 

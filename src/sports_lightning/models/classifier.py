@@ -22,11 +22,14 @@ from sports_lightning.errors import UserError
 from sports_lightning.models.backbone import check_registry, create_backbone, resolve_backbone
 from sports_lightning.models.freezing import head_names
 from sports_lightning.models.pretrained import load_state, load_weights, pretrained_cfg, short_message
+from sports_lightning.models.rejection import RejectionScore
 from sports_lightning.models.weight_files import read_weight_file
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import best_checkpoint, checkpoint_file
 
 CHECKPOINT_KEY = "sports_lightning"
+REJECTION_KEY = "sports_lightning_rejection"  # tensors of `Classifier.rejection`
+SETS_KEY = "sports_lightning_prediction_sets"  # `Classifier.set_calibration`
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601, as in Pillow)
 _PREFIX = "classifier."  # of the names of its weights in the state dict of the Lightning module
 
@@ -60,6 +63,10 @@ class Classifier(nn.Module):
     Args:
         net: backbone with its head, from normalized float images (n, 3, height, width) to logits (n, classes).
         spec: its description.
+
+    Attributes:
+        rejection: the rejection score, fitted at the end of training; None before, and in earlier checkpoints.
+        set_calibration: see `evaluate.conformal.calibrate_sets`; empty before the end of training.
     """
 
     mean: Tensor
@@ -70,6 +77,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.net = net.to(memory_format=torch.channels_last)
         self.spec = spec
+        self.rejection: RejectionScore | None = None
+        self.set_calibration: dict[str, Tensor] = {}
         preprocessing = self.preprocessing
         self.is_gray = len(preprocessing.mean) == 1
         # In units of uint8 pixels. They are not in the state dict, because the spec holds them.
@@ -232,6 +241,9 @@ def load_classifier(ckpt_path: str | Path) -> Classifier:
         check_registry(spec.architecture)
         classifier = Classifier(create_backbone(spec.architecture, spec.arguments, len(spec.classes), False), spec)
         classifier.load_state_dict(_classifier_state(checkpoint))
+        if stored := checkpoint.get(REJECTION_KEY):
+            classifier.rejection = RejectionScore(**stored)
+        classifier.set_calibration = checkpoint.get(SETS_KEY, {})
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} holds weights that do not match its architecture; {REMEDY}") from error
     return classifier.eval()
@@ -249,5 +261,7 @@ def save_classifier(classifier: Classifier, ckpt_path: Path) -> None:
     """Atomically replace weights and spec in a checkpoint that `train` wrote of the same classifier."""
     checkpoint = load_checkpoint(ckpt_path)
     checkpoint[CHECKPOINT_KEY] = asdict(classifier.spec)
+    checkpoint[SETS_KEY] = classifier.set_calibration
+    checkpoint[REJECTION_KEY] = classifier.rejection and classifier.rejection.tensors()
     checkpoint["state_dict"].update({f"{_PREFIX}{name}": value for name, value in classifier.state_dict().items()})
     save_checkpoint(checkpoint, ckpt_path)

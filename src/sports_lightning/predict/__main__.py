@@ -16,6 +16,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     check_predict(cfg)
     with quick_imports():
         from sports_lightning.data.formats import limit_pixels
+        from sports_lightning.evaluate.decisions import DecisionSettings
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.predict.prediction import find_inputs, predict_images
         from sports_lightning.reports.decorations import draw_missing
@@ -23,7 +24,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = load_classifier(str(cfg.ckpt_path))
-    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save)
+    settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
+    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save, settings)
     predictions.write(folder)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder

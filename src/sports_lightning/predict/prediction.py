@@ -4,10 +4,11 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -22,6 +23,7 @@ from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_lefto
 from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import compute_features, write_arrays
+from sports_lightning.evaluate.decisions import NONE_OF_THESE, Decisions, DecisionSettings, decide
 from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits
@@ -77,6 +79,7 @@ class Predictions:
         value_range: the values of 16- and 32-bit pixels that are black and white.
         save: which of "probabilities" and "features" to write as arrays.
         features: (n, features) float32, or None.
+        decisions: rejection scores and prediction sets of the n images; None: none were asked for.
     """
 
     paths: list[str]
@@ -86,21 +89,31 @@ class Predictions:
     value_range: ValueRange | None = None
     save: Sequence[str] = ()
     features: Tensor | None = None
+    decisions: Decisions | None = None
+
+    def ranked(self, count: int | None = None) -> tuple[list[str], list[list[str | float]]]:
+        """The columns of `top5_columns` for the first `count` images; rejected images get another prediction."""
+        header, rows = top5_columns(self.logits[:count].double().softmax(dim=1), self.classes)
+        if self.decisions and self.decisions.rejected is not None:
+            for row, is_rejected in zip(rows, self.decisions.rejected, strict=False):
+                row[0] = NONE_OF_THESE if is_rejected else row[0]
+        return header, rows
 
     def write(self, folder: Path) -> None:
         """Write `predictions.csv`, with the unreadable files and their reasons last, and `predictions.npz`."""
+        header, columns = self.ranked()
+        more = self.decisions.columns(self.classes) if self.decisions else {}
+        rows = [[path, *cells, ""] for path, cells in zip(self.paths, _joined(columns, more.values()), strict=True)]
+        rows += [[path, *[""] * (len(header) + len(more)), reason] for path, reason in self.unreadable.items()]
+        write_csv(folder / "predictions.csv", ["path", *header, *more, "error"], rows)
         probabilities = self.logits.double().softmax(dim=1)
-        header, columns = top5_columns(probabilities, self.classes)
-        rows = [[path, *column, ""] for path, column in zip(self.paths, columns, strict=True)]
-        rows += [[path, *[""] * len(header), reason] for path, reason in self.unreadable.items()]
-        write_csv(folder / "predictions.csv", ["path", *header, "error"], rows)
         split = Split(self.paths, [-1] * len(self.paths))
         write_arrays(folder, self.classes, split, self.save, probabilities, self.features)
 
     def draw(self, path: Path) -> None:
         """Draw the first images with their predictions."""
         shown = min(len(self.paths), GRID_SIZE)
-        _, columns = top5_columns(self.logits[:shown].double().softmax(dim=1), self.classes)
+        _, columns = self.ranked(shown)
         plots.image_grid(
             [Path(path) for path in self.paths[:shown]],
             [f"{column[0]}\n{column[1]:.0%}" for column in columns],
@@ -113,7 +126,7 @@ class Predictions:
         """Print the first predictions as a table, with paths relative to the folder that all images share."""
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
         table = Table(Column("image", overflow="fold"), "prediction", "probability", "second")
-        _, columns = top5_columns(self.logits[:_PRINTED].double().softmax(dim=1), self.classes)
+        _, columns = self.ranked(_PRINTED)
         for path, (name, probability, *ranked) in zip(self.paths[:_PRINTED], columns, strict=True):
             second, its_probability = ranked[2:4]
             table.add_row(
@@ -133,6 +146,11 @@ class Predictions:
             console.print(f"and {len(self.unreadable) - _PRINTED:,} more that are unreadable")
 
 
+def _joined(rows: list[list[Any]], columns: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """`rows` with the values of further columns at their end."""
+    return [[*row, *cells] for row, *cells in zip(rows, *columns, strict=True)]
+
+
 def _shown(path: str) -> str:
     return escape(printable(min(path, os.path.relpath(path), key=len)))
 
@@ -143,6 +161,7 @@ def predict_images(
     inference: DictConfig,
     value_range: Setting = "auto",
     save: Sequence[str] = (),
+    settings: DecisionSettings | None = None,
 ) -> Predictions:
     """Predict the images at `paths`; files that cannot be read are listed in the result.
 
@@ -152,10 +171,13 @@ def predict_images(
         inference: `conf/inference/*.yaml`.
         value_range: `data.value_range`; "auto" uses that of the classifier.
         save: see `Predictions`.
+        settings: which decisions are made beyond the probabilities.
 
     Raises:
-        UserError: none of the files can be read, or a model that has no features.
+        UserError: none of the files can be read, a model that has no features, or a classifier that cannot decide so.
     """
+    settings = settings or DecisionSettings()
+    settings.check(classifier)
     checks = check_files(Path(), paths)
     report_first_images(checks)
     unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
@@ -167,10 +189,11 @@ def predict_images(
     split = Split(readable, [-1] * len(readable))
     features = compute_features(classifier, Path(), split, save, inference)
     logits, _ = halve_batch_on_out_of_memory(
-        lambda settings: compute_logits(classifier, Path(), split, settings), inference
+        lambda batches: compute_logits(classifier, Path(), split, batches), inference
     )
+    decisions = decide(classifier, logits, settings)
     range_in_use = classifier.preprocessing.value_range
-    return Predictions(readable, logits, classifier.spec.classes, unreadable, range_in_use, save, features)
+    return Predictions(readable, logits, classifier.spec.classes, unreadable, range_in_use, save, features, decisions)
 
 
 def _set_value_range(classifier: Classifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig
@@ -38,6 +39,7 @@ class Info(BaseModel):
     temperature: float = Field(description="divisor of the logits, fitted on the validation images; 1 without")
     metrics: dict[str, Any] = Field(description="by split, with 95 % intervals in ci95; empty if they are not at hand")
     inference: dict[str, Any] = Field(description="device, precision and batch size, as for predict")
+    decisions: dict[str, Any] = Field(description="reject, coverage and conformal, as for predict")
     batch_sizes: list[int] = Field(description="of the forward passes: all give the same bits")
     limits: dict[str, float] = Field(description="of a request, and max_pixels of an image")
     no_neighbours: str = Field(description="why similar training images can't be shown; empty if they can")
@@ -56,6 +58,7 @@ def describe_server(service: Service) -> Info:
         temperature=spec.temperature,
         metrics=read_metrics(cfg.ckpt_path),
         inference={str(key): value for key, value in cfg.inference.items()},
+        decisions=asdict(service.decisions),
         batch_sizes=service.network.sizes,
         limits={**cfg.limits, "max_pixels": cfg.data.max_pixels or 0},
         no_neighbours=neighbours.reason if isinstance(neighbours, NoNeighbours) else "",

@@ -86,8 +86,9 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
         if cfg.finetune.mode != "head":
             return NoNeighbours("features of training images are cached by runs with finetune=head only")
         digests = read_digests(folder, "train")
-        features = _cached_features(classifier, cfg, list(digests.values()))
-        root = Path(read_provenance(folder)["data"]["root"])
+        provenance = read_provenance(folder)
+        features = _cached_features(classifier, cfg, provenance["precision"]["precision"], list(digests.values()))
+        root = Path(provenance["data"]["root"])
     except (UserError, *DAMAGED) as error:
         return NoNeighbours(f"the run folder can't be read: {' '.join(str(error).split())}")
     if features is None:
@@ -95,6 +96,7 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
     return TrainingNeighbours(classifier, root, list(digests), features)
 
 
-def _cached_features(classifier: Classifier, cfg: DictConfig, digests: Sequence[str]) -> Tensor | None:
-    inference: Any = OmegaConf.merge(cfg.inference, {"flip_tta": False})
+def _cached_features(classifier: Classifier, cfg: DictConfig, precision: str, digests: Sequence[str]) -> Tensor | None:
+    """The features that `use_cached_features` has stored, of images without augmentation."""
+    inference: Any = OmegaConf.merge(cfg.inference, {"precision": precision, "flip_tta": False})
     return FeatureCache(FrozenBackbone(), classifier, inference, resolve_cache_dir(cfg.data)).find(digests)

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from sports_lightning.evaluate.decisions import DecisionSettings, decide
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -33,14 +34,20 @@ class Service:
         classifier: as `load_classifier` returns it.
         cfg: `conf/serve.yaml`.
 
+    Raises:
+        UserError: a checkpoint that can't decide as `reject` and `coverage` ask.
+
     Attributes:
         requests: number of requests in progress.
+        decisions: which are made beyond the probabilities.
         neighbours: finds similar training images, or says why it can't.
     """
 
     def __init__(self, classifier: Classifier, cfg: DictConfig) -> None:
         self.classifier, self.cfg, self.limits = classifier, cfg, cfg.limits
         self.requests = 0
+        self.decisions = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
+        decide(classifier, torch.zeros(1, len(classifier.spec.classes)), self.decisions)  # refuses what it can't do
         self.network = Network(Classifier.forward, classifier, cfg.inference)
         self.neighbours = find_training_images(classifier, cfg.ckpt_path)
         self._read = ImageReader(classifier.preprocessing, cfg.data.value_range)
@@ -71,7 +78,8 @@ class Service:
         """
         async with self._deadline():
             logits = await self._run(await self._decode(uploads))
-        return describe([upload.name for upload in uploads], logits, self.classifier.spec.classes)
+        decisions = decide(self.classifier, logits, self.decisions)
+        return describe([upload.name for upload in uploads], logits, decisions, self.classifier.spec.classes)
 
     async def heatmap(self, upload: Upload) -> bytes:
         """The Grad-CAM heat map of the prediction of an image, as PNG.

@@ -14,6 +14,7 @@ from sports_lightning.audit.scan import DatasetScan, find_leaks, scan_opened
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.calibration import fit_temperature
+from sports_lightning.evaluate.decisions import calibrate_decisions, decision_metrics
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split, metrics_with_and_without
 from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.evaluate.tables import write_tables
@@ -97,6 +98,8 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
         )
         for name, evaluation in evaluations.items()
     }
+    if "test" in evaluations:
+        metrics["test"] |= decision_metrics(classifier, evaluations["test"])
     epochs, timings = read_csv(folder / "metrics.csv"), read_csv(folder / "timings.csv")
     best_epoch = load_checkpoint(run.best_checkpoint, mapped=True)["epoch"]
     best_row = next(row for row in epochs if int(row["epoch"]) == best_epoch)
@@ -147,9 +150,9 @@ def evaluated_images(index: DatasetIndex, cfg: DictConfig) -> DatasetIndex:
 
 
 def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
-    """Evaluate on val, and on test if there is one; the head refit and the temperature are saved before the test.
+    """Evaluate on val, and on test if there is one; what is fitted after training is saved before the test.
 
-    If the run is interrupted after this point, resuming it repeats both from the same weights, with the same outcome.
+    If the run is interrupted after this point, resuming it repeats that from the same weights, with the same outcome.
     """
     cfg, inference = run.cfg, run.cfg.inference
     index = evaluated_images(run.index, cfg)
@@ -166,8 +169,8 @@ def _evaluate(run: FittedRun, classifier: Classifier) -> dict[str, Evaluation]:
         temperature = fit_temperature(val.logits, val.labels)
         classifier.spec = replace(classifier.spec, temperature=temperature)
         val = replace(val, logits=val.logits / temperature)
-    if cfg.refit or cfg.calibrate:
-        save_classifier(classifier, run.best_checkpoint)
+    calibrate_decisions(classifier, val)
+    save_classifier(classifier, run.best_checkpoint)
     if "test" not in run.index.splits:
         return {"val": val}
     test, _ = halve_batch_on_out_of_memory(
