@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import os
@@ -14,7 +15,6 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -551,17 +551,20 @@ def test_a_signal_stops_the_server_once_all_requests_are_answered(
         port = free.getsockname()[1]
     server = Process("serve", f"ckpt_path={checkpoint}", f"port={port}", "inference.accelerator=cpu")
     server.wait_until(lambda: is_listening(port))
-    body = {"images": [base64.b64encode(photo).decode()] * 32}
-
-    def send(_: int) -> httpx.Response:
-        return httpx.post(f"http://127.0.0.1:{port}/predict", json=body, timeout=60)
-
-    with ThreadPoolExecutor(16) as pool:
-        waiting = [pool.submit(send, i) for i in range(16)]
-        wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health").json()["requests"] == 16 or waiting[0].done())
-        os.kill(server.pid, number)
-        responses = [each.result() for each in waiting]
-    assert [len(response.json()["predictions"]) for response in responses] == [32] * 16
+    body = json.dumps({"images": [base64.b64encode(photo).decode()] * 32}).encode()
+    connections = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(16)]
+    for connection in connections:
+        connection.putrequest("POST", "/predict")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body[:-5])
+    wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health").json()["requests"] == 16)
+    os.kill(server.pid, number)
+    wait_until(lambda: not is_listening(port))
+    for connection in connections:
+        connection.send(body[-5:])
+    answers = [json.loads(connection.getresponse().read()) for connection in connections]
+    assert [len(answer["predictions"]) for answer in answers] == [32] * 16
     ended = server.result()
     assert (ended.status, ended.stderr) == (0, "")
     assert "stopped after 512 images" in ended.stdout
