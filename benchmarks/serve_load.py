@@ -6,7 +6,7 @@ python benchmarks/serve_load.py RUN/checkpoints/best.ckpt IMAGES [--servers serv
 "threads" is the same with `def`, which FastAPI runs in threads; "litserve" is LitServe with batches of up to 32 (it has
 to be installed). Every client sends the next request once the last one is answered. A response other than 200, a
 connection that ends, or an answer that is not the same every time counts as lost. The clients share the machine with
-the server.
+the server. `cpu_ms` is CPU time of the server per request, which other work on the machine disturbs less than the rate.
 """
 
 import argparse
@@ -27,8 +27,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
+import torch
+import uvicorn
+from fastapi import FastAPI, UploadFile
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from sports_lightning.models.classifier import load_classifier
+
+try:
+    from litserve import LitAPI, LitServer
+except ImportError:
+    LitAPI, LitServer = object, None
 
 CLIENTS = (1, 8, 64)
 WARM_UP = 3.0  # seconds
@@ -36,12 +47,6 @@ WARM_UP = 3.0  # seconds
 
 def plain(ckpt_path: str, port: int, threads: bool) -> None:
     """Serve a checkpoint as a tutorial does."""
-    import torch
-    import uvicorn
-    from fastapi import FastAPI, UploadFile
-    from PIL import Image
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
     classifier = load_classifier(ckpt_path)
     transform, app = classifier.preprocessing.transform(), FastAPI()
 
@@ -69,37 +74,36 @@ def plain(ckpt_path: str, port: int, threads: bool) -> None:
     uvicorn.run(app, port=port, log_level="error")
 
 
+class LitServeAPI(LitAPI):
+    """The same network by LitServe."""
+
+    def setup(self, device: str) -> None:
+        self.classifier = load_classifier(os.environ["CHECKPOINT"])
+        self.transform = self.classifier.preprocessing.transform()
+
+    def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe reads annotations
+        return self.transform(pil_to_tensor(Image.open(request["images"].file).convert("RGB")))
+
+    def batch(self, inputs):  # type: ignore[no-untyped-def]
+        return torch.stack(inputs)
+
+    def predict(self, x):  # type: ignore[no-untyped-def]
+        with torch.inference_mode():
+            return self.classifier(x).softmax(dim=1)
+
+    def unbatch(self, output):  # type: ignore[no-untyped-def]
+        return list(output)
+
+    def encode_response(self, output):  # type: ignore[no-untyped-def]
+        top = output.topk(5)
+        labels = [self.classifier.spec.classes[i] for i in top.indices]
+        return {"labels": labels, "probabilities": top.values.tolist()}
+
+
 def litserve(ckpt_path: str, port: int) -> None:
     """Serve a checkpoint by LitServe."""
-    import litserve as ls
-    import torch
-    from PIL import Image
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    class API(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.classifier = load_classifier(ckpt_path)
-            self.transform = self.classifier.preprocessing.transform()
-
-        def decode_request(self, request):  # type: ignore[no-untyped-def]  # LitServe reads annotations
-            return self.transform(pil_to_tensor(Image.open(request["images"].file).convert("RGB")))
-
-        def batch(self, inputs):  # type: ignore[no-untyped-def]
-            return torch.stack(inputs)
-
-        def predict(self, x):  # type: ignore[no-untyped-def]
-            with torch.inference_mode():
-                return self.classifier(x).softmax(dim=1)
-
-        def unbatch(self, output):  # type: ignore[no-untyped-def]
-            return list(output)
-
-        def encode_response(self, output):  # type: ignore[no-untyped-def]
-            top = output.topk(5)
-            labels = [self.classifier.spec.classes[i] for i in top.indices]
-            return {"labels": labels, "probabilities": top.values.tolist()}
-
-    server = ls.LitServer(API(max_batch_size=32, batch_timeout=0.005), accelerator="cpu", timeout=60)
+    os.environ["CHECKPOINT"] = ckpt_path  # for its processes
+    server = LitServer(LitServeAPI(max_batch_size=32, batch_timeout=0.005), accelerator="cpu", timeout=60)
     server.run(port=port, host="127.0.0.1", generate_client_file=False, log_level="error")
 
 
@@ -177,6 +181,12 @@ def start(server: str, ckpt_path: str, port: int, settings: Sequence[str]) -> su
     raise TimeoutError(server)
 
 
+def cpu_time(pid: int) -> float:
+    """CPU seconds of a process and its children so far."""
+    process = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
+
+
 def measure(server: str, options: argparse.Namespace) -> list[dict[str, float | str]]:
     port, rows = free_port(), []
     process = start(server, options.ckpt_path, port, options.settings)
@@ -185,12 +195,14 @@ def measure(server: str, options: argparse.Namespace) -> list[dict[str, float | 
         asyncio.run(Load(port, messages, False).run(8, WARM_UP))
         for clients in options.clients:
             load = Load(port, messages, server == "serve")
-            started = time.perf_counter()
+            started, cpu_seconds = time.perf_counter(), cpu_time(process.pid)
             asyncio.run(load.run(clients, options.seconds))
             rate = len(load.latencies) / (time.perf_counter() - started)
             p50, p99 = 1000 * np.quantile(load.latencies, [0.5, 0.99])
             row = {"server": server, "clients": clients, "requests_per_second": round(rate, 1), "p50_ms": round(p50)}
-            rows.append({**row, "p99_ms": round(p99), "answered": len(load.latencies), "lost": load.lost})
+            cpu_ms = 1000 * (cpu_time(process.pid) - cpu_seconds) / len(load.latencies)
+            row |= {"p99_ms": round(p99), "cpu_ms": round(cpu_ms, 1), "answered": len(load.latencies)}
+            rows.append({**row, "lost": load.lost})
             print(json.dumps(rows[-1]), flush=True)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
