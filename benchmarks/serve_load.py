@@ -226,6 +226,7 @@ def main() -> None:
     elif options.server:
         plain(options.ckpt_path, options.port, options.server == "threads")
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a server is not left behind
         for server in options.servers:
             measure(server, options)
 

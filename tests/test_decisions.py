@@ -11,6 +11,7 @@ from crepes import ConformalClassifier
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import sports_lightning as sl
 from commands import run_command, try_command
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.conformal import METHODS, calibrate_sets, nonconformity, prediction_sets, set_metrics
@@ -153,3 +154,15 @@ def test_impossible_settings_are_one_line(trained: tuple[Path, str], setting: st
     result = try_command("predict", f"ckpt_path={trained[0]}", "images", setting)
     assert result.status != 0
     assert len([line for line in result.stderr.splitlines() if setting in line]) == 1
+
+
+def test_the_api_decides_as_the_command_does(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+    rows = predict(trained[0], few / "test", tmp_path / "run", "reject=0.2", "coverage=0.8", "conformal=aps")
+    model = sl.load(trained[0])
+    found = model.predict([row["path"] for row in rows], reject=0.2, coverage=0.8, conformal="aps")
+    assert [p.label for p in found] == [row["prediction"] for row in rows]
+    assert [p.score for p in found] == [float(row["score"]) for row in rows]
+    assert [p.classes for p in found] == [json.loads(row["set"]) for row in rows]
+    for arguments in ({"reject": 2.0}, {"coverage": 0.0}, {"conformal": "best"}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            model.predict([rows[0]["path"]], **arguments)  # type: ignore[arg-type]

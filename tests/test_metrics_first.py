@@ -190,7 +190,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
         raise RuntimeError("no font")
 
     classifier = SimpleNamespace(
-        spec=SimpleNamespace(classes=["a", "b"]), preprocessing=SimpleNamespace(value_range=None)
+        spec=SimpleNamespace(classes=["a", "b"]), preprocessing=SimpleNamespace(value_range=None), rejection=None
     )
     monkeypatch.setattr(models, "load_classifier", lambda _: classifier)
     monkeypatch.setattr(prediction, "compute_logits", logits)
@@ -198,6 +198,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     for file in ("best.ckpt", "predictions.png"):
         (tmp_path / file).touch()
     cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": {"batch_size": 4}}
+    cfg |= {"reject": None, "coverage": None, "conformal": "lac"}
     cfg |= {"data": {"max_pixels": None, "value_range": "auto"}, "save": []}
     with caplog.at_level(logging.WARNING):
         predict(OmegaConf.create(cfg), tmp_path)

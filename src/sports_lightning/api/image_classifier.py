@@ -21,6 +21,7 @@ from sports_lightning.data.class_names import normalize
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.image_source import ClassFolder, ImageSource
 from sports_lightning.errors import UserError
+from sports_lightning.evaluate.decisions import NONE_OF_THESE, DecisionSettings, decide
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.inference.predictor import Forward, run_batches
 from sports_lightning.models.classifier import Classifier, load_classifier
@@ -33,11 +34,16 @@ class Prediction(NamedTuple):
         label: its name.
         probability: its softmax probability, 0 to 1.
         top: (name, probability) of the most probable classes, in descending order.
+        score: rejection score, 0 to 1: the share of known images that look less like the known classes; None of a
+            checkpoint without such a score.
+        classes: the prediction set, the most probable class first; None without `coverage`.
     """
 
     label: str
     probability: float
     top: list[tuple[str, float]]
+    score: float | None = None
+    classes: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,33 +106,53 @@ class ImageClassifier:
         """Class names in the order of the columns of `predict_proba`."""
         return list(self.classifier.spec.classes)
 
-    def predict(self, images: Iterable[ImageLike], top_k: int = 5, batch_size: int = 32) -> list[Prediction]:
+    def predict(
+        self,
+        images: Iterable[ImageLike],
+        top_k: int = 5,
+        batch_size: int = 32,
+        reject: float | None = None,
+        coverage: float | None = None,
+        conformal: str = "lac",
+    ) -> list[Prediction]:
         """Predict the class of each image.
 
         Args:
             images: see `transform`; any iterable of them.
             top_k: classes to list for each image.
             batch_size: images per forward pass.
+            reject: the label of images with a lower score is "none of these"; about this share of known images is
+                rejected, too. Between 0 and 1.
+            coverage: share of known images whose prediction set contains their class, between 0 and 1.
+            conformal: how the sets are built, see `sports_lightning.evaluate.conformal.nonconformity`.
 
         Raises:
-            UserError: a file that cannot be read as an image; images of 16 or 32 bits whose brightness is not known.
+            UserError: a file that cannot be read as an image; images of 16 or 32 bits whose brightness is not known; a
+                checkpoint that cannot decide so.
             TypeError: a single image, or another type of image.
-            ValueError: an array or tensor of another shape or dtype, or a number below 1.
+            ValueError: an array or tensor of another shape or dtype, or a number out of range.
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k} must be 1 or more")
-        probabilities = torch.from_numpy(self.predict_proba(images, batch_size))
-        top = probabilities.topk(min(top_k, len(self.classes)), dim=1)
-        ranked = [
-            [(self.classes[i], p) for p, i in zip(values, indices, strict=True)]
-            for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        ]
-        return [Prediction(*pairs[0], pairs) for pairs in ranked]
+        settings = DecisionSettings(reject, coverage, conformal)
+        settings.check(self.classifier)
+        logits = self._logits(images, batch_size).double()
+        decisions = decide(self.classifier, logits, settings)
+        top = logits.softmax(dim=1).topk(min(top_k, len(self.classes)), dim=1)
+        predictions = []
+        for i, (values, labels) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True)):
+            pairs = [(self.classes[label], value) for value, label in zip(values, labels, strict=True)]
+            is_rejected = decisions.rejected is not None and bool(decisions.rejected[i])
+            score = None if decisions.scores is None else float(decisions.scores[i])
+            chosen = None if decisions.sets is None else [self.classes[label] for label in decisions.sets[i]]
+            predictions.append(
+                Prediction(NONE_OF_THESE if is_rejected else pairs[0][0], pairs[0][1], pairs, score, chosen)
+            )
+        return predictions
 
     def predict_proba(self, images: Iterable[ImageLike], batch_size: int = 32) -> np.ndarray:
         """Softmax probabilities (n, classes) float64 of the images, see `predict`."""
-        logits = self._run(Classifier.forward, as_sequence(images), batch_size)
-        return logits.reshape(-1, len(self.classes)).double().softmax(dim=1).numpy()
+        return self._logits(images, batch_size).double().softmax(dim=1).numpy()
 
     def embed(self, images: Iterable[ImageLike], batch_size: int = 32) -> np.ndarray:
         """Features (n, features) float32 of the images before the last layer, see `predict`.
@@ -164,6 +190,10 @@ class ImageClassifier:
         logits = self._run(Classifier.forward, images, batch_size)
         value_range = self.transform.preprocessing.value_range
         return ClassifierEvaluation(Evaluation(root, split, self.classes, logits, value_range))
+
+    def _logits(self, images: Iterable[ImageLike], batch_size: int) -> Tensor:
+        """(n, classes) float32."""
+        return self._run(Classifier.forward, as_sequence(images), batch_size).reshape(-1, len(self.classes))
 
     def _run(self, function: Forward, images: Sequence[ImageLike], batch_size: int) -> Tensor:
         if not len(images):

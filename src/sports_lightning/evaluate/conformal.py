@@ -68,7 +68,15 @@ def prediction_sets(probabilities: Tensor, calibration: Mapping[str, Tensor], co
     Raises:
         UserError: fewer validation images than this coverage needs.
     """
-    scores = calibration[method]
+    return nonconformity(probabilities, method) <= largest_score(calibration[method], coverage)
+
+
+def largest_score(scores: Tensor, coverage: float) -> Tensor:
+    """The largest nonconformity score of a class in a set, given the sorted scores (n,) of the validation images.
+
+    Raises:
+        UserError: fewer validation images than this coverage needs.
+    """
     rank = math.ceil((len(scores) + 1) * coverage - 1e-9)  # 0.95 · 20 is a little more than 19 in floating point
     if rank > len(scores):
         needed = math.ceil(coverage / (1 - coverage) - 1e-9)
@@ -76,7 +84,7 @@ def prediction_sets(probabilities: Tensor, calibration: Mapping[str, Tensor], co
             f"coverage={coverage} needs {needed} validation images, and this checkpoint was calibrated with "
             f"{len(scores)}: a smaller coverage works with fewer"
         )
-    return nonconformity(probabilities, method) <= scores[rank - 1]
+    return scores[rank - 1]
 
 
 def set_metrics(sets: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def set_metrics(sets: Tensor, labels: Tensor) -> dict[str, Any]:
     sizes, covered = sets.sum(dim=1), sets.gather(1, labels[:, None])
     return {
         "coverage": float(covered.double().mean()),
-        "ci95": wilson(int(covered.sum()), len(labels)),
+        "ci95": {"coverage": wilson(int(covered.sum()), len(labels))},
         "mean_size": float(sizes.double().mean()),
         "single": float((sizes == 1).double().mean()),
         "empty": float((sizes == 0).double().mean()),

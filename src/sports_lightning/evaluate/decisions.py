@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.conformal import LEVELS, METHODS, calibrate_sets, prediction_sets, set_metrics
+from sports_lightning.evaluate.conformal import (
+    LEVELS,
+    METHODS,
+    calibrate_sets,
+    largest_score,
+    prediction_sets,
+    set_metrics,
+)
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import wilson
 from sports_lightning.models.classifier import Classifier
@@ -39,11 +46,17 @@ class DecisionSettings:
     conformal: str = "lac"
 
     def check(self, classifier: Classifier) -> None:
-        """Raise UserError if `classifier` cannot decide so.
+        """Check that `classifier` can decide so.
 
         Raises:
             UserError: a checkpoint without rejection score, or one of too few validation images; a class of that name.
+            ValueError: a share that is not between 0 and 1, or an unknown method.
         """
+        for name, share in (("reject", self.reject), ("coverage", self.coverage)):
+            if share is not None and not 0 < share < 1:
+                raise ValueError(f"{name}={share} must be between 0 and 1")
+        if self.conformal not in METHODS:
+            raise ValueError(f"conformal={self.conformal!r} is not one of {', '.join(METHODS)}")
         if self.reject is not None:
             if classifier.rejection is None:
                 raise UserError(f"reject={self.reject}: the checkpoint has no rejection score; train it again")
@@ -55,8 +68,10 @@ class DecisionSettings:
                 )
             if NONE_OF_THESE in classifier.spec.classes:
                 raise UserError(f"reject={self.reject}: the checkpoint has a class of its own named {NONE_OF_THESE!r}")
-        if self.coverage is not None and not classifier.set_calibration:
-            raise UserError(f"coverage={self.coverage}: the checkpoint has no calibrated sets; train it again")
+        if self.coverage is not None:
+            if not classifier.set_calibration:
+                raise UserError(f"coverage={self.coverage}: the checkpoint has no calibrated sets; train it again")
+            largest_score(classifier.set_calibration[self.conformal], self.coverage)
 
 
 def images_for(reject: float) -> int:
@@ -133,7 +148,7 @@ def decision_metrics(classifier: Classifier, evaluation: Evaluation) -> dict[str
         scores, count = classifier.rejection(evaluation.logits.double()), len(evaluation.split)
         rejected = {share: int((scores < share).sum()) for share in _REJECTED}
         metrics["rejected"] = {
-            str(share): {"share": found / count, "ci95": wilson(found, count)}
+            str(share): {"share": found / count, "ci95": {"share": wilson(found, count)}}
             for share, found in rejected.items()
             if images_for(share) <= classifier.rejection.images
         }
