@@ -59,7 +59,7 @@ def describe_server(service: Service) -> Info:
         metrics=read_metrics(cfg.ckpt_path),
         inference={str(key): value for key, value in cfg.inference.items()},
         decisions=asdict(service.decisions),
-        batch_sizes=service.network.sizes,
+        batch_sizes=[size for size in service.network.sizes if size <= service.network.largest],
         limits={**cfg.limits, "max_pixels": cfg.data.max_pixels or 0},
         no_neighbours=neighbours.reason if isinstance(neighbours, NoNeighbours) else "",
     )

@@ -3,13 +3,15 @@
 The forward passes are those of `predict`: the same Lightning trainer, device, precision and Conv-BN fusion. There every
 batch has `inference.batch_size` images, because the last digit of a logit may depend on the size of its batch. For a
 single image that would be a waste. Before the first request, random images are therefore run in batches of 16, 8, 4, …
-images too, and the sizes that give the same bits as a full batch are used where fewer images wait.
+images too. The sizes that give the same bits as a full batch are used where fewer images wait. Larger batches are not
+faster on every CPU: the largest one that is used is the largest of those that take the least time per image.
 """
 
 import logging
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -25,6 +27,7 @@ from sports_lightning.models.classifier import Classifier
 log = logging.getLogger(__name__)
 
 _PROBES = 8  # images that are compared for each batch size, or as many as are in a batch
+_TOLERANCE = 1.1  # of the time of an image, which a busy machine makes uncertain
 
 Job = tuple[Tensor, "Future[Tensor]"]  # a preprocessed image and its outputs
 
@@ -42,13 +45,15 @@ class Network:
         inference: `conf/inference/*.yaml`. Out of memory halves the batch size.
 
     Attributes:
-        sizes: number of images in the batches that are run, ascending; the last one is the full batch.
+        sizes: numbers of images in a batch that give the same bits, ascending; the last one is the full batch.
+        largest: of these, that are run.
         images, batches: how many have been run.
     """
 
     def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
         self.function, self.classifier, self.inference = function, classifier, inference
         self.sizes: list[int] = []
+        self.largest = inference.batch_size
         self.images = self.batches = 0
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._running: list[Future[Tensor]] = []
@@ -129,9 +134,9 @@ class Network:
                 outputs.set_result(result)
 
     def _next_jobs(self) -> list[Job]:
-        """Wait for an image, and take those that wait with it, up to a full batch; none at the end."""
+        """Wait for an image, and take those that wait with it, up to the largest batch; none at the end."""
         jobs: list[Job] = []
-        while len(jobs) < self.sizes[-1] and not (jobs and self._jobs.empty()):
+        while len(jobs) < self.largest and not (jobs and self._jobs.empty()):
             job = self._jobs.get()
             if job is None:
                 self._jobs.put(None)  # for the next call
@@ -143,7 +148,6 @@ class Network:
     def _find_sizes(self, inference: DictConfig) -> Iterator[tuple[Tensor]]:
         """Run random images in batches of each size; keeps those whose outputs have the bits of a full batch."""
         full = inference.batch_size
-        self.sizes = [full]
         images = torch.randint(
             256,
             (full, 3, *self.classifier.preprocessing.size),
@@ -152,15 +156,21 @@ class Network:
         )
         yield (images,)
         expected = self._received.popleft()
+        seconds: dict[int, float] = {}  # of an image, by size of its batch
         powers = [2**power for power in range(full.bit_length()) if 2**power < full]
-        for size in reversed([] if inference.compile else powers):  # each size would be compiled, which takes long
-            is_equal = True
+        for size in (full, *reversed([] if inference.compile else powers)):  # each size would be compiled
+            is_equal, times = True, []
             for start in range(0, min(full - size + 1, max(size, _PROBES)), size):
+                started = time.perf_counter()
                 yield (images[start : start + size],)
+                times.append((time.perf_counter() - started) / size)
                 is_equal &= self._received.popleft().equal(expected[start : start + size])
             if not is_equal:
                 break
-            self.sizes.insert(0, size)
+            seconds[size] = min(times)
+        self.sizes = sorted(seconds or [full])
+        fastest = min(seconds.values(), default=0.0)
+        self.largest = max((size for size in seconds if seconds[size] <= _TOLERANCE * fastest), default=full)
 
 
 class _Endless:
