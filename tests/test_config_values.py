@@ -27,6 +27,7 @@ NEEDED = {
     "benchmark": ["data.root=here", "callbacks=[default,early_stopping]"],
     "evaluate": ["ckpt_path=best.ckpt"],
     "predict": ["ckpt_path=best.ckpt", "input=here"],
+    "serve": ["ckpt_path=best.ckpt"],
     "split": ["data.root=here"],
     "audit": ["data.root=here", "model=resnet50", "model.weights=weights.pth"],
     "compare": ["runs=here"],

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
     "predict": "predict the classes of new images: files, folders or globs",
     "export": "write a checkpoint as ONNX, OpenVINO, torch.export or for timm, and compare its answers",
+    "serve": "answer HTTP requests with predictions, and show a page to drop images on",
     "split": "assign images to train, val and test, near copies together",
     "audit": "find duplicates, leaks between splits, wrong labels, and damaged files in a dataset",
     "compare": "compare finished runs, with significance tests",
@@ -26,6 +27,7 @@ Examples
   sports-lightning train data=folder data.root=IMAGES model=resnet50 finetune=head
   sports-lightning evaluate ckpt_path=RUN/checkpoints/best.ckpt split=val
   sports-lightning predict ckpt_path=RUN/checkpoints/best.ckpt IMAGES
+  sports-lightning serve ckpt_path=RUN/checkpoints/best.ckpt
   sports-lightning compare outputs/train
 
 Each command documents its settings with --help, and prints its config with --cfg job.

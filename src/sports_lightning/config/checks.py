@@ -6,6 +6,7 @@ The checks convert values in place, such as `no` to false. No torch in here.
 import logging
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -96,6 +97,14 @@ def check_export(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/export.yaml`."""
     _check(cfg, schema.Export, (*rules.EXPORT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
     checkpoint_file(cfg.ckpt_path)
+
+
+def check_serve(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/serve.yaml`, and if a package is missing that it needs."""
+    _check(cfg, schema.Serve, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.ADDRESS, *data_rules.READING))
+    checkpoint_file(cfg.ckpt_path)
+    if missing := [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]:
+        raise UserError(f"serve needs {missing[0]}: pip install -e '.[serve]'")
 
 
 def check_audit(cfg: DictConfig) -> None:

@@ -245,6 +245,16 @@ class Inference:
 
 
 @dataclass
+class Limits:
+    """`limits` of `conf/serve.yaml`."""
+
+    body_mb: Positive
+    images: Count
+    requests: Count
+    seconds: Positive
+
+
+@dataclass
 class Sweep:
     """`conf/sweep/*.yaml`."""
 
@@ -253,4 +263,4 @@ class Sweep:
 
 
 # Groups of which every key is declared here: nothing else in them is read or passed on.
-CLOSED_GROUPS = (Data, Reading, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Sweep)
+CLOSED_GROUPS = (Data, Reading, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Limits, Sweep)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -261,6 +262,24 @@ DECISIONS = (
         lambda share: share is not None and share >= 1,
         "coverage={0} must be between 0 and 1: the share of images whose set contains their class, such as 0.95",
     ),
+)
+
+
+def _is_no_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host != "localhost"
+    return False
+
+
+ADDRESS = (
+    Rule(
+        ("host",),
+        _is_no_address,
+        "host={0} is not an IP address: 127.0.0.1 is this machine only, 0.0.0.0 any network that it is in",
+    ),
+    Rule(("port",), lambda port: port > 65535, "port={0} must be 65535 or less"),
 )
 
 AUDIT = (

@@ -11,6 +11,7 @@ from sports_lightning.config.groups import (
     Data,
     Finetune,
     Inference,
+    Limits,
     Loggers,
     Loss,
     Model,
@@ -102,6 +103,21 @@ class Export:
 
 
 @dataclass
+class Serve:
+    """`conf/serve.yaml`."""
+
+    data: Reading
+    inference: Inference
+    ckpt_path: str | None
+    host: str
+    port: CountOrZero
+    reject: Positive | None
+    coverage: Positive | None
+    conformal: Literal["lac", "aps", "raps"]
+    limits: Limits
+
+
+@dataclass
 class Audit:
     """`conf/audit.yaml`."""
 
@@ -140,5 +156,5 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Split, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Serve, Split, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}

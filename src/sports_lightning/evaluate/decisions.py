@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sports_lightning.errors import UserError
@@ -120,7 +121,8 @@ def decide(classifier: AnyClassifier, logits: Tensor, settings: DecisionSettings
     logits = logits.double()
     scores = rejected = sets = None
     if classifier.rejection:
-        scores = classifier.rejection(logits)
+        # One by one: the last digit of a power in torch depends on its place in the tensor, so on the other images.
+        scores = torch.cat([classifier.rejection(row) for row in logits.split(1)])
         rejected = None if settings.reject is None else scores < settings.reject
     if settings.coverage is not None:
         probabilities = logits.softmax(dim=1)

@@ -34,9 +34,11 @@ from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memor
 from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.code_digest import foreign_code_digests
-from sports_lightning.storage.disk_cache import cache_key, cached_folder, resolve_cache_dir
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_cached_folder, resolve_cache_dir
 
 log = logging.getLogger(__name__)
+
+_KIND = "features"  # of cached folder
 
 
 class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
@@ -138,7 +140,7 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
         augmentation_key = [plain, draws, foreign_code_digests(transforms)]
-        if pool and _sees_evaluation_images(cfg.augment, data.preprocessing):
+        if _sees_evaluation_images(cfg.augment, data.preprocessing):
             features.append(store.split_features(train, pool, data.evaluation_images))
             continue
 
@@ -254,9 +256,7 @@ class FeatureCache:
     def _features(
         self, dataset: Dataset[Any], digests: Sequence[str], augmentation_key: Any, inference: DictConfig
     ) -> Tensor:
-        settings = [inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
-        settings += [device_type(inference.accelerator), pixel_limit()]  # other types of device round differently
-        key = cache_key(__name__, *self.key_parts, *settings, augmentation_key, list(digests))
+        key = self._key(digests, augmentation_key, inference)
 
         def build(folder: Path) -> None:
             log.info("running the frozen %s once over %s images", self.part.name, f"{len(digests):,}")
@@ -271,6 +271,22 @@ class FeatureCache:
 
                 run_batches(self.part.run, self.classifier, dataset, inference, write)
 
-        return torch.from_numpy(
-            np.load(cached_folder(self.cache_dir, "features", key, build) / "features.npy", mmap_mode="c")
-        )
+        return _load(cached_folder(self.cache_dir, _KIND, key, build))
+
+    def find(self, digests: Sequence[str]) -> Tensor | None:
+        """The stored outputs (n, …) float32 for images without augmentation, memory-mapped; None if there are none.
+
+        Args:
+            digests: of the content of the images, in order.
+        """
+        folder = find_cached_folder(self.cache_dir, _KIND, self._key(digests, None, self.inference))
+        return _load(folder) if folder else None
+
+    def _key(self, digests: Sequence[str], augmentation_key: Any, inference: DictConfig) -> str:
+        settings = [inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
+        settings += [device_type(inference.accelerator), pixel_limit()]  # other types of device round differently
+        return cache_key(__name__, *self.key_parts, *settings, augmentation_key, list(digests))
+
+
+def _load(folder: Path) -> Tensor:
+    return torch.from_numpy(np.load(folder / "features.npy", mmap_mode="c"))

@@ -8,7 +8,7 @@ bit-identical whatever other images are evaluated with it.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,17 @@ Receive = Callable[[Tensor], Any]  # is called with the outputs of each batch, f
 
 
 class _BatchRunner(pl.LightningModule):
-    """Runs `function` of a Conv-BN-fused copy of the classifier on full batches."""
+    """Runs `function` of a Conv-BN-fused copy of the classifier on full batches, unless `pads` is false."""
 
-    def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig) -> None:
+    def __init__(self, function: Forward, classifier: Classifier, inference: DictConfig, pads: bool = True) -> None:
         super().__init__()
+        self.pads = pads
         self.function = _compile(function) if inference.compile else function
         self.classifier = fuse_conv_bn(classifier)
         self.batch_size, self.flip_tta = inference.batch_size, inference.flip_tta
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        inputs = pad_batch(batch[0], self.batch_size)
+        inputs = pad_batch(batch[0], self.batch_size) if self.pads else batch[0]
         outputs = self.function(self.classifier, inputs)
         if self.flip_tta:
             outputs = (outputs + self.function(self.classifier, inputs.flip(-1))) / 2
@@ -142,6 +143,30 @@ def run_batches(
     num_workers = count_workers(inference.num_workers, device)
     loader = build_loader(dataset, inference.batch_size, num_workers, device)
     trainer.predict(_BatchRunner(function, classifier, inference), loader, return_predictions=False)
+
+
+def run_stream(
+    function: Forward,
+    classifier: Classifier,
+    batches: Iterable[Sequence[Tensor]],
+    inference: DictConfig,
+    receive: Receive,
+) -> None:
+    """As `run_batches`, for batches of at most `inference.batch_size` items that arrive one after the other.
+
+    The next batch is requested after `receive` has been called with the outputs of the one before. Batches are not
+    padded: the logits of an image may depend on the size of its batch.
+
+    Args:
+        batches: tuples that start with preprocessed images, uint8 (n, 3, height, width). It has a length, because
+            Lightning would otherwise wait for the next batch before it runs one.
+    """
+    trainer = build_inference_trainer(
+        inference,
+        LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs)),
+        progress=False,
+    )
+    trainer.predict(_BatchRunner(function, classifier, inference, pads=False), batches, return_predictions=False)
 
 
 def measure_cost(classifier: Classifier, inference: DictConfig) -> dict[str, float]:

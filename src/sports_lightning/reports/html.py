@@ -30,7 +30,12 @@ _environment = Environment(
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Render `templates/<template>` into one file."""
-    write_text(path, _environment.get_template(template).render(**values))
+    write_text(path, render_page(template, **values))
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Render `templates/<template>`."""
+    return _environment.get_template(template).render(**values)
 
 
 def thumbnail_uri(path: Path, value_range: ValueRange | None = None, side: int = 160) -> str:

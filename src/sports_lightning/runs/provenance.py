@@ -69,11 +69,12 @@ def without_diff(provenance: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def read_digests(folder: Path) -> dict[str, str]:
-    """{path: digest} of the images that a run used, from its `images.csv.gz`."""
+def read_digests(folder: Path, split: str | None = None) -> dict[str, str]:
+    """{path: digest} of the images that a run used, or those of one split, in order, from its `images.csv.gz`."""
     name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # its name in version 0.1
     with gzip.open(folder / name, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return {row["path"]: row["digest"] for row in csv.DictReader(file)}
+        rows = csv.DictReader(file)
+        return {row["path"]: row["digest"] for row in rows if split in (None, row["split"])}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

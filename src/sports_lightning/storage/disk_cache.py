@@ -82,6 +82,12 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
     return folder
 
 
+def find_cached_folder(cache_dir: Path, kind: str, key: str) -> Path | None:
+    """The folder that `cached_folder` has filled, if it is intact."""
+    folder = cache_dir / kind / key
+    return folder if _is_intact(folder) else None
+
+
 def _is_below(path: str, folder: Path) -> bool:
     # From Python 3.12 on, `mkdtemp` returns an absolute path also for a relative folder.
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -1,0 +1,1 @@
+"""Serve a classifier: an HTTP API and a page."""
