@@ -16,6 +16,7 @@ from scipy import stats
 from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line, composed
 from sports_lightning.compare import compare
+from sports_lightning.compare.comparison import _joined_groups
 from sports_lightning.compare.significance import paired_difference
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.datamodule import SportsDataModule
@@ -32,8 +33,10 @@ from sports_lightning.inference.feature_cache import logits_from_features, use_c
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, build_classifier
 from sports_lightning.models.freezing import set_trainable
+from sports_lightning.split.assignment import assign_folds
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.split_file import with_split_of, write_split_file
+from sports_lightning.train.kfold import pool_folds
 
 HEAD = ["model=timm", "model.name=test_efficientnet", "model.pretrained=false", "model.image_size=64", "finetune=head"]
 QUICK = ["trainer.max_epochs=1", "data.num_workers=0", "data.audit=false", "logger=csv", "data=folder"]
@@ -268,7 +271,62 @@ def test_intervals_by_groups_have_their_nominal_coverage() -> None:
 def test_intervals_of_single_images_are_wilsons() -> None:
     correct = np.arange(50) % 5 > 0
     assert clustered_wilson(correct, np.arange(50)) == pytest.approx(wilson(40, 50))
-    assert clustered_wilson(np.ones(20, dtype=bool), np.arange(20) // 2) == pytest.approx(wilson(10, 10))
+    (low, high), (without_t, _) = clustered_wilson(np.ones(20, dtype=bool), np.arange(20) // 2), wilson(10, 10)
+    assert 0.6 < low < without_t
+    assert high == 1
+
+
+@pytest.mark.parametrize(("groups", "size"), [(5, 100), (10, 50), (20, 20)])
+def test_the_interval_of_few_large_groups_has_its_nominal_coverage(groups: int, size: int) -> None:
+    draws, covered = np.random.default_rng(0), 0
+    codes = np.repeat(np.arange(groups), size)
+    for _ in range(400):
+        correct = draws.random(groups * size) < np.repeat(draws.beta(8, 2, groups), size)
+        low, high = clustered_wilson(correct, codes)
+        covered += low <= 0.8 <= high
+    assert covered / 400 >= 0.92  # 0.84 to 0.93 with the quantile of a normal distribution
+
+
+def test_one_group_says_nothing_about_others() -> None:
+    correct = np.arange(50) < 40
+    assert clustered_wilson(correct, np.zeros(50, dtype=int)) == (0, 1)
+
+
+def test_there_may_be_many_folds() -> None:
+    labels, groups = np.zeros(600, dtype=int), np.arange(600) // 2
+    folds = assign_folds(labels, groups, 200, 1, np.random.default_rng(0))
+    assert np.bincount(folds, minlength=200).min() >= 2
+    assert (folds[::2] == folds[1::2]).all()
+
+
+def test_the_pairing_of_grouped_runs_does_not_depend_on_their_order() -> None:
+    first, second = [0, 0, 1, 2, 2], [0, 1, 1, 3, 4]
+    joined = [_joined_groups(first, second), _joined_groups(second, first)]
+    assert joined == [[0, 0, 0, 1, 1]] * 2
+    assert _joined_groups(None, second) == _joined_groups(second, None) == second
+    assert _joined_groups(None, None) is None
+
+
+@pytest.mark.slow
+def test_a_fold_that_was_trained_again_changes_the_pooled_result(swept: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    shutil.copytree(swept, sweep)
+    target = tmp_path / "pooled"
+    rows = rows_of(sweep / "pooled-0" / "folds.csv")
+    jobs = {(sweep / "pooled-0" / row["job"]).resolve(): [f"data.fold={row['fold']}"] for row in rows}
+    assert pool_folds(target, jobs)
+    before = json.loads((target / "metrics.json").read_text())
+    changed = next(iter(jobs))
+    with np.load(changed / "out_of_fold.npz") as arrays:
+        content = dict(arrays)
+    np.savez(changed / "out_of_fold.npz", **content | {"logits": -content["logits"]})
+    test = json.loads((changed / "metrics.json").read_text())
+    test["test"]["acc"] = 0.0
+    (changed / "metrics.json").write_text(json.dumps(test))
+    assert pool_folds(target, jobs)
+    assert json.loads((target / "metrics.json").read_text()) != before
+    (changed / "metrics.json").unlink()
+    assert not pool_folds(target, jobs)
 
 
 def test_the_paired_test_respects_groups() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from conftest import FAST
 from image_lists import data_settings
 from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.image_table import ImageTable
-from sports_lightning.data.manifest import COLUMNS, read_manifest
+from sports_lightning.data.manifest import COLUMNS, _ImageFinder, class_name, label_cell, read_manifest
 from sports_lightning.errors import UserError
 from sports_lightning.split.dataset import open_dataset
+from sports_lightning.storage.files import read_csv, write_csv
 
 DEFAULT = {name: name for name in COLUMNS}
 
@@ -150,3 +152,16 @@ def test_commands_work_on_a_manifest_as_on_folders(images: Path, tmp_path: Path)
     )
     assert "32 train + 4 val + 4 test" in audit.stdout
     assert "are identical to the last digit" in run_command("reproduce", f"run={run}", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("name", ["1.5", "'1.5", "''nan", "'a", " a", "' a", "a", "007", "'"])
+def test_a_class_name_survives_a_manifest(name: str) -> None:
+    assert class_name("row 1", label_cell(name)) == name
+
+
+def test_a_file_name_that_is_not_utf8_survives_a_manifest(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).write_bytes(b"")
+    write_csv(tmp_path / "split.csv", ["image"], [[name]])
+    (row,) = read_csv(tmp_path / "split.csv")
+    assert _ImageFinder(tmp_path / "split.csv", tmp_path)(1, row["image"]) == name

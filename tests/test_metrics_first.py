@@ -179,7 +179,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
 
-    from sports_lightning.models import classifier as models
+    from sports_lightning.inference import exported
     from sports_lightning.predict import prediction
     from sports_lightning.predict.__main__ import predict
 
@@ -192,7 +192,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
     classifier = SimpleNamespace(
         spec=SimpleNamespace(classes=["a", "b"]), preprocessing=SimpleNamespace(value_range=None), rejection=None
     )
-    monkeypatch.setattr(models, "load_classifier", lambda _: classifier)
+    monkeypatch.setattr(exported, "open_classifier", lambda _: classifier)
     monkeypatch.setattr(prediction, "compute_logits", logits)
     monkeypatch.setattr(prediction.plots, "image_grid", fail)
     for file in ("best.ckpt", "predictions.png"):

@@ -97,6 +97,7 @@ def predicted(few: Path, tmp_path: Path) -> tuple[DatasetScan, Path]:
     folder = tmp_path / "folds"
     folder.mkdir()
     np.savez(folder / "predictions.npz", paths=found.paths, classes=names, probabilities=probabilities)
+    (folder / "run.json").write_text('{"predictions": "test"}')
     return found, folder
 
 
@@ -160,6 +161,14 @@ def test_predictions_of_something_else_are_refused(
     command = ["audit", "data=folder", f"data.root={found.root}", f"predictions={folder}", "hydra.run.dir=out"]
     assert_error_line(try_command(*command), message)
     assert not (tmp_path / "out/suspects.csv").exists()
+
+
+def test_predictions_without_their_run_are_refused(predicted: tuple[DatasetScan, Path]) -> None:
+    found, folder = predicted
+    Path("unlabeled").mkdir()
+    (Path("unlabeled") / "predictions.npz").write_bytes((folder / "predictions.npz").read_bytes())  # as predict does
+    command = ["audit", "data=folder", f"data.root={found.root}", "predictions=unlabeled", "hydra.run.dir=out"]
+    assert_error_line(try_command(*command), "holds no predictions.npz with probabilities of a known split")
 
 
 def test_predictions_of_training_images_are_refused(predicted: tuple[DatasetScan, Path]) -> None:

@@ -111,7 +111,8 @@ def judge_by_logits(logits: np.ndarray, labels: np.ndarray, trusted: np.ndarray 
     if not known.any():
         return Judgement.nothing(len(labels))
     chosen = known if trusted is None else known & trusted
-    scaled = log_softmax(logits / _temperature(logits[chosen], labels[chosen]), axis=1)
+    with np.errstate(invalid="ignore"):  # images that no classifier knows anything about, left out below
+        scaled = log_softmax(logits / _temperature(logits[chosen], labels[chosen]), axis=1)
     of_label = scaled[rows, labels]
     others = scaled
     others[rows, labels] = -np.inf

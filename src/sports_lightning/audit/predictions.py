@@ -1,12 +1,12 @@
 """Predictions of earlier runs for the images of a scan, by which their labels are judged."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.errors import UserError
+from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.storage.files import DAMAGED
 
 _FILE = "predictions.npz"
@@ -27,12 +27,11 @@ def read_log_probabilities(folder: Path, scan: DatasetScan, classes: list[str]) 
     try:
         with np.load(folder / _FILE, allow_pickle=False) as arrays:
             paths, names, probabilities = (arrays[name] for name in ("paths", "classes", "probabilities"))
-        run = folder / "run.json"
-        is_of_training = run.exists() and json.loads(run.read_text(encoding="utf-8")).get("predictions") == "train"
+        is_of_training = read_provenance(folder)["predictions"] == "train"
     except (*DAMAGED, AssertionError) as error:
         raise UserError(
-            f"predictions={folder} holds no {_FILE} with probabilities: pass the folder of a sweep=kfold, or of an "
-            f"evaluate with save=[probabilities]"
+            f"predictions={folder} holds no {_FILE} with probabilities of a known split: pass the folder of a "
+            f"sweep=kfold, or of an evaluate with save=[probabilities]"
         ) from error
     if is_of_training:
         raise UserError(

@@ -10,12 +10,14 @@ import gzip
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sports_lightning.audit.scan import NO_SPLIT, DatasetScan
 from sports_lightning.audit.suspects import LabelCheck, Suspect, class_names
+from sports_lightning.config.overrides import quote_value
 from sports_lightning.data.manifest import label_cell
 from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.storage.files import csv_lines, write_csv, write_text
@@ -44,6 +46,9 @@ def write_label_check(scan: DatasetScan, check: LabelCheck, folder: Path) -> Non
         folder / "suspects.html",
         "suspects.html",
         root=str(scan.root.absolute()),
+        settings=shlex.join(
+            ["data=folder", "data.manifest=relabel.csv", f"data.root={quote_value(str(scan.root.absolute()))}"]
+        ),
         count=len(rows),
         total=len(check.suspects),
         shown=[_card(scan, suspect) for suspect in shown],

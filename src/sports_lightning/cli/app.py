@@ -34,7 +34,7 @@ from sports_lightning.cli.launch import (
     parse_launch,
 )
 from sports_lightning.cli.process_setup import environment, prepare_process
-from sports_lightning.config.overrides import rename_keys
+from sports_lightning.config.overrides import format_command, rename_keys
 from sports_lightning.errors import UserError
 from sports_lightning.runs.changed_settings import read_changes
 from sports_lightning.runs.console import lost_output
@@ -79,8 +79,13 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
             _release_ranks(command, arguments)
     if sweep.folder != Path():  # a sweep has started
         with reporter:
-            is_unfinished = sweep.print_summary(command.after_sweep)  # also after an error or a signal
-            reporter.exit_status = reporter.exit_status or int(is_unfinished)
+            try:
+                is_unfinished = sweep.print_summary(command.after_sweep)  # also after an error or a signal
+                reporter.exit_status = reporter.exit_status or int(is_unfinished)
+            except Interrupted as interrupted:
+                command_line = format_command(command.name, [f"resume={sweep.folder.absolute()}"])
+                print(f"{interrupted}; to sum up the finished jobs: {command_line}", file=sys.stderr)
+                reporter.exit_status = interrupted.exit_status
     if error := lost_output(sys.stdout):
         text = f"can't write the standard output: {error.strerror}"
         if only_prints(arguments):

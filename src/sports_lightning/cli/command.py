@@ -19,7 +19,7 @@ class Command:
         resumable: whether runs and sweeps of the command can be resumed with `resume=FOLDER`.
         distributed: whether torchrun and srun may start several processes of it.
         after_sweep: function of the sweep folder and {run folder: command line} of its jobs, called when they have
-            ended.
+            ended; it returns whether the sweep has the result that it should have.
     """
 
     name: str
@@ -27,4 +27,4 @@ class Command:
     positional: str | None = None
     resumable: bool = False
     distributed: bool = False
-    after_sweep: Callable[[Path, dict[Path, list[str]]], None] | None = None
+    after_sweep: Callable[[Path, dict[Path, list[str]]], bool] | None = None

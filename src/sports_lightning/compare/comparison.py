@@ -10,6 +10,7 @@ import numpy as np
 from sports_lightning.compare.run_reader import Run
 from sports_lightning.compare.significance import PairedDifference, holm, mean_and_error, paired_difference
 from sports_lightning.evaluate.caveats import describe_caveats
+from sports_lightning.split.groups import join_groups
 
 ALPHA = 0.05  # significance level of the corrected p-values
 
@@ -82,6 +83,16 @@ class Comparison:
         return {key: run.config.get(key) for key in self.differing}
 
 
+def _joined_groups(first: list[int] | None, second: list[int] | None) -> list[int] | None:
+    """Groups of images that either run has together, so that the order of the runs does not matter."""
+    if first is None or second is None:
+        return second if first is None else first
+    _, starts, codes = np.unique(second, return_index=True, return_inverse=True)
+    together = ((image, int(starts[code])) for image, code in enumerate(codes))
+    groups: list[int] = join_groups(len(first), together, np.array(first)).tolist()
+    return groups
+
+
 def compare_runs(runs: Sequence[Run]) -> Comparison:
     """Test all pairs of runs that predicted the same images, and average runs that differ only in their seed.
 
@@ -93,7 +104,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     pairs, not_paired = [], []
     for first, second in itertools.combinations(runs, 2):
         if (first.split, first.fingerprint) == (second.split, second.fingerprint):
-            pairs.append((first, second, paired_difference(first.is_correct, second.is_correct, first.groups)))
+            groups = _joined_groups(first.groups, second.groups)
+            pairs.append((first, second, paired_difference(first.is_correct, second.is_correct, groups)))
         else:
             not_paired.append(
                 f"{first.name} and {second.name}: different data "

@@ -98,8 +98,11 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
         for table in sorted(folder.glob(f"**/{FOLDS}")):
             pooled = table.parent.absolute()
             if is_finished(pooled):
+                try:
+                    in_folds |= {(pooled / row["job"]).resolve() for row in read_csv(table)}
+                except DAMAGED:  # another table of this name
+                    continue
                 finished[pooled] = None
-                in_folds |= {(pooled / row["job"]).resolve() for row in read_csv(table)}
         configs = sorted(folder.glob("**/.hydra/config.yaml"))
         others = 0  # of other commands
         for config in configs:

@@ -198,7 +198,8 @@ def label_cell(name: str) -> str:
 
 
 def _is_odd(name: str) -> bool:
-    return name != name.strip() or bool(_NUMBER.fullmatch(name) and not name.isdecimal())
+    rest = name.lstrip("'")
+    return rest != rest.strip() or name != name.strip() or bool(_NUMBER.fullmatch(rest) and not name.isdecimal())
 
 
 def class_name(where: str, value: Any) -> str:
@@ -234,6 +235,9 @@ def split_code(where: str, text: str) -> int:
     return SPLITS.index(split)
 
 
+_ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
+
+
 class _ImageFinder:
     """Finds the file that a row of a manifest names, as a path relative to the root.
 
@@ -255,7 +259,9 @@ class _ImageFinder:
             raise UserError(f"{where}: the image is empty: fill it in, or remove the row")
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise UserError(f"{where}: the image {printable(text[:_SHOWN])} is no path")
-        for name in dict.fromkeys([raw, text]):  # a path may start or end with a space
+        # Bytes that are not UTF-8, as `write_text` writes them.
+        unescaped = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), raw)
+        for name in dict.fromkeys([raw, text, unescaped]):  # a path may start or end with a space
             for base in self.bases:
                 path = os.path.normpath(os.path.join(base, name))
                 if os.path.isfile(path) or has_row(path):

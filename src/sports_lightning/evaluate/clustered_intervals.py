@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from scipy import sparse, stats
 
-from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval
+from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval, wilson
 
 METHODS = (
     "95 % intervals: groups of near copies count as one observation; Wilson with the effective number of images for "
@@ -27,14 +27,22 @@ _BATCH = 2**22  # weights of resampled groups that are in memory at once
 def clustered_wilson(correct: np.ndarray, groups: np.ndarray) -> Interval:
     """Wilson's interval of a proportion for the effective number of images; without larger groups, Wilson's own.
 
+    The quantile is that of Student's t with one degree of freedom less than there are groups, since the variance
+    between few groups is itself uncertain. A single group says nothing about others: its interval is 0 to 1.
+
     Args:
         correct: (n,) bool.
         groups: (n,) int64.
     """
     share = float(correct.mean())
     varies = 0 < share < 1
-    count = len(correct) / design_effect(correct, groups) if varies else float(len(np.unique(groups)))
-    z = float(stats.norm.ppf(TAILS[1]))
+    num_groups = len(np.unique(groups))
+    if num_groups == len(correct):
+        return wilson(int(correct.sum()), len(correct))
+    if num_groups == 1:
+        return 0.0, 1.0
+    count = len(correct) / design_effect(correct, groups) if varies else float(num_groups)
+    z = float(stats.t.ppf(TAILS[1], num_groups - 1))
     center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     margin = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
     return max(0.0, center - margin), min(1.0, center + margin)
@@ -42,14 +50,15 @@ def clustered_wilson(correct: np.ndarray, groups: np.ndarray) -> Interval:
 
 def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
     """The variance of the mean of `values` (n,) in groups (n,), relative to that of independent values; at least 1."""
-    independent = float(values.var()) / len(values)
+    independent = float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.0
     return max(1.0, clustered_variance(values, groups) / independent) if independent else 1.0
 
 
 def clustered_variance(values: np.ndarray, groups: np.ndarray) -> float:
-    """The variance of the mean of `values` (n,), whose groups (n,) are independent; linearized."""
+    """The variance of the mean of `values` (n,), whose groups (n,) are independent; linearized; inf for one group."""
     _, codes = np.unique(groups, return_inverse=True)
-    return float((np.bincount(codes, values - values.mean()) ** 2).sum()) / len(values) ** 2
+    sums = np.bincount(codes, values - values.mean())
+    return float((sums**2).sum()) / len(values) ** 2 * len(sums) / (len(sums) - 1) if len(sums) > 1 else np.inf
 
 
 def clustered_bootstrap(
@@ -117,10 +126,11 @@ def _resampled_weights(strata: np.ndarray) -> Iterator[np.ndarray]:
     """(resamples, groups) float64 weights, `RESAMPLES` in all; `strata` (groups,) have two groups each or more."""
     draws = np.random.default_rng(0)
     batch = max(1, _BATCH // len(strata))
+    order = np.argsort(strata, kind="stable")
+    strata_members = np.split(order, np.flatnonzero(np.diff(strata[order])) + 1)
     for start in range(0, RESAMPLES, batch):
         weights = np.empty((min(batch, RESAMPLES - start), len(strata)))
-        for stratum in np.unique(strata):
-            members = np.flatnonzero(strata == stratum)
+        for members in strata_members:
             n = len(members)
             weights[:, members] = draws.multinomial(n - 1, np.full(n, 1 / n), size=len(weights)) * (n / (n - 1))
         yield weights

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn import functional as F
 
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.value_range import ValueRange
@@ -131,7 +132,9 @@ class Evaluation:
         intervals = {name: wilson(round(metrics[name] * count), count) for name in ("acc", "acc_top5")}
         intervals |= macro_intervals(self.confusion)
         if count > 1:
-            intervals["loss"] = bootstrap_mean(-self.label_probabilities.log().numpy())
+            # Not the logarithm of a probability, which may be 0. torch's last digit varies from one process to another.
+            losses = F.cross_entropy(self.logits.double(), self.labels, reduction="none").float()
+            intervals["loss"] = bootstrap_mean(losses.double().numpy())
             intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
         return intervals
 

@@ -68,7 +68,8 @@ class PooledFolds:
         for name, column in (("acc", correct), ("loss", losses)):
             parts = [self.folds == fold for fold in per_fold]
             variances = [clustered_variance(column[part].astype(np.float64), self.groups[part]) for part in parts]
-            found[name]["sd_by_chance"] = float(np.mean(variances)) ** 0.5
+            if np.isfinite(variances).all():  # no fold is a single group
+                found[name]["sd_by_chance"] = float(np.mean(variances)) ** 0.5
         return found
 
 

@@ -23,15 +23,15 @@ def assign(
         groups: (n,) int64, images with the same number are assigned to the same part.
         wanted: (classes, parts) float64, the number of images that each part should have of each class.
         draws: generator of the random order.
-        given: (n,) int8, parts of images that are assigned already, and -1 elsewhere. They do not change, and the rest
+        given: (n,) int32, parts of images that are assigned already, and -1 elsewhere. They do not change, and the rest
             of their group is assigned to the same part (that of the group's first assigned image).
         every_class_in: the part that gets the first group of every class, unless it is given an image of the class. If
             all groups are single, it gets one of them.
 
     Returns:
-        (n,) int8, a part for each image.
+        (n,) int32, a part for each image.
     """
-    parts: np.ndarray = given.astype(np.int8)
+    parts: np.ndarray = given.astype(np.int32)
     lacking = wanted.astype(np.float64)
     _follow_groups(groups, parts)
     assigned = parts >= 0
@@ -47,9 +47,9 @@ def assign(
 def assign_folds(
     labels: np.ndarray, groups: np.ndarray, folds: int, classes: int, draws: np.random.Generator
 ) -> np.ndarray:
-    """Assign each image to one of `folds` folds of equal shares of each class; (n,) int8. See `assign`."""
+    """Assign each image to one of `folds` folds of equal shares of each class; (n,) int32. See `assign`."""
     wanted = np.repeat(np.bincount(labels, minlength=classes)[:, None] / folds, folds, axis=1)
-    return assign(labels, groups, wanted, draws, np.full(len(labels), -1, np.int8))
+    return assign(labels, groups, wanted, draws, np.full(len(labels), -1, np.int32))
 
 
 def _follow_groups(groups: np.ndarray, parts: np.ndarray) -> None:

@@ -143,14 +143,14 @@ class Sweep:
         self.is_interrupted = True
         self.stop(interrupted.number)
 
-    def print_summary(self, after_sweep: Callable[[Path, dict[Path, list[str]]], None] | None = None) -> bool:
+    def print_summary(self, after_sweep: Callable[[Path, dict[Path, list[str]]], bool] | None = None) -> bool:
         """Print the results and the unfinished jobs with the commands that rerun them.
 
         Args:
             after_sweep: see `cli.command`.
 
         Returns:
-            Whether any job is unfinished.
+            Whether any job is unfinished, or the result of the sweep is missing.
         """
         unfinished = [job for job in self.jobs if job.status != 0]
         folder = self.folder.absolute()
@@ -165,10 +165,9 @@ class Sweep:
             print(f"to run all unfinished jobs: {command}", file=sys.stderr)
         if self.command == "train":
             write_table(folder)
-        if after_sweep:
-            after_sweep(folder, {job.folder: job.overrides for job in self.jobs})
+        is_complete = after_sweep is None or after_sweep(folder, {job.folder: job.overrides for job in self.jobs})
         print(folder, flush=True)
-        return bool(unfinished)
+        return bool(unfinished) or not is_complete
 
 
 def wait_for_any(jobs: Sequence[SweepJob]) -> None:

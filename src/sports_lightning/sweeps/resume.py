@@ -75,7 +75,10 @@ def is_sweep_folder(folder: Path) -> bool:
 def is_kfold(sweep_folder: Path) -> bool:
     """Whether `sweep_folder` is that of `sweep=kfold`."""
     file = sweep_folder / MULTIRUN
-    return file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices.sweep") == KFOLD
+    try:
+        return file.is_file() and OmegaConf.select(OmegaConf.load(file), "hydra.runtime.choices.sweep") == KFOLD
+    except Exception:  # the parser may raise anything on a damaged file, which is reported where the sweep is resumed
+        return False
 
 
 def check_sweep_folder(folder: Path, is_resumable: bool) -> None:

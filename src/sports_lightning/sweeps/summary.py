@@ -98,7 +98,7 @@ def _print_table(jobs: list[JobResult], varied: dict[str, list[str]], sweep_fold
         print(f"{job.name:>{width}} {job.accuracy:8.4f} {interval:>14} {seconds:>8}  {settings}")
     if len(jobs) > _PRINTED_JOBS:
         print(f"… and {len(jobs) - _PRINTED_JOBS} more in {sweep_folder / 'sweep.csv'}")
-    if any(override.startswith(FOLD) for override in jobs[0].overrides):
+    if any(setting.startswith(FOLD) for setting in varied[jobs[0].name]):
         return  # the jobs are folds, on different images: none is the best
     print(f"best on val, as a single run: {format_command('train', jobs[0].overrides)}")
     print(f"to test the differences: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}")

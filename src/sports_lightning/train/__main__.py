@@ -58,12 +58,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
         finish_run(run, scan_if_possible(index, cfg.data), provenance, folder)
 
 
-def pool_folds_of_sweep(sweep_folder: Path, jobs: dict[Path, list[str]]) -> None:
-    """Pool the folds of a finished `sweep=kfold`; other sweeps have none."""
-    if is_kfold(sweep_folder):
-        with quick_imports():
-            from sports_lightning.train.kfold import pool_folds
-        pool_folds(sweep_folder, jobs)
+def pool_folds_of_sweep(sweep_folder: Path, jobs: dict[Path, list[str]]) -> bool:
+    """Pool the folds of a finished `sweep=kfold`, and return whether that has a result; other sweeps have no folds."""
+    if not is_kfold(sweep_folder):
+        return True
+    with quick_imports():
+        from sports_lightning.train.kfold import pool_folds
+    return pool_folds(sweep_folder, jobs)
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:

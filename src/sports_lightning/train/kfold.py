@@ -11,7 +11,7 @@ from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import write_arrays
 from sports_lightning.evaluate.caveats import describe_caveats
-from sports_lightning.evaluate.clustered_intervals import METHODS
+from sports_lightning.evaluate.clustered_intervals import METHODS, clustered_wilson
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.evaluate.out_of_fold import PooledFolds, pool
@@ -28,7 +28,7 @@ from sports_lightning.train.run_report import describe_predictions
 _SHARED = ("git", "packages", "machine", "seed", "parameters", "trainable", "flops", "precision", "batch_size")
 
 
-def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> None:
+def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> bool:
     """Pool the folds of each configuration of the sweep, and print the metrics.
 
     The result of one configuration is written to the sweep folder, those of several to `pooled-0`, `pooled-1`, … in it.
@@ -37,11 +37,18 @@ def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> None:
     Args:
         sweep_folder: the folder.
         jobs: {run folder: command line} of its jobs.
+
+    Returns:
+        Whether every configuration has a result.
     """
+    is_complete = True
     configurations: dict[tuple[str, ...], dict[int, Path]] = {}
     for folder, overrides in jobs.items():
         rest = tuple(override for override in overrides if not override.startswith(FOLD))
-        fold = next(override for override in overrides if override.startswith(FOLD))
+        fold = next((override for override in overrides if override.startswith(FOLD)), None)
+        if fold is None:
+            print(f"{folder} is not a fold of this sweep, and is left out", file=sys.stderr)
+            continue
         configurations.setdefault(rest, {})[int(fold.removeprefix(FOLD))] = folder
     for number, (overrides, folders) in enumerate(configurations.items()):
         folder = sweep_folder if len(configurations) == 1 else sweep_folder / f"pooled-{number}"
@@ -50,6 +57,8 @@ def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> None:
             _pool(folder, folders, list(overrides), " ".join(settings))
         except (*DAMAGED, UserError) as error:
             print(f"no pooled result in {folder}: {error}", file=sys.stderr)
+            is_complete = False
+    return is_complete
 
 
 def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title: str) -> None:
@@ -64,10 +73,12 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
         raise UserError(f"fold {', '.join(missing)} of {expected} is not finished")
     provenances = {fold: read_provenance(run) for fold, run in finished.items()}
     pooled = pool(finished, Path(provenances[0]["data"]["root"]))
-    rows = [_fold_row(fold, run, folder, provenances[fold]) for fold, run in sorted(finished.items())]
+    rows = [_fold_row(pooled, fold, run, folder, provenances[fold]) for fold, run in sorted(finished.items())]
     between = pooled.between_folds({row["fold"]: row for row in rows})
     metrics = {"test": pooled.metrics()}
-    if not is_finished(folder):
+    if not is_finished(folder) or read_provenance(folder).get("folds") != rows:  # a fold has been trained again
+        for name in ("metrics.json", "report.html", *evaluation_drawings(pooled.evaluation)):
+            (folder / name).unlink(missing_ok=True)
         _write(pooled, metrics, rows, _provenance(pooled, provenances[0], rows, between), folder)
     values = {
         "metrics": metrics,
@@ -88,9 +99,11 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     _print_metrics(metrics["test"], between, len(rows), title)
 
 
-def _fold_row(fold: int, run: Path, folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _fold_row(pooled: PooledFolds, fold: int, run: Path, folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
     test = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
-    (low, high), job = test["ci95"]["acc"], os.path.relpath(run, folder)
+    part = pooled.folds == fold
+    low, high = clustered_wilson(pooled.evaluation.is_correct.numpy()[part], pooled.groups[part])
+    job = os.path.relpath(run, folder)
     shown = {name: test[name] for name in ("count", "acc", "loss", "f1_macro")}
     return {"fold": fold, "job": job, **shown, "acc_low": low, "acc_high": high, "seconds": provenance["seconds"]}
 
