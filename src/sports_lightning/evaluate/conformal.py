@@ -18,6 +18,7 @@ from sports_lightning.evaluate.intervals import wilson
 
 METHODS = ("lac", "aps", "raps")
 LEVELS = (0.9, 0.95, 0.99)  # of coverage that is reported for every run
+_DIGITS = 10  # of a nonconformity score, so that two copies of an image have the same
 _RANK, _PENALTY = 5, 0.01  # of RAPS: classes that cost nothing, and the cost of each further one (Angelopoulos et al.)
 
 
@@ -35,12 +36,12 @@ def nonconformity(probabilities: Tensor, method: str) -> Tensor:
     """
     probabilities = probabilities.double()
     if method == "lac":
-        return 1 - probabilities
+        return (1 - probabilities).round(decimals=_DIGITS)
     ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
     scores = ordered.cumsum(dim=1) - ordered
     if method == "raps":
         scores = scores + _PENALTY * (torch.arange(scores.shape[1]) + 1 - _RANK).clamp(min=0)
-    return torch.empty_like(scores).scatter_(1, order, scores)
+    return torch.empty_like(scores).scatter_(1, order, scores).round(decimals=_DIGITS)
 
 
 def calibrate_sets(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -106,6 +106,11 @@ class Decisions:
         return columns
 
 
+def rejection_scores(rejection: RejectionScore, logits: Tensor) -> Tensor:
+    """The scores (n,) float64 of logits (n, classes), one image at a time: torch's last digit depends on the others."""
+    return torch.cat([rejection(row) for row in logits.double().split(1)])
+
+
 def decide(classifier: AnyClassifier, logits: Tensor, settings: DecisionSettings) -> Decisions:
     """Decide on n images.
 
@@ -121,8 +126,7 @@ def decide(classifier: AnyClassifier, logits: Tensor, settings: DecisionSettings
     logits = logits.double()
     scores = rejected = sets = None
     if classifier.rejection:
-        # One by one: the last digit of a power in torch depends on its place in the tensor, so on the other images.
-        scores = torch.cat([classifier.rejection(row) for row in logits.split(1)])
+        scores = rejection_scores(classifier.rejection, logits)
         rejected = None if settings.reject is None else scores < settings.reject
     if settings.coverage is not None:
         probabilities = logits.softmax(dim=1)
@@ -146,7 +150,7 @@ def decision_metrics(classifier: AnyClassifier, evaluation: Evaluation) -> dict[
     """
     metrics: dict[str, Any] = {}
     if classifier.rejection:
-        scores, count = classifier.rejection(evaluation.logits.double()), len(evaluation.split)
+        scores, count = rejection_scores(classifier.rejection, evaluation.logits), len(evaluation.split)
         rejected = {share: int((scores < share).sum()) for share in _REJECTED}
         metrics["rejected"] = {
             str(share): {"share": found / count, "ci95": {"share": wilson(found, count)}}
