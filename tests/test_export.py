@@ -147,7 +147,7 @@ def test_a_file_that_differs_is_deleted_and_the_command_fails(
     arguments = (f"ckpt_path={trained[0]}", "format=[timm]", f"hydra.run.dir={tmp_path / 'run'}")
     result = try_command("export", *arguments)
     assert result.status != 0
-    assert "deleted, because of other answers: timm by up to" in result.stderr
+    assert "not kept, because of other answers: timm by up to" in result.stderr
     assert not (tmp_path / "run" / "timm").exists()
     assert (tmp_path / "run" / "parity.html").exists()
     run_command("export", *arguments, "allow_difference=true")
@@ -210,6 +210,13 @@ def test_foreign_and_damaged_files_are_one_line(few: Path, tmp_path: Path, conte
 @pytest.mark.slow
 def test_a_tampered_file_is_one_line(exported: Path, few: Path, tmp_path: Path) -> None:
     model = onnx.load(exported / "network.onnx")
+    broken = onnx.ModelProto.FromString(model.SerializeToString())
+    value = json.loads(broken.metadata_props[0].value)
+    value["spec"]["classes"] = value["spec"]["classes"][1:]
+    broken.metadata_props[0].value = json.dumps(value)
+    onnx.save(broken, tmp_path / "model.onnx")
+    result = try_command("predict", f"ckpt_path={tmp_path / 'model.onnx'}", str(few / "test"))
+    assert "does not have the outputs that its metadata describe" in result.stderr
     described = json.loads(model.metadata_props[0].value)
     described["spec"]["classes"] = 5
     for value in (json.dumps(described), "{}", "["):

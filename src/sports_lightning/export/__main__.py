@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
@@ -17,7 +18,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
     """Write a checkpoint in other formats, compare every file with it, and write the report of that.
 
     Raises:
-        UserError: a file that differs from the checkpoint, without `allow_difference`. It is deleted.
+        UserError: a file that differs from the checkpoint, without `allow_difference`. It is not kept.
     """
     check_export(cfg)
     with quick_imports():
@@ -25,7 +26,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.evaluate.evaluation import evaluate_split
         from sports_lightning.export.files import check_packages, write_files
         from sports_lightning.export.parity import compare_file, print_parity
-        from sports_lightning.export.parity_report import read_metrics, remove_differing, write_report
+        from sports_lightning.export.parity_report import keep_files, read_metrics, refuse_differing, write_report
         from sports_lightning.inference.export_info import ExportInfo
         from sports_lightning.models.classifier import load_classifier
         from sports_lightning.split.dataset import open_dataset
@@ -40,13 +41,15 @@ def export(cfg: DictConfig, folder: Path) -> None:
     classifier.set_value_range(index.value_range)
     reference = evaluate_split(classifier, index, cfg.split, cfg.inference)
     info = ExportInfo.of(classifier, read_metrics(cfg.ckpt_path))
-    files = write_files(classifier, info, cfg.format, cfg.int8, index, folder)
-    parities = [compare_file(file, reference, classifier, cfg.inference) for file in files]
+    with TemporaryDirectory(dir=folder, prefix=".unchecked-") as unchecked:
+        files = write_files(classifier, info, cfg.format, cfg.int8, index, Path(unchecked))
+        parities = [compare_file(file, reference, classifier, cfg.inference) for file in files]
+        keep_files(files, parities, cfg.allow_difference, folder)
     copy_split_file(checkpoint_file(cfg.ckpt_path).absolute().parent.parent, folder)
     write_report(parities, reference, info, cfg, folder)
     print_parity(parities)
     if not cfg.allow_difference:
-        remove_differing(files, parities)
+        refuse_differing(parities)
 
 
 COMMAND = Command("export", export)

@@ -26,6 +26,7 @@ class AnySizePreprocessing(nn.Module):
     """
 
     fill: Tensor
+    powers: Tensor
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -36,6 +37,9 @@ class AnySizePreprocessing(nn.Module):
             raise UserError(f"interpolation={self.interpolation} cannot be exported: bilinear and bicubic can")
         fill = torch.tensor(transform.fill, dtype=torch.float32).view(3, 1, 1)
         self.register_buffer("fill", fill, persistent=False)
+        # Of two, from a table, because OpenVINO's own powers are not exact.
+        powers = torch.tensor([2.0**bits for bits in range(_PRECISION_BITS + 1)], dtype=torch.float64)
+        self.register_buffer("powers", powers, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the preprocessed images."""
@@ -85,7 +89,7 @@ class AnySizePreprocessing(nn.Module):
             size: of the input of the network.
 
         Returns:
-            Weights (size, length) and their precision in bits, and which outputs (size,) are inside of the image.
+            Weights (size, length), their unit (1,), a power of two, and which outputs (size,) are inside of the image.
         """
         start = torch.round((length - used) / 2)  # half to even, as in Python
         padding = torch.floor((size - resized).clamp(min=0) / 2)
@@ -95,11 +99,11 @@ class AnySizePreprocessing(nn.Module):
         torch._check(count > 0)
         every = torch.arange(count, dtype=torch.float64, device=positions.device)
         largest = self._weights(positions - start, used, resized, every).amax(dim=(0, 1))
-        bits = 2.0 ** torch.arange(1, _PRECISION_BITS + 1, dtype=torch.float64, device=positions.device)
-        precision = (torch.floor(0.5 + largest * bits) < 2**_WEIGHT_BITS).sum()
+        bits = (torch.floor(0.5 + largest * self.powers[1:]) < 2**_WEIGHT_BITS).sum()
+        unit = self.powers.index_select(0, bits[None])
         weights = self._weights(positions - start, used, resized, outputs)
-        scaled = weights * 2.0**precision
-        return (torch.sign(scaled) * torch.floor(scaled.abs() + 0.5), precision), (outputs >= 0) & (outputs < resized)
+        scaled = weights * unit
+        return (torch.sign(scaled) * torch.floor(scaled.abs() + 0.5), unit), (outputs >= 0) & (outputs < resized)
 
     def _weights(self, positions: Tensor, used: Tensor, resized: Tensor, outputs: Tensor) -> Tensor:
         """Weights (outputs, positions) float64 of an antialiased resize from `used` to `resized` pixels."""
@@ -123,6 +127,6 @@ class AnySizePreprocessing(nn.Module):
         return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _rounded(sums: Tensor, precision: Tensor) -> Tensor:
+def _rounded(sums: Tensor, unit: Tensor) -> Tensor:
     """Fixed-point sums as whole numbers 0..255."""
-    return torch.floor(sums / 2.0**precision + 0.5).clamp(0, 255)
+    return torch.floor(sums / unit + 0.5).clamp(0, 255)

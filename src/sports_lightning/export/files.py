@@ -72,7 +72,7 @@ def write_files(
         formats: "onnx", "torch", "openvino" and "timm".
         int8: also write `model_int8.onnx`.
         index: with the split "train", if `int8`.
-        folder: the run folder.
+        folder: where the files are written.
 
     Raises:
         UserError: an architecture or a preprocessing that cannot be exported.

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.export.files import ExportedFile
-from sports_lightning.export.parity import LARGEST_DIFFERENCE, LARGEST_LOSS, Parity, as_rows
+from sports_lightning.export.parity import LARGEST_DIFFERENCE, LARGEST_LOSS, OPENVINO_DIFFERENCE, Parity, as_rows
 from sports_lightning.inference.export_info import ExportInfo
 from sports_lightning.reports.html import write_page
 from sports_lightning.runs.provenance import machine
@@ -38,7 +38,11 @@ def write_report(
         "images": len(reference.split),
         "accuracy": float(reference.is_correct.double().mean()),
         "machine": machine(uses_gpus=False),
-        "bounds": {"difference": LARGEST_DIFFERENCE, "loss_of_accuracy": LARGEST_LOSS},
+        "bounds": {
+            "difference": LARGEST_DIFFERENCE,
+            "difference_openvino": OPENVINO_DIFFERENCE,
+            "loss_of_accuracy": LARGEST_LOSS,
+        },
         "version": info.version,
         "files": as_rows(parities),
     }
@@ -46,19 +50,26 @@ def write_report(
     write_page(folder / "parity.html", "parity.html", **values, classes=reference.classes)
 
 
-def remove_differing(files: Sequence[ExportedFile], parities: Sequence[Parity]) -> None:
-    """Delete the files whose answers differ, and raise UserError if there are any."""
-    differing = [(file, parity) for file, parity in zip(files, parities, strict=True) if not parity.passes]
-    for file, _ in differing:
-        if file.path.is_dir():
-            shutil.rmtree(file.path)
-        else:
-            file.path.unlink()
-            file.path.with_suffix(".bin").unlink(missing_ok=True)
+def keep_files(files: Sequence[ExportedFile], parities: Sequence[Parity], allow_difference: bool, folder: Path) -> None:
+    """Move the files that pass, or all of them, into the run folder; those of an earlier export are replaced."""
+    for file, parity in zip(files, parities, strict=True):
+        target = folder / file.name
+        shutil.rmtree(target, ignore_errors=True)
+        for suffix in (".bin", target.suffix):  # the file that is opened last
+            target.with_suffix(suffix).unlink(missing_ok=True)
+            source = file.path.with_suffix(suffix)
+            if source.exists() and (parity.passes or allow_difference):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target.with_suffix(suffix))
+
+
+def refuse_differing(parities: Sequence[Parity]) -> None:
+    """Raise UserError if there are files whose answers differ."""
+    differing = [parity for parity in parities if not parity.passes]
     if differing:
         described = "; ".join(
-            f"{file.name} by up to {parity.difference:.1e}, {parity.top1_changes} top-1 changes, accuracy "
+            f"{parity.file} by up to {parity.difference:.1e}, {parity.top1_changes} top-1 changes, accuracy "
             f"{parity.accuracy_change:+.4f}"
-            for file, parity in differing
+            for parity in differing
         )
-        raise UserError(f"deleted, because of other answers: {described} (allow_difference=true keeps the files)")
+        raise UserError(f"not kept, because of other answers: {described} (allow_difference=true keeps the files)")

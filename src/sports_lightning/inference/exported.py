@@ -131,11 +131,13 @@ def _open_onnx(path: Path) -> ExportedModel:
         raise UserError(f"{path} is not an ONNX file that ONNX Runtime can open, or is damaged") from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     info = _read_info(text, path)
-    (given,) = (each.name for each in session.get_inputs())
 
     def run(images: np.ndarray) -> Outputs:
-        probabilities, *scores = session.run(None, {given: images})
-        return probabilities, scores[0] if scores else None
+        try:
+            found = session.run(None, {"images": images})
+        except Exception as error:  # as above
+            raise UserError(f"{path} cannot be run: it takes other images than {info.takes}") from error
+        return _checked(found, info, path)
 
     return ExportedModel(info, run)
 
@@ -154,11 +156,21 @@ def _open_openvino(path: Path) -> ExportedModel:
     info = _read_info(text, path)
 
     def run(images: np.ndarray) -> Outputs:
-        found: Any = compiled(images)
-        probabilities, *scores = (found[i] for i in range(len(compiled.outputs)))
-        return probabilities, scores[0] if scores else None
+        try:
+            found: Any = compiled(images)
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be run: it takes other images than {info.takes}") from error
+        return _checked([found[i] for i in range(len(compiled.outputs))], info, path)
 
     return ExportedModel(info, run)
+
+
+def _checked(found: list[Any], info: ExportInfo, path: Path) -> Outputs:
+    """The outputs of a file, if there is a probability for each class."""
+    probabilities, *scores = found
+    if getattr(probabilities, "ndim", 0) != 2 or probabilities.shape[1] != len(info.classifier_spec().classes):
+        raise UserError(f"{path} does not have the outputs that its metadata describe; export the checkpoint again")
+    return probabilities, scores[0] if scores else None
 
 
 def _read_info(text: str | None, path: Path) -> ExportInfo:
