@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sports_lightning.compare.significance import paired_difference
 from sports_lightning.data.dataset_index import Split
@@ -149,13 +149,16 @@ def print_parity(parities: Sequence[Parity]) -> None:
         "max |Δp|": lambda p: f"{p.difference:.1e}",
         "top-1 changes": lambda p: str(p.top1_changes),
         "accuracy": lambda p: f"{p.accuracy:.4f}",
-        "McNemar": lambda p: f"{p.words} (p = {p.p_value:.2f})",
         "ms": lambda p: f"{p.latency_ms:.1f}",
         "images/s": lambda p: f"{p.images_per_second:.0f}",
         "× PyTorch": lambda p: f"{p.speed:.2f}",
-        "": lambda p: "" if p.passes else "DIFFERS",
     }
-    table = Table(*columns)
+    table = Table(*(Column(name, no_wrap=name in ("file", "max |Δp|", "accuracy")) for name in columns))
     for parity in parities:
         table.add_row(*(cell(parity) for cell in columns.values()))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for parity in parities:
+        if not parity.passes or parity.p_value < _SIGNIFICANT:
+            line = f"{parity.file}: accuracy {parity.accuracy_change:+.4f}, {parity.words} (p = {parity.p_value:.3f})"
+            console.print(line, soft_wrap=True)
