@@ -4,13 +4,16 @@
         [--images 500] [--odd 200] [--int8]
 
 ROOT is a dataset with train/ and test/. The weights are random, except for EfficientNet-Lite0's backbone with
-`--weights`. The odd images are of random sizes from 1 to 1,500 pixels, gray and transparent ones among them, rotated by
-their EXIF data, and 20 × 3000 pixels. Prints a row per file with the largest difference of a probability and the
-images whose most probable class changes, on both sets. Speed is measured in the same run; take it on an idle machine.
+`--weights`. Logits of a random head are nearly equal, so that a difference would not show in their probabilities: the
+temperature is set so that they spread like those of a trained network. The odd images are of random sizes from 1 to
+1,500 pixels, gray and transparent ones among them, rotated by their EXIF data, and 20 × 3000 pixels. Prints a row per
+file with the largest difference of a probability and the images whose most probable class changes, on both sets. Speed
+is measured in the same run; take it on an idle machine.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,8 @@ from sports_lightning.export.parity import compare_file
 from sports_lightning.inference.export_info import ExportInfo
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, build_classifier
+
+SPREAD = 4.0  # standard deviation of the logits of an image: that of the trained head on EfficientNet-Lite0
 
 MODELS = {
     "scratch_cnn": ["model=scratch_cnn"],
@@ -89,6 +94,9 @@ def main() -> None:
             draw_odd_images([options.root / path for path in splits["test"].paths], options.odd, odd)
             names = list_images(odd)
             sets = [(options.root, splits["test"].spread(options.images)), (odd, Split(names, [0] * len(names)))]
+            references = [evaluate(classifier, root, split, cfg.inference) for root, split in sets]
+            spread = float(references[0].logits.std(dim=1).mean())
+            classifier.spec = replace(classifier.spec, temperature=spread / SPREAD)
             references = [evaluate(classifier, root, split, cfg.inference) for root, split in sets]
             calibrate_decisions(classifier, references[0])
             info = ExportInfo.of(classifier, {})

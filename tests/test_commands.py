@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from processes import fresh_process
-from sports_lightning.predict.prediction import Predictions
+from sports_lightning.predict.results import Predictions
 
 METRICS = {"loss", "acc", "acc_top5", "f1_macro", "precision_macro", "recall_macro"}
 

@@ -30,7 +30,7 @@ from sports_lightning.data.image_folder import list_images
 from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.data.value_range import choose_value_range
 from sports_lightning.errors import UnreadableImage, UserError
-from sports_lightning.predict.prediction import find_inputs
+from sports_lightning.predict.inputs import find_inputs
 from sports_lightning.reports.html import thumbnail
 from sports_lightning.split.thumbnails import read_thumbnails
 from sports_lightning.storage.files import read_csv

@@ -24,7 +24,7 @@ from sports_lightning.cli.launch import (
 from sports_lightning.config.overrides import format_command, last_value, quote_value
 from sports_lightning.config.path_values import quote_paths
 from sports_lightning.errors import UserError
-from sports_lightning.predict.prediction import find_inputs
+from sports_lightning.predict.inputs import find_inputs
 from sports_lightning.runs.process import Process
 
 
@@ -32,7 +32,7 @@ def _no_task(*_: object) -> None:
     raise AssertionError("parsing starts nothing")
 
 
-TRAIN = Command("train", _no_task, resumable=True, distributed=True)
+TRAIN = Command("train", _no_task, resume=lambda value, is_trusted: Path(value), distributed=True)
 COMPARE = Command("compare", _no_task, positional="runs")
 ALONE = Process()
 FIRST, SECOND = (Process(rank, 2, is_externally_launched=True) for rank in (0, 1))

@@ -180,24 +180,29 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
 ) -> None:
 
     from sports_lightning.inference import exported
-    from sports_lightning.predict import prediction
+    from sports_lightning.predict import prediction, results
     from sports_lightning.predict.__main__ import predict
 
-    def logits(_: Classifier, root: Path, split: Any, inference: Any) -> Tensor:
-        return torch.empty(10**15) if inference.batch_size > 2 else torch.eye(2)[[0] * len(split)]
+    def run(_: Any, __: Any, files: Any, inference: Any, receive: Any) -> None:
+        if inference.batch_size > 2:
+            torch.empty(10**15)
+        receive(torch.eye(2)[[0] * len(files)], torch.ones(len(files), dtype=torch.bool))
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no font")
 
     classifier = SimpleNamespace(
-        spec=SimpleNamespace(classes=["a", "b"]), preprocessing=SimpleNamespace(value_range=None), rejection=None
+        spec=SimpleNamespace(classes=["a", "b"], preprocessing={}),
+        preprocessing=SimpleNamespace(value_range=None),
+        rejection=None,
     )
     monkeypatch.setattr(exported, "open_classifier", lambda _: classifier)
-    monkeypatch.setattr(prediction, "compute_logits", logits)
-    monkeypatch.setattr(prediction.plots, "image_grid", fail)
+    monkeypatch.setattr(prediction, "run_readable", run)
+    monkeypatch.setattr(results.plots, "image_grid", fail)
     for file in ("best.ckpt", "predictions.png"):
         (tmp_path / file).touch()
-    cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": {"batch_size": 4}}
+    inference = {"precision": "32-true", "compile": False, "flip_tta": False, "batch_size": 4, "accelerator": "cpu"}
+    cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": inference}
     cfg |= {"reject": None, "coverage": None, "conformal": "lac"}
     cfg |= {"data": {"max_pixels": None, "value_range": "auto"}, "save": []}
     with caplog.at_level(logging.WARNING):

@@ -26,7 +26,7 @@ from sports_lightning.data.image_folder import check_outside_classes
 from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.data.source import list_dataset
 from sports_lightning.errors import UserError
-from sports_lightning.predict.prediction import find_inputs
+from sports_lightning.predict.inputs import find_inputs
 from sports_lightning.reports import plots
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.storage.files import read_csv, write_csv

@@ -39,7 +39,6 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.changed_settings import read_changes
 from sports_lightning.runs.console import lost_output
 from sports_lightning.runs.process import Process, is_externally_launched, is_rank_zero, remove_stray_ranks
-from sports_lightning.runs.resume import check_resumable
 from sports_lightning.runs.signals import Interrupted, listen
 from sports_lightning.sweeps.jobs import Sweep
 from sports_lightning.sweeps.resume import open_sweep
@@ -107,7 +106,8 @@ def _start(launch: Launch, command: Command, sweep: Sweep) -> int:
         case ReceivedJob():
             return execute(command, *receive_job())
         case ResumedRun(value, is_trusted, changes):
-            return execute_resumed(command, check_resumable(value, is_trusted), read_changes(changes))
+            assert command.resume is not None
+            return execute_resumed(command, command.resume(value, is_trusted), read_changes(changes))
         case ResumedSweep(value, is_trusted):
             stored = open_sweep(value, is_trusted)
             sweep.folder, sweep.overwritten_files, SweepStart.resumes = stored.folder, stored.overwritten_files, True

@@ -16,7 +16,8 @@ class Command:
         task: function of the composed config and the run folder; it returns the folder that holds its results, or None
             for the run folder.
         positional: key that receives the positional arguments of the command line, as a list.
-        resumable: whether runs and sweeps of the command can be resumed with `resume=FOLDER`.
+        resume: function of FOLDER in `resume=FOLDER`, and whether its config is trusted; it returns the run folder to
+            resume, or raises UserError. None: runs cannot be resumed.
         distributed: whether torchrun and srun may start several processes of it.
         after_sweep: function of the sweep folder and {run folder: command line} of its jobs, called when they have
             ended; it returns whether the sweep has the result that it should have.
@@ -25,6 +26,6 @@ class Command:
     name: str
     task: Callable[[DictConfig, Path], Path | None]
     positional: str | None = None
-    resumable: bool = False
+    resume: Callable[[str, bool], Path] | None = None
     distributed: bool = False
     after_sweep: Callable[[Path, dict[Path, list[str]]], bool] | None = None

@@ -118,7 +118,7 @@ def parse_launch(
         arguments = collect_positional(arguments, command.positional)
     arguments = quote_paths(arguments)
     check_command_line(arguments, command.name)
-    value = last_value(arguments, "resume") if command.resumable else None
+    value = last_value(arguments, "resume") if command.resume else None
     if value not in (None, "", "auto"):
         return _resumed(str(value), arguments, is_sweep)
     return Composed(tuple(arguments))

@@ -89,7 +89,9 @@ def check_evaluate(cfg: DictConfig) -> None:
 def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/predict.yaml`."""
     required_input = required("input", "a file, a folder or a glob")
-    _check(cfg, schema.Predict, (*rules.CHECKPOINT, *rules.DECISIONS, *data_rules.READING, required_input))
+    _check(
+        cfg, schema.Predict, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.PREDICT, *data_rules.READING, required_input)
+    )
     checkpoint_file(cfg.ckpt_path)
 
 
@@ -101,7 +103,7 @@ def check_export(cfg: DictConfig) -> None:
 
 def check_serve(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/serve.yaml`, and if a package is missing that it needs."""
-    _check(cfg, schema.Serve, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.ADDRESS, *data_rules.READING))
+    _check(cfg, schema.Serve, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.SERVE, *data_rules.READING))
     checkpoint_file(cfg.ckpt_path)
     if missing := [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]:
         raise UserError(f"serve needs {missing[0]}: pip install -e '.[serve]'")

@@ -237,7 +237,7 @@ class Inference:
     """`conf/inference/*.yaml`."""
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true"]
     compile: bool
     flip_tta: bool
     batch_size: Count

@@ -170,9 +170,16 @@ _FSDP = (
     ),
 )
 
+_IN_STATED_PRECISION = Rule(
+    ("inference.precision",),
+    lambda precision: precision == "auto",
+    "inference.precision={0} is for evaluate and predict: state it here, such as 32-true or bf16-mixed",
+)
+
 TRAIN = (
     *DATA,
     *_TRAINER,
+    _IN_STATED_PRECISION,
     *_FSDP,
     *MODEL,
     Rule(
@@ -273,7 +280,16 @@ def _is_no_address(host: str) -> bool:
     return False
 
 
-ADDRESS = (
+PREDICT = (
+    Rule(
+        ("resume",),
+        lambda folder: folder == "auto",
+        "resume={0} is for train: pass the folder of the interrupted prediction, such as outputs/predict/RUN",
+    ),
+)
+
+SERVE = (
+    _IN_STATED_PRECISION,
     Rule(
         ("host",),
         _is_no_address,
@@ -285,6 +301,7 @@ ADDRESS = (
 AUDIT = (
     *DATA,
     *MODEL,
+    _IN_STATED_PRECISION,
     Rule(
         ("model.name", "model.pretrained", "model.weights"),
         lambda name, pretrained, weights: name and not pretrained and not weights,

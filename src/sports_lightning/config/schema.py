@@ -81,6 +81,7 @@ class Predict:
 
     data: Reading
     inference: Inference
+    resume: str | None
     ckpt_path: str | None
     input: list[str] | str | None
     save: list[Arrays]

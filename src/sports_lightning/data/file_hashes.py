@@ -170,6 +170,34 @@ def _read(path: Path) -> FileCheck:
         return FileCheck(digest, decoding_problem(error))
 
 
+def check_header(path: str) -> FileCheck | None:
+    """The check of a file of more than 8 bits or of several images; None for any other, readable or not.
+
+    Images of 8 bits are not decoded, and of JPEGs only the first bytes are read.
+    """
+    try:
+        if _is_jpeg(path):
+            return None
+        with open_image(read_file(path)) as image:
+            depth, has_more = high_depth(image), has_further_images(image)
+    except Exception:  # reported when the image is decoded
+        return None
+    return FileCheck("", "", 0, *(depth or ("", 0.0, 0.0)), has_more) if depth or has_more else None
+
+
+def reading_problem(path: str) -> str:
+    """Why a file cannot be read as an image."""
+    return _read(Path(path)).problem or "it could not be decoded"
+
+
+def _is_jpeg(path: str) -> bool:
+    try:
+        with open(path, "rb", buffering=0, opener=open_without_blocking) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(3) == b"\xff\xd8\xff"
+    except OSError:  # perhaps a row of an Arrow file
+        return False
+
+
 def high_depth(image: Image.Image) -> tuple[str, float, float] | None:
     """`high_depth`, `low` and `high` of a `FileCheck`; None for an open image of 8 bits, which is not decoded.
 

@@ -1,5 +1,6 @@
 """Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.inference.exported import open_classifier
+        from sports_lightning.inference.input_files import InputFiles
         from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
+        from sports_lightning.inference.precision import TRIAL_IMAGES, choose_inference_precision
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
         from sports_lightning.split.split_file import data_of_checkpoint
@@ -48,9 +51,12 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and scan:
         print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
-    features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, cfg.inference)
+    sample = index.splits[cfg.split].spread(TRIAL_IMAGES).paths
+    files = InputFiles([os.path.join(index.root, path) for path in sample], classifier.preprocessing)
+    inference, precision = choose_inference_precision(classifier, files, cfg.inference)
+    features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, inference)
     evaluation, _ = halve_batch_on_out_of_memory(
-        lambda inference: evaluate_split(classifier, index, cfg.split, inference), cfg.inference
+        lambda settings: evaluate_split(classifier, index, cfg.split, settings), inference
     )
     metrics = {cfg.split: metrics_with_and_without(evaluation, leaks, suspects.get(cfg.split))}
     if cfg.split != "val":  # which the decisions were calibrated on
@@ -58,7 +64,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_tables(evaluation, folder)
     write_arrays(folder, evaluation.classes, evaluation.split, cfg.save, evaluation.probabilities, features)
-    write_provenance(provenance | {"predictions": cfg.split}, index.rows(), folder)
+    provenance |= {"predictions": cfg.split} | ({"inference_precision": precision} if precision else {})
+    write_provenance(provenance, index.rows(), folder)
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)
     draw_missing(evaluation_drawings(evaluation), folder)

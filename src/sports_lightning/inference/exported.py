@@ -1,8 +1,9 @@
 """Classifiers in files that `export` wrote, run by ONNX Runtime or OpenVINO."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from tqdm import tqdm
 
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
@@ -17,12 +19,14 @@ from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
 from sports_lightning.inference.export_info import FULL, KEY, ExportInfo
+from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.models.classifier import Classifier, load_classifier
 from sports_lightning.storage.files import checkpoint_file
 from sports_lightning.storage.parallel import usable_cores
 
 Outputs = tuple[np.ndarray, np.ndarray | None]  # probabilities (n, classes) and scores (n,), float32
 Run = Callable[[np.ndarray], Outputs]  # of a batch, uint8
+Item = tuple[Tensor, bool]  # an image, and whether its file could be read
 
 SUFFIXES = (".onnx", ".xml")
 _INSTALL = "pip install -e '.[export]'"
@@ -67,32 +71,59 @@ class ExportedModel:
         Raises:
             UserError: settings of `inference` that a file cannot follow.
         """
-        for name, allowed in _UNCHANGED.items():
-            if inference[name] not in allowed:
-                raise UserError(
-                    f"inference.{name}={inference[name]} is for checkpoints: leave it out for exported files"
-                )
-        if inference.accelerator not in ("auto", "cpu"):
-            raise UserError(f"inference.accelerator={inference.accelerator}: exported files run on the CPU here")
-        probabilities, _ = self.compute(root, split, inference.batch_size)
-        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+        _check_settings(inference)
+        return _logarithms(self.compute(root, split, inference.batch_size)[0])
+
+    def run_readable(self, files: InputFiles, inference: DictConfig, receive: Callable[[Tensor, Tensor], Any]) -> None:
+        """Call `receive` with the logits of each batch of files, and which of them could be read (n,).
+
+        Raises:
+            UserError: settings of `inference` that a file cannot follow.
+        """
+        _check_settings(inference)
+        progress = tqdm(total=len(files), desc="predicting", unit="img", delay=2, leave=False, disable=None)
+        with progress:
+            for items in _runs(files.items(self.transform), inference.batch_size):
+                probabilities, _ = self.run(np.stack([image.numpy() for image, _ in items]))
+                receive(_logarithms(torch.from_numpy(probabilities)), torch.tensor([ok for _, ok in items]))
+                progress.update(len(items))
 
     def batches(self, root: Path, split: Split, batch_size: int) -> Iterator[np.ndarray]:
         """The images as the file takes them, in order: as decoded, those of one size together, or preprocessed."""
         preprocessing = self.preprocessing
         files = open_images(root, split, preprocessing.least_side, None, Path(), preprocessing.value_range)
-        transform = None if self.info.takes == FULL else preprocessing.transform()
-        decoded = files.many(range(len(split)))
-        images = (image.permute(1, 2, 0) if transform is None else transform(image) for image in decoded)
-        for _, same in groupby(images, key=lambda image: image.shape):
-            batch: list[np.ndarray] = []
-            for image in same:
-                batch.append(image.numpy())
-                if len(batch) == batch_size:
-                    yield np.stack(batch)
-                    batch = []
-            if batch:
-                yield np.stack(batch)
+        images = ((self.transform(image), True) for image in files.many(range(len(split))))
+        for items in _runs(images, batch_size):
+            yield np.stack([image.numpy() for image, _ in items])
+
+    @cached_property
+    def transform(self) -> Callable[[Tensor], Tensor]:
+        """What the file takes of a decoded image, uint8 (3, height, width)."""
+        return _channels_last if self.info.takes == FULL else self.preprocessing.transform()
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    return image.permute(1, 2, 0)
+
+
+def _runs(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """Consecutive (image, …) of the same size, at most `batch_size` of them."""
+    for _, same in groupby(items, key=lambda item: item[0].shape):
+        while batch := list(islice(same, batch_size)):
+            yield batch
+
+
+def _logarithms(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _check_settings(inference: DictConfig) -> None:
+    """Raise UserError for settings that an exported file cannot follow."""
+    for name, allowed in _UNCHANGED.items():
+        if inference[name] not in allowed:
+            raise UserError(f"inference.{name}={inference[name]} is for checkpoints: leave it out for exported files")
+    if inference.accelerator not in ("auto", "cpu"):
+        raise UserError(f"inference.accelerator={inference.accelerator}: exported files run on the CPU here")
 
 
 AnyClassifier = Classifier | ExportedModel

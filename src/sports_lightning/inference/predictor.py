@@ -27,6 +27,7 @@ from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
+from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.runs.console import shows_progress_bars
@@ -36,6 +37,7 @@ _LATENCY_REPEATS = 20  # forward passes, of which the median is reported
 
 Forward = Callable[[Classifier, Tensor], Tensor]  # classifier and a batch of images or of cached features to outputs
 Receive = Callable[[Tensor], Any]  # is called with the outputs of each batch, float32 on the CPU
+ReceiveItems = Callable[[Tensor, Tensor], Any]  # with the second member of the items, too
 
 
 class _BatchRunner(pl.LightningModule):
@@ -133,10 +135,43 @@ def run_batches(
     Raises:
         UserError: `inference.compile` without a compiler.
     """
+    _run_loader(function, classifier, dataset, inference, lambda outputs, _: receive(outputs), progress)
+
+
+def run_readable(
+    function: Forward, classifier: AnyClassifier, files: InputFiles, inference: DictConfig, receive: ReceiveItems
+) -> None:
+    """As `run_batches`, for files of which some may be unreadable: `receive` also gets which of them are not.
+
+    Args:
+        function: what to compute; an exported file computes its logits.
+        classifier: as `load_classifier` or `open_classifier` returns it.
+        files: what to compute it for.
+        inference: `conf/inference/*.yaml`.
+        receive: gets the outputs (n, …) float32 and, as (n,) bool, whether the file of each could be read.
+
+    Raises:
+        UserError: settings that the classifier cannot follow.
+    """
+    if isinstance(classifier, ExportedModel):
+        classifier.run_readable(files, inference, receive)
+    else:
+        _run_loader(function, classifier, files, inference, lambda outputs, batch: receive(outputs, batch[1]))
+
+
+def _run_loader(
+    function: Forward,
+    classifier: Classifier,
+    dataset: Dataset[Any],
+    inference: DictConfig,
+    receive: Callable[[Tensor, Sequence[Tensor]], Any],
+    progress: bool = True,
+) -> None:
+    """Run `function` on every batch of a dataset; `receive` gets its outputs and the batch."""
     # A callback, because the outputs that Trainer.predict returns are all in memory at once.
     trainer = build_inference_trainer(
         inference,
-        LambdaCallback(on_predict_batch_end=lambda _, __, outputs, *___: receive(outputs)),
+        LambdaCallback(on_predict_batch_end=lambda _, __, outputs, batch, *___: receive(outputs, batch)),
         progress=progress,
     )
     device = device_type(inference.accelerator)

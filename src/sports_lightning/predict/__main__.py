@@ -1,5 +1,6 @@
 """Predict the classes of images: `python -m sports_lightning.predict ckpt_path=RUN/checkpoints/best.ckpt IMAGES`."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,30 +10,44 @@ from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_predict
+from sports_lightning.predict.resume import check_resumable_prediction
+from sports_lightning.runs.layout import PARTS
+from sports_lightning.storage.files import checkpoint_digest
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
-    """Predict every image that `input` names and write tables, arrays and `predictions.png`."""
+    """Predict every image that `input` names and write tables, arrays and `predictions.png`.
+
+    Several processes of torchrun or srun share the images; the first one writes the files. Until they are written,
+    finished parts of the work are in `parts/`.
+    """
     check_predict(cfg)
     with quick_imports():
         from sports_lightning.data.formats import limit_pixels
         from sports_lightning.evaluate.decisions import DecisionSettings
         from sports_lightning.inference.exported import open_classifier
-        from sports_lightning.predict.prediction import find_inputs, predict_images
+        from sports_lightning.inference.ranks import join_ranks
+        from sports_lightning.predict.inputs import find_inputs
+        from sports_lightning.predict.prediction import SharedWork, predict_images
         from sports_lightning.reports.decorations import draw_missing
 
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     classifier = open_classifier(str(cfg.ckpt_path))
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
-    predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save, settings)
+    with join_ranks() as ranks:
+        work = SharedWork(folder / PARTS, checkpoint_digest(cfg.ckpt_path), ranks)
+        predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save, settings, work)
+    if predictions is None:
+        return
     predictions.write(folder)
+    shutil.rmtree(folder / PARTS)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder
     draw_missing({"predictions.png": predictions.draw}, folder)
 
 
-COMMAND = Command("predict", predict, positional="input")
+COMMAND = Command("predict", predict, positional="input", distributed=True, resume=check_resumable_prediction)
 
 if __name__ == "__main__":
     sys.exit(main(COMMAND))

@@ -1,158 +1,46 @@
 """Predictions for unlabeled images."""
 
-import glob
-import logging
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
+import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 from torch import Tensor
 
-from sports_lightning.data.dataset_index import Split
-from sports_lightning.data.file_hashes import FileCheck, check_files, printable, report_first_images
-from sports_lightning.data.image_folder import list_images
-from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_leftover
-from sports_lightning.data.value_range import Setting, ValueRange, value_range_for_checkpoint
+from sports_lightning.data.file_hashes import FileCheck, printable, reading_problem
+from sports_lightning.data.formats import pixel_limit
+from sports_lightning.data.value_range import Setting, value_range_for_checkpoint
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.arrays import compute_features, write_arrays
-from sports_lightning.evaluate.decisions import NONE_OF_THESE, Decisions, DecisionSettings, decide
-from sports_lightning.evaluate.tables import top5_columns
-from sports_lightning.inference.exported import AnyClassifier
+from sports_lightning.evaluate.decisions import DecisionSettings, decide
+from sports_lightning.inference.devices import device_type
+from sports_lightning.inference.exported import AnyClassifier, ExportedModel
+from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
-from sports_lightning.inference.predictor import compute_logits
-from sports_lightning.reports import plots
-from sports_lightning.storage.files import write_csv
-
-log = logging.getLogger(__name__)
-
-GRID_SIZE = 36  # images in predictions.png
-_PRINTED = 50  # images printed, and as many unreadable files
-
-
-def find_inputs(patterns: Sequence[str]) -> list[str]:
-    """The files that `input` names, each once. One line of the log counts the files in folders that are not read.
-
-    Args:
-        patterns: files, folders (the images below them), or globs (`**` too).
-
-    Raises:
-        UserError: one of them names no images.
-    """
-    ignored: Counter[str] = Counter()
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        paths = _matches(os.path.expanduser(pattern), ignored)
-        if not paths:
-            others = f" ({described})" if (described := describe_ignored(ignored)) else ""
-            raise UserError(f"input={pattern} matches no images{others}: pass a file, a folder or a quoted glob")
-        found |= dict.fromkeys(paths)
-    if described := describe_ignored(ignored):
-        log.info("skipped: %s", described)
-    return list(found)
-
-
-def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
-    if os.path.isfile(pattern):
-        return [pattern]
-    if os.path.isdir(pattern):
-        return [os.path.join(pattern, name) for name in list_images(Path(pattern), ignored)]
-    named = set(pattern.split(os.sep))
-    files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    found = [path for path in files if not any(map(is_leftover, set(path.split(os.sep)) - named))]
-    ignored[LEFTOVER] += len(files) - len(found)
-    return found
+from sports_lightning.inference.parts import OutputParts, Part, PartWriter
+from sports_lightning.inference.precision import choose_inference_precision
+from sports_lightning.inference.predictor import run_readable
+from sports_lightning.inference.ranks import Ranks
+from sports_lightning.models.classifier import Classifier
+from sports_lightning.predict.inputs import find_high_depths
+from sports_lightning.predict.results import Predictions
+from sports_lightning.storage.disk_cache import cache_key
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Logits (n, classes) float32 for `paths`, and the reason for each file that could not be read.
+class SharedWork:
+    """How the work of a long prediction is shared and kept.
 
     Attributes:
-        value_range: the values of 16- and 32-bit pixels that are black and white.
-        save: which of "probabilities" and "features" to write as arrays.
-        features: (n, features) float32, or None.
-        decisions: rejection scores and prediction sets of the n images; None: none were asked for.
+        folder: holds finished parts, which a later command uses; None: a temporary folder.
+        checkpoint: digest of the file of the classifier.
+        ranks: the processes that share the work.
     """
 
-    paths: list[str]
-    logits: Tensor
-    classes: list[str]
-    unreadable: dict[str, str]
-    value_range: ValueRange | None = None
-    save: Sequence[str] = ()
-    features: Tensor | None = None
-    decisions: Decisions | None = None
-
-    def ranked(self, count: int | None = None) -> tuple[list[str], list[list[str | float]]]:
-        """The columns of `top5_columns` for the first `count` images; rejected images get another prediction."""
-        header, rows = top5_columns(self.logits[:count].double().softmax(dim=1), self.classes)
-        if self.decisions and self.decisions.rejected is not None:
-            for row, is_rejected in zip(rows, self.decisions.rejected, strict=False):
-                row[0] = NONE_OF_THESE if is_rejected else row[0]
-        return header, rows
-
-    def write(self, folder: Path) -> None:
-        """Write `predictions.csv`, with the unreadable files and their reasons last, and `predictions.npz`."""
-        header, columns = self.ranked()
-        more = self.decisions.columns(self.classes) if self.decisions else {}
-        rows = [[path, *cells, ""] for path, cells in zip(self.paths, _joined(columns, more.values()), strict=True)]
-        rows += [[path, *[""] * (len(header) + len(more)), reason] for path, reason in self.unreadable.items()]
-        write_csv(folder / "predictions.csv", ["path", *header, *more, "error"], rows)
-        probabilities = self.logits.double().softmax(dim=1)
-        split = Split(self.paths, [-1] * len(self.paths))
-        write_arrays(folder, self.classes, split, self.save, probabilities, self.features)
-
-    def draw(self, path: Path) -> None:
-        """Draw the first images with their predictions."""
-        shown = min(len(self.paths), GRID_SIZE)
-        _, columns = self.ranked(shown)
-        plots.image_grid(
-            [Path(path) for path in self.paths[:shown]],
-            [f"{column[0]}\n{column[1]:.0%}" for column in columns],
-            path,
-            self.value_range,
-            title=f"{shown} of {len(self.paths)} images",
-        )
-
-    def print(self) -> None:
-        """Print the first predictions as a table, with paths relative to the folder that all images share."""
-        folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
-        table = Table(Column("image", overflow="fold"), "prediction", "probability", "second")
-        _, columns = self.ranked(_PRINTED)
-        for path, (name, probability, *ranked) in zip(self.paths[:_PRINTED], columns, strict=True):
-            second, its_probability = ranked[2:4]
-            table.add_row(
-                escape(printable(os.path.relpath(path, folder))),
-                escape(printable(str(name))),
-                f"{probability:.1%}",
-                f"{escape(printable(str(second)))} {its_probability:.1%}",
-            )
-        console = Console()
-        console.print(f"{len(self.paths):,} readable in {_shown(folder)}", soft_wrap=True)
-        console.print(table)
-        if len(self.paths) > _PRINTED:
-            console.print(f"and {len(self.paths) - _PRINTED:,} more in predictions.csv")
-        for path, reason in islice(self.unreadable.items(), _PRINTED):
-            console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
-        if len(self.unreadable) > _PRINTED:
-            console.print(f"and {len(self.unreadable) - _PRINTED:,} more that are unreadable")
-
-
-def _joined(rows: list[list[Any]], columns: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """`rows` with the values of further columns at their end."""
-    return [[*row, *cells] for row, *cells in zip(rows, *columns, strict=True)]
-
-
-def _shown(path: str) -> str:
-    return escape(printable(min(path, os.path.relpath(path), key=len)))
+    folder: Path | None = None
+    checkpoint: str = ""
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def predict_images(
@@ -162,7 +50,8 @@ def predict_images(
     value_range: Setting = "auto",
     save: Sequence[str] = (),
     settings: DecisionSettings | None = None,
-) -> Predictions:
+    work: SharedWork | None = None,
+) -> Predictions | None:
     """Predict the images at `paths`; files that cannot be read are listed in the result.
 
     Args:
@@ -172,38 +61,115 @@ def predict_images(
         value_range: `data.value_range`; "auto" uses that of the classifier.
         save: see `Predictions`.
         settings: which decisions are made beyond the probabilities.
+        work: where finished parts are kept, and who shares the work; None: nowhere, and nobody.
+
+    Returns:
+        The predictions; on ranks other than the first, None.
 
     Raises:
         UserError: none of the files can be read, a model that has no features, or a classifier that cannot decide so.
     """
-    settings = settings or DecisionSettings()
+    settings, work = settings or DecisionSettings(), work or SharedWork()
     settings.check(classifier)
-    checks = check_files(Path(), paths)
-    report_first_images(checks)
-    unreadable = {path: check.problem for path, check in zip(paths, checks, strict=True) if check.problem}
-    unreadable |= _set_value_range(classifier, value_range, dict(zip(paths, checks, strict=True)))
-    readable = [path for path in paths if path not in unreadable]
-    if not readable:
+    if "features" in save and isinstance(classifier, ExportedModel):
+        raise UserError("save=[features]: an exported file has no features: pass the checkpoint")
+    without_range = _set_value_range(classifier, value_range, find_high_depths(paths, work.ranks))
+    readable = [path for path in paths if path not in without_range]
+    files = InputFiles(readable, classifier.preprocessing)
+    inference = work.ranks.gather(choose_inference_precision(classifier, files, inference)[0])[0]
+    with TemporaryDirectory() as temporary:
+        key = _key(classifier, work.checkpoint, inference, "features" in save)
+        parts = OutputParts(work.folder or Path(temporary), readable, key)
+        _complete(parts, classifier, inference, "features" in save, work.ranks)
+        collected = _collect(parts, work.ranks)
+        if collected and not len(collected[0]):
+            parts.remove()
+    if collected is None:
+        return None
+    outputs, problems = collected
+    unreadable = {path: problems.get(path) or without_range[path] for path in paths if path in problems | without_range}
+    if len(unreadable) == len(paths):
         path, reason = next(iter(unreadable.items()))
         raise UserError(f"none of the {len(paths)} files can be read as an image; {printable(path)}: {reason}")
-    split = Split(readable, [-1] * len(readable))
-    features = compute_features(classifier, Path(), split, save, inference)
-    logits, _ = halve_batch_on_out_of_memory(
-        lambda batches: compute_logits(classifier, Path(), split, batches), inference
+    logits, features = outputs.split([len(classifier.spec.classes), outputs.shape[1] - len(classifier.spec.classes)], 1)
+    return Predictions(
+        [path for path in readable if path not in problems],
+        logits.contiguous(),
+        classifier.spec.classes,
+        unreadable,
+        classifier.preprocessing.value_range,
+        save,
+        features.contiguous() if "features" in save else None,
+        decide(classifier, logits, settings),
     )
-    decisions = decide(classifier, logits, settings)
-    range_in_use = classifier.preprocessing.value_range
-    return Predictions(readable, logits, classifier.spec.classes, unreadable, range_in_use, save, features, decisions)
 
 
-def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: dict[str, FileCheck]) -> dict[str, str]:
-    """Set the value range of the classifier, and return {path: reason} of the 16- and 32-bit images that have none."""
+def logits_and_features(classifier: Classifier, images: Tensor) -> Tensor:
+    """Logits and features of a batch of images, (n, classes + features)."""
+    return torch.cat([classifier(images), classifier.features(images)], dim=1)
+
+
+def _key(classifier: AnyClassifier, checkpoint: str, inference: DictConfig, with_features: bool) -> str:
+    """Fingerprint of what the outputs for an image depend on."""
+    settings = [inference[name] for name in ("precision", "compile", "flip_tta", "batch_size")]
+    settings += [device_type(inference.accelerator), torch.get_num_threads(), pixel_limit(), with_features]
+    return cache_key(__name__, checkpoint, classifier.spec.preprocessing, settings)
+
+
+def _complete(
+    parts: OutputParts, classifier: AnyClassifier, inference: DictConfig, with_features: bool, ranks: Ranks
+) -> None:
+    """Compute the parts that are missing, each process its share of them."""
+    function = logits_and_features if with_features else Classifier.forward
+
+    def compute(settings: DictConfig) -> None:
+        missing = [part for part in ranks.share(range(len(parts))) if parts.load(part) is None]
+        if not missing:
+            return
+        paths = [parts.paths[i] for part in missing for i in parts.positions(part)]
+        files = InputFiles(paths, classifier.preprocessing)
+        run_readable(function, classifier, files, settings, PartWriter(parts, missing, reading_problem).receive)
+
+    halve_batch_on_out_of_memory(compute, inference)
+
+
+def _collect(parts: OutputParts, ranks: Ranks) -> tuple[Tensor, dict[str, str]] | None:
+    """The outputs (n, …) float32 for the n readable files, and {path: reason} for the others; on the first rank.
+
+    Other ranks send those of their parts that the first rank does not see, because the disk is not shared.
+    """
+    ranks.gather(None)  # all parts are computed
+    found = [parts.load(part) for part in range(len(parts))] if ranks.rank == 0 else []
+    unseen = ranks.gather([part for part, content in enumerate(found) if content is None])[0]
+    sent: dict[int, Part] = {}
+    for of_rank in ranks.gather_on_first({part: parts.load(part) for part in unseen if part in ranks.share(unseen)}):
+        sent |= of_rank
+    if ranks.rank != 0:
+        return None
+    outputs: list[Tensor] = []
+    problems: dict[str, str] = {}
+    for part, content in enumerate(found):
+        content = content or sent[part]
+        paths = [parts.paths[i] for i in parts.positions(part)]
+        problems |= {paths[i]: reason for i, reason in content.problems.items()}
+        outputs.append(content.outputs[[i for i in range(len(paths)) if i not in content.problems]])
+    return torch.cat(outputs), problems
+
+
+def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: Mapping[str, FileCheck]) -> dict[str, str]:
+    """Set the value range of the classifier, and return {path: reason} of the 16- and 32-bit images that have none.
+
+    Args:
+        classifier: the classifier.
+        setting: `data.value_range`.
+        checks: of the images of more than 8 bits, by path.
+    """
     unreadable: dict[str, str] = {}
-    stored = classifier.preprocessing.value_range
-    for kind in sorted({check.high_depth for check in checks.values()} - {""}):
+    partsd = classifier.preprocessing.value_range
+    for kind in sorted({check.high_depth for check in checks.values()}):
         files = {path: check for path, check in checks.items() if check.high_depth == kind}
         try:
-            found = value_range_for_checkpoint(stored, setting, list(files.values()), "the input")
+            found = value_range_for_checkpoint(partsd, setting, list(files.values()), "the input")
             classifier.set_value_range(found or classifier.preprocessing.value_range)
         except UserError as error:
             unreadable |= dict.fromkeys(files, str(error))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sports_lightning.config.monitors import METRICS as METRICS  # in metrics.json, per split
 
+PARTS = "parts"  # folder of the finished parts of a prediction, until its tables are written
 PRUNED = "pruned.json"  # written if a search stopped the run early
 FOLDS = "folds.csv"  # next to the pooled predictions of a cross-validation, one row per fold
 # Files of a finished run of train that are drawn after its metrics are written.

@@ -16,7 +16,7 @@ from sports_lightning.config.overrides import arguments_from, format_command, pa
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import RunFolderLocked, UserError
 from sports_lightning.runs.changed_settings import stored_changes, with_changes
-from sports_lightning.runs.layout import has_ended, is_finished, missing_decorations
+from sports_lightning.runs.layout import PARTS, has_ended, is_finished, missing_decorations
 from sports_lightning.runs.provenance import flatten
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import remove_partial_files, write_bytes
@@ -95,7 +95,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that resumes an interrupted run; "" if there is no checkpoint or the run has ended."""
+    """The command that resumes an interrupted run or prediction; "" if nothing is stored or the run has ended."""
+    if (folder / PARTS).is_dir():
+        return format_command("predict", [f"resume={folder}"])
     if not has_checkpoint(folder) or has_ended(folder):
         return ""
     return format_command("train", [f"resume={folder}"])

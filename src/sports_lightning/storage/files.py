@@ -1,6 +1,7 @@
 """Atomic writing of files, and CSV files that read back unchanged."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -38,6 +39,17 @@ def checkpoint_file(ckpt_path: str | Path) -> Path:
         problem = "holds no checkpoints/best.ckpt" if path.is_dir() else "is not a file"
         raise UserError(f"ckpt_path={path} {problem}; train writes RUN_FOLDER/checkpoints/best.ckpt")
     return path
+
+
+def checkpoint_digest(ckpt_path: str | Path) -> str:
+    """BLAKE2b digest, in hexadecimal, of a checkpoint, or of an exported file and its weights beside it."""
+    path = checkpoint_file(ckpt_path)
+    digest = hashlib.blake2b(digest_size=16)
+    for file in (path, path.with_suffix(".bin")):  # the weights of OpenVINO's files
+        if file.is_file():
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "blake2b").digest())
+    return digest.hexdigest()
 
 
 def best_checkpoint(path: Path) -> Path:

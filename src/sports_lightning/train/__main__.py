@@ -15,7 +15,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import Process, is_rank_zero
-from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
+from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, check_resumable, lock_run_folder
 from sports_lightning.sweeps.resume import is_kfold
 
 
@@ -84,7 +84,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
     return None
 
 
-COMMAND = Command("train", train, resumable=True, distributed=True, after_sweep=pool_folds_of_sweep)
+COMMAND = Command("train", train, resume=check_resumable, distributed=True, after_sweep=pool_folds_of_sweep)
 
 if __name__ == "__main__":
     sys.exit(main(COMMAND))

@@ -1,0 +1,67 @@
+"""The files that `input` of predict names, and what their headers say."""
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from sports_lightning.data.file_hashes import FileCheck, check_header, report_first_images
+from sports_lightning.data.image_folder import list_images
+from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_leftover
+from sports_lightning.errors import UserError
+from sports_lightning.inference.ranks import Ranks
+from sports_lightning.storage.parallel import map_ahead, usable_cores
+
+log = logging.getLogger(__name__)
+
+
+def find_inputs(patterns: Sequence[str]) -> list[str]:
+    """The files that `input` names, each once. One line of the log counts the files in folders that are not read.
+
+    Args:
+        patterns: files, folders (the images below them), or globs (`**` too).
+
+    Raises:
+        UserError: one of them names no images.
+    """
+    ignored: Counter[str] = Counter()
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        paths = _matches(os.path.expanduser(pattern), ignored)
+        if not paths:
+            others = f" ({described})" if (described := describe_ignored(ignored)) else ""
+            raise UserError(f"input={pattern} matches no images{others}: pass a file, a folder or a quoted glob")
+        found |= dict.fromkeys(paths)
+    if described := describe_ignored(ignored):
+        log.info("skipped: %s", described)
+    return list(found)
+
+
+def _matches(pattern: str, ignored: Counter[str]) -> list[str]:
+    if os.path.isfile(pattern):
+        return [pattern]
+    if os.path.isdir(pattern):
+        return [os.path.join(pattern, name) for name in list_images(Path(pattern), ignored)]
+    named = set(pattern.split(os.sep))
+    files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    found = [path for path in files if not any(map(is_leftover, set(path.split(os.sep)) - named))]
+    ignored[LEFTOVER] += len(files) - len(found)
+    return found
+
+
+def find_high_depths(paths: Sequence[str], ranks: Ranks) -> dict[str, FileCheck]:
+    """The images of more than 8 bits among these files, by path. One line of the log counts animations.
+
+    Args:
+        paths: the files; those that cannot be read are left out.
+        ranks: the processes that share the work.
+    """
+    mine = ranks.share(paths)
+    checks = zip(mine, map_ahead(check_header, mine, usable_cores()), strict=True)
+    found: dict[str, FileCheck] = {}
+    for of_rank in ranks.gather({path: check for path, check in checks if check}):
+        found |= of_rank
+    report_first_images(found.values())
+    return {path: found[path] for path in paths if path in found and found[path].high_depth}

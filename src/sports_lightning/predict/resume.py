@@ -1,0 +1,32 @@
+"""Which interrupted prediction is resumed."""
+
+import os
+from pathlib import Path
+
+from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
+from sports_lightning.errors import UserError
+from sports_lightning.runs.layout import PARTS
+from sports_lightning.runs.resume import load_config
+
+
+def check_resumable_prediction(value: str, is_trusted: bool) -> Path:
+    """The folder of the prediction that `resume=value` names.
+
+    Args:
+        value: the value on the command line.
+        is_trusted: whether its config may name any `_target_`.
+
+    Raises:
+        UserError: it is not the folder of an interrupted prediction, or its config could run foreign code.
+    """
+    folder = Path(os.path.abspath(Path(value).expanduser()))
+    if not (folder / PARTS).is_dir():
+        is_finished = (folder / "predictions.csv").is_file()
+        problem = "holds finished predictions" if is_finished else "is not a run folder of an interrupted predict"
+        raise UserError(
+            f"resume={value} {problem}: pass one that holds the folder {PARTS}, such as outputs/predict/RUN"
+        )
+    if not is_trusted:
+        check_targets(load_config(folder), f"resume={value}")
+        distrust_working_folder()
+    return folder
