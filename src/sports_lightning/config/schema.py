@@ -100,6 +100,7 @@ class Export:
     split: Literal["train", "val", "test"]
     format: list[Literal["onnx", "torch", "openvino", "timm"]]
     int8: bool
+    push: str | None
     allow_difference: bool
 
 

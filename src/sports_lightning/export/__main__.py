@@ -25,6 +25,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.evaluation import evaluate_split
         from sports_lightning.export.files import check_packages, write_files
+        from sports_lightning.export.hub import check_push, push_export
         from sports_lightning.export.parity import compare_file, print_parity
         from sports_lightning.export.parity_report import keep_files, read_metrics, refuse_differing, write_report
         from sports_lightning.inference.export_info import ExportInfo
@@ -32,7 +33,11 @@ def export(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.split.dataset import open_dataset
         from sports_lightning.split.split_file import copy_split_file, data_of_checkpoint
 
-    check_packages(cfg.format, cfg.int8)
+    formats = list(cfg.format)
+    if cfg.push:
+        check_push(cfg.push)
+        formats += [] if "timm" in formats else ["timm"]
+    check_packages(formats, cfg.int8)
     classifier = load_classifier(cfg.ckpt_path)
     data = data_of_checkpoint(cfg.data, cfg.ckpt_path, classifier.spec.data_root)
     splits = list(dict.fromkeys([cfg.split, *(["train"] if cfg.int8 else [])]))
@@ -42,7 +47,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
     reference = evaluate_split(classifier, index, cfg.split, cfg.inference)
     info = ExportInfo.of(classifier, read_metrics(cfg.ckpt_path))
     with TemporaryDirectory(dir=folder, prefix=".unchecked-") as unchecked:
-        files = write_files(classifier, info, cfg.format, cfg.int8, index, Path(unchecked))
+        files = write_files(classifier, info, formats, cfg.int8, index, Path(unchecked))
         parities = [compare_file(file, reference, classifier, cfg.inference) for file in files]
         keep_files(files, parities, cfg.allow_difference, folder)
     copy_split_file(checkpoint_file(cfg.ckpt_path).absolute().parent.parent, folder)
@@ -50,6 +55,8 @@ def export(cfg: DictConfig, folder: Path) -> None:
     print_parity(parities)
     if not cfg.allow_difference:
         refuse_differing(parities)
+    if cfg.push:
+        push_export(cfg.push, checkpoint_file(cfg.ckpt_path), [file.name for file in files], folder)
 
 
 COMMAND = Command("export", export)

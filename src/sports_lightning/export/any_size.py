@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sports_lightning.data.preprocessing import MAX_ASPECT_RATIO, Preprocessing
 from sports_lightning.errors import UserError
 
-_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # of the filters, in pixels to each side
+_INTERPOLATIONS = ("bilinear", "bicubic")
 _WEIGHT_BITS, _PRECISION_BITS = 15, 22  # of the fixed-point weights; at most so many after the binary point
 
 
@@ -33,7 +33,7 @@ class AnySizePreprocessing(nn.Module):
         transform = preprocessing.transform()
         self.size, self.scaled = transform.size, transform.scaled
         self.crop_mode, self.interpolation = transform.crop_mode, transform.interpolation.value
-        if self.interpolation not in _SUPPORT:
+        if self.interpolation not in _INTERPOLATIONS:
             raise UserError(f"interpolation={self.interpolation} cannot be exported: bilinear and bicubic can")
         fill = torch.tensor(transform.fill, dtype=torch.float32).view(3, 1, 1)
         self.register_buffer("fill", fill, persistent=False)
@@ -106,22 +106,21 @@ class AnySizePreprocessing(nn.Module):
         return (torch.sign(scaled) * torch.floor(scaled.abs() + 0.5), unit), (outputs >= 0) & (outputs < resized)
 
     def _weights(self, positions: Tensor, used: Tensor, resized: Tensor, outputs: Tensor) -> Tensor:
-        """Weights (outputs, positions) float64 of an antialiased resize from `used` to `resized` pixels."""
-        scale = used / resized
-        stretch = scale.clamp(min=1)
-        reach = _SUPPORT[self.interpolation] * stretch
-        centers = scale * (outputs + 0.5)
-        first = torch.trunc(centers - reach + 0.5).clamp(min=0)
-        last = torch.minimum(torch.trunc(centers + reach + 0.5), used)
-        is_used = (positions >= first[:, None]) & (positions < last[:, None])
-        distances = ((positions - centers[:, None] + 0.5) / stretch).abs()
-        weights = torch.where(is_used, self._filter(distances), torch.zeros_like(distances))
+        """Weights (outputs, positions) float64 of an antialiased resize from `used` to `resized` pixels.
+
+        Distances are ratios of whole numbers, so that float32, in which OpenVINO computes, rounds them only once.
+        """
+        unit = 2 * torch.maximum(used, resized)  # of the distances: twice a pixel of the smaller of both grids
+        distances = ((2 * positions + 1) * resized - (2 * outputs[:, None] + 1) * used).abs()
+        weights = self._filter(distances, unit)
+        weights = torch.where((positions >= 0) & (positions < used), weights, torch.zeros_like(weights))
         return weights / weights.sum(dim=1, keepdim=True)
 
-    def _filter(self, x: Tensor) -> Tensor:
-        """The filter at distances x ≥ 0: a triangle, or the cubic of Keys (1981) with a = -0.5."""
+    def _filter(self, distances: Tensor, unit: Tensor) -> Tensor:
+        """The filter at distances in `unit`, up to a factor: a triangle, or the cubic of Keys (1981) with a = -0.5."""
         if self.interpolation == "bilinear":
-            return (1 - x).clamp(min=0)
+            return (unit - distances).clamp(min=0)
+        x = distances / unit
         near = (1.5 * x - 2.5) * x * x + 1
         far = ((-0.5 * x + 2.5) * x - 4) * x + 2
         return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))

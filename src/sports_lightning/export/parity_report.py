@@ -13,9 +13,10 @@ from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.export.files import ExportedFile
 from sports_lightning.export.parity import LARGEST_DIFFERENCE, LARGEST_LOSS, OPENVINO_DIFFERENCE, Parity, as_rows
 from sports_lightning.inference.export_info import ExportInfo
-from sports_lightning.reports.html import write_page
+from sports_lightning.reports.html import render_page, write_page
+from sports_lightning.runs.layout import MODEL_CARD
 from sports_lightning.runs.provenance import machine
-from sports_lightning.storage.files import checkpoint_file, write_json
+from sports_lightning.storage.files import checkpoint_file, write_json, write_text
 
 
 def read_metrics(ckpt_path: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def read_metrics(ckpt_path: str) -> dict[str, Any]:
 def write_report(
     parities: Sequence[Parity], reference: Evaluation, info: ExportInfo, cfg: DictConfig, folder: Path
 ) -> None:
-    """Write `parity.json` and `parity.html`."""
+    """Write `parity.json`, `parity.html` and `MODEL_CARD.md`."""
     values = {
         "ckpt_path": str(cfg.ckpt_path),
         "split": cfg.split,
@@ -48,6 +49,15 @@ def write_report(
     }
     write_json(folder / "parity.json", values)
     write_page(folder / "parity.html", "parity.html", **values, classes=reference.classes)
+    _write_card(
+        checkpoint_file(cfg.ckpt_path).with_name(MODEL_CARD), render_page("exported_files.md", **values), folder
+    )
+
+
+def _write_card(card: Path, table: str, folder: Path) -> None:
+    """Write the model card of the checkpoint, if it has one, with the table of its exported files."""
+    text = card.read_text(encoding="utf-8") + "\n" if card.is_file() else "# Exported classifier\n\n"
+    write_text(folder / MODEL_CARD, text + table)
 
 
 def keep_files(files: Sequence[ExportedFile], parities: Sequence[Parity], allow_difference: bool, folder: Path) -> None:
