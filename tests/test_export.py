@@ -120,6 +120,33 @@ def test_predict_and_evaluate_take_an_exported_file(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["model.onnx", "network.onnx", "openvino/model.xml"])
+def test_an_exported_file_is_loaded_from_python(
+    trained: tuple[Path, str], exported: Path, odd_images: Path, few: Path, tmp_path: Path, name: str
+) -> None:
+    expected = predictions(exported / name, odd_images, tmp_path / "command", "reject=0.2", "coverage=0.8")
+    classifier = sl.load(exported / name)
+    images = [row["path"] for row in expected]
+    for row, found in zip(expected, classifier.predict(images, reject=0.2, coverage=0.8), strict=True):
+        assert (row["prediction"], float(row["probability"])) == (found.label, found.probability)
+        assert (float(row["score"]), json.loads(row["set"])) == (found.score, found.classes)
+    assert classifier.evaluate(few / "test").metrics["acc"] == sl.load(trained[0]).evaluate(few / "test").metrics["acc"]
+    with pytest.raises(UserError, match="an exported file has no features: load the checkpoint"):
+        classifier.embed(images)
+
+
+@pytest.mark.slow
+def test_without_a_test_split_files_are_compared_on_val(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / split).symlink_to(few / split)
+    result = run_command(
+        "export", f"ckpt_path={trained[0]}", "format=[timm]", f"data.root={tmp_path / 'data'}", cwd=tmp_path
+    )
+    assert json.loads((Path(result.stdout.splitlines()[-1]) / "parity.json").read_text())["split"] == "val"
+
+
+@pytest.mark.slow
 def test_the_files_have_the_documented_inputs_and_outputs(exported: Path, trained: tuple[Path, str]) -> None:
     model = onnx.load(exported / "model.onnx")
     assert [value.name for value in model.graph.input] == ["images"]

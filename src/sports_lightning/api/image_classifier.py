@@ -23,8 +23,9 @@ from sports_lightning.data.image_source import ClassFolder, ImageSource
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.decisions import NONE_OF_THESE, DecisionSettings, decide
 from sports_lightning.evaluate.evaluation import Evaluation
+from sports_lightning.inference.exported import AnyClassifier, ExportedModel, open_classifier
 from sports_lightning.inference.predictor import Forward, run_batches
-from sports_lightning.models.classifier import Classifier, load_classifier
+from sports_lightning.models.classifier import Classifier
 
 
 class Prediction(NamedTuple):
@@ -90,16 +91,17 @@ class ImageClassifier:
     is predicted fastest with `batch_size=1`.
 
     Args:
-        classifier: the network with its classes and preprocessing.
+        classifier: the network, or an exported file, with its classes and preprocessing.
         device: "auto", "cpu", "gpu", "cuda" or "mps".
 
     Attributes:
         transform: an image to the model's input, uint8 (3, height, width); for a DataLoader of your own.
     """
 
-    def __init__(self, classifier: Classifier, device: str = "auto") -> None:
+    def __init__(self, classifier: AnyClassifier, device: str = "auto") -> None:
         self.classifier, self.device = classifier, device
-        self.transform = ImageTransform(classifier.preprocessing)
+        of_decoded = classifier.transform if isinstance(classifier, ExportedModel) else None
+        self.transform = ImageTransform(classifier.preprocessing, of_decoded)
 
     @property
     def classes(self) -> list[str]:
@@ -200,6 +202,10 @@ class ImageClassifier:
             return torch.empty(0)
         inference = inference_config(self.device, batch_size)
         check_depth(images, self.transform.preprocessing)
+        if isinstance(self.classifier, ExportedModel):
+            if function is Classifier.features:
+                raise UserError("an exported file has no features: load the checkpoint")
+            return self.classifier.logits_of(Inputs(images, self.transform).in_order(), inference)
         outputs: list[Tensor] = []
         with quiet_lightning():
             run_batches(
@@ -209,10 +215,11 @@ class ImageClassifier:
 
 
 def load(checkpoint: str | Path, device: str = "auto") -> ImageClassifier:
-    """Load a classifier from a checkpoint that `train` wrote.
+    """Load a classifier from a checkpoint that `train` wrote, or from a file that `export` wrote.
 
     Args:
-        checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`, or the run folder. No code in the file is run.
+        checkpoint: such as `RUN_FOLDER/checkpoints/best.ckpt`, the run folder, `model.onnx`, `network.onnx` or
+            `openvino/model.xml`. No code in the file is run.
         device: "auto" (a GPU if available), "cpu", "gpu", "cuda" or "mps".
 
     Raises:
@@ -222,7 +229,7 @@ def load(checkpoint: str | Path, device: str = "auto") -> ImageClassifier:
     devices = ("auto", "cpu", "gpu", "cuda", "mps")
     if device not in devices:
         raise ValueError(f"device={device!r} is not one of {', '.join(devices)}")
-    return ImageClassifier(load_classifier(checkpoint), device)
+    return ImageClassifier(open_classifier(checkpoint), device)
 
 
 def inference_config(device: str, batch_size: int) -> DictConfig:

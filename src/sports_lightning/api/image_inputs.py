@@ -1,7 +1,7 @@
 """Images that a user passes to the Python API, as input of a model."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,12 @@ class ImageTransform:
 
     Args:
         preprocessing: the model's.
+        of_decoded: what becomes of a decoded image; None: it is resized and cropped.
     """
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, of_decoded: Callable[[Tensor], Tensor] | None = None) -> None:
         self.preprocessing = preprocessing
-        self._resize_and_crop = preprocessing.transform()
+        self._of_decoded = of_decoded or preprocessing.transform()
 
     def __call__(self, image: ImageLike) -> Tensor:
         """Decode an image, apply its EXIF orientation, resize and crop it.
@@ -40,7 +41,8 @@ class ImageTransform:
                 uint8 tensor (3, h, w), sRGB. A PIL image is converted to sRGB by its `info["icc_profile"]`.
 
         Returns:
-            uint8 (3, height, width), the input of `Classifier`, which normalizes it.
+            uint8 (3, height, width), the input of `Classifier`, which normalizes it; of an exported file that
+            preprocesses images itself, uint8 (h, w, 3).
 
         Raises:
             UserError: a file that cannot be read as an image.
@@ -48,7 +50,7 @@ class ImageTransform:
             ValueError: an array or tensor of another shape or dtype, an image without pixels, or a PIL image of 32 bits
                 for a model that has no range of values.
         """
-        return self._resize_and_crop(_to_pixels(image, self.preprocessing))
+        return self._of_decoded(_to_pixels(image, self.preprocessing))
 
 
 class Inputs(Dataset[tuple[Tensor]]):
@@ -62,6 +64,10 @@ class Inputs(Dataset[tuple[Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor]]:
         return [(image,) for image in map_ahead(self._input, indices, torch.get_num_threads())]
+
+    def in_order(self) -> Iterator[Tensor]:
+        """All images in order, without batches."""
+        return map_ahead(self._input, range(len(self)), torch.get_num_threads())
 
     def _input(self, index: int) -> Tensor:
         return self.transform(self.images[index])

@@ -97,7 +97,7 @@ class Export:
     data: Data
     inference: Inference
     ckpt_path: str | None
-    split: Literal["train", "val", "test"]
+    split: Literal["auto", "train", "val", "test"]
     format: list[Literal["onnx", "torch", "openvino", "timm"]]
     int8: bool
     push: str | None

@@ -22,6 +22,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
     """
     check_export(cfg)
     with quick_imports():
+        from sports_lightning.data.source import list_dataset
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.evaluation import evaluate_split
         from sports_lightning.export.files import check_packages, write_files
@@ -40,6 +41,8 @@ def export(cfg: DictConfig, folder: Path) -> None:
     check_packages(formats, cfg.int8)
     classifier = load_classifier(cfg.ckpt_path)
     data = data_of_checkpoint(cfg.data, cfg.ckpt_path, classifier.spec.data_root)
+    if cfg.split == "auto":
+        cfg.split = "test" if "test" in list_dataset(data).classes else "val"
     splits = list(dict.fromkeys([cfg.split, *(["train"] if cfg.int8 else [])]))
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index = open_dataset(data, splits, classifier.spec.classes, choose)

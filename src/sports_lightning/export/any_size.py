@@ -71,10 +71,10 @@ class AnySizePreprocessing(nn.Module):
         tall, wide = self.scaled
         if self.crop_mode == "squash":
             return torch.full_like(height, tall), torch.full_like(width, wide)
-        rounding = torch.floor if self.crop_mode == "center" and tall == wide else torch.round
+        rounding = _floor_ratio if self.crop_mode == "center" and tall == wide else _round_ratio
         by_height = (tall * width >= wide * height) == (self.crop_mode == "center")
-        other_width = rounding(tall * width / height).clamp(min=1)
-        other_height = rounding(wide * height / width).clamp(min=1)
+        other_width = rounding(tall * width, height).clamp(min=1)
+        other_height = rounding(wide * height, width).clamp(min=1)
         full = torch.ones_like(height)
         return torch.where(by_height, tall * full, other_height), torch.where(by_height, other_width, wide * full)
 
@@ -124,6 +124,16 @@ class AnySizePreprocessing(nn.Module):
         near = (1.5 * x - 2.5) * x * x + 1
         far = ((-0.5 * x + 2.5) * x - 4) * x + 2
         return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _floor_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """The floor of a ratio of whole numbers; the half keeps an inexact division away from the next whole number."""
+    return torch.floor((a + 0.5) / b)
+
+
+def _round_ratio(a: Tensor, b: Tensor) -> Tensor:
+    """A ratio, rounded to a whole number."""
+    return torch.round(a / b)
 
 
 def _rounded(sums: Tensor, unit: Tensor) -> Tensor:

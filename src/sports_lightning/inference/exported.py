@@ -74,6 +74,13 @@ class ExportedModel:
         _check_settings(inference)
         return _logarithms(self.compute(root, split, inference.batch_size)[0])
 
+    def logits_of(self, images: Iterable[Tensor], inference: DictConfig) -> Tensor:
+        """As `logits`, of images that are given by `transform`."""
+        _check_settings(inference)
+        batches = _runs(((image, True) for image in images), inference.batch_size)
+        found = [self.run(np.stack([image.numpy() for image, _ in items]))[0] for items in batches]
+        return _logarithms(torch.from_numpy(np.concatenate(found)))
+
     def run_readable(self, files: InputFiles, inference: DictConfig, receive: Callable[[Tensor, Tensor], Any]) -> None:
         """Call `receive` with the logits of each batch of files, and which of them could be read (n,).
 
