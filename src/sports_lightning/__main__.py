@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a classifier on images, and test the best checkpoint",
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
     "predict": "predict the classes of new images: files, folders or globs",
+    "organize": "sort photographs into folders by class: plan, apply, undo",
     "export": "write a checkpoint as ONNX, OpenVINO, torch.export or for timm, and compare its answers",
     "serve": "answer HTTP requests with predictions, and show a page to drop images on",
     "split": "assign images to train, val and test, near copies together",
@@ -27,6 +28,7 @@ Examples
   sports-lightning train data=folder data.root=IMAGES model=resnet50 finetune=head
   sports-lightning evaluate ckpt_path=RUN/checkpoints/best.ckpt split=val
   sports-lightning predict ckpt_path=RUN/checkpoints/best.ckpt IMAGES
+  sports-lightning organize ckpt_path=RUN/checkpoints/best.ckpt input=PHOTOS to=SORTED
   sports-lightning serve ckpt_path=RUN/checkpoints/best.ckpt
   sports-lightning compare outputs/train
 

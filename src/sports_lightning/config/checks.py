@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sports_lightning.config import data_rules, groups, rules, schema
+from sports_lightning.config import data_rules, groups, organize_rules, rules, schema
 from sports_lightning.config.earlier_versions import rename_config_keys
 from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
@@ -107,6 +107,13 @@ def check_serve(cfg: DictConfig) -> None:
     checkpoint_file(cfg.ckpt_path)
     if missing := [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]:
         raise UserError(f"serve needs {missing[0]}: pip install -e '.[serve]'")
+
+
+def check_organize(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/organize.yaml`."""
+    _check(cfg, schema.Organize, (*organize_rules.ORGANIZE, *rules.DECISIONS, *data_rules.READING))
+    if not (cfg.plan or cfg.undo):
+        checkpoint_file(cfg.ckpt_path)
 
 
 def check_audit(cfg: DictConfig) -> None:

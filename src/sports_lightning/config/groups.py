@@ -74,6 +74,13 @@ class Reading:
 
 
 @dataclass
+class CachedReading(Reading):
+    """The part of `conf/data/*.yaml` that `conf/organize.yaml` has."""
+
+    cache_dir: str
+
+
+@dataclass
 class Augment:
     """`conf/augment/*.yaml`."""
 
@@ -263,4 +270,17 @@ class Sweep:
 
 
 # Groups of which every key is declared here: nothing else in them is read or passed on.
-CLOSED_GROUPS = (Data, Reading, Augment, Model, Finetune, Loss, Optimizer, Scheduler, Inference, Limits, Sweep)
+CLOSED_GROUPS = (
+    Data,
+    Reading,
+    CachedReading,
+    Augment,
+    Model,
+    Finetune,
+    Loss,
+    Optimizer,
+    Scheduler,
+    Inference,
+    Limits,
+    Sweep,
+)

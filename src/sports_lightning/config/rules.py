@@ -170,7 +170,7 @@ _FSDP = (
     ),
 )
 
-_IN_STATED_PRECISION = Rule(
+IN_STATED_PRECISION = Rule(
     ("inference.precision",),
     lambda precision: precision == "auto",
     "inference.precision={0} is for evaluate and predict: state it here, such as 32-true or bf16-mixed",
@@ -179,7 +179,7 @@ _IN_STATED_PRECISION = Rule(
 TRAIN = (
     *DATA,
     *_TRAINER,
-    _IN_STATED_PRECISION,
+    IN_STATED_PRECISION,
     *_FSDP,
     *MODEL,
     Rule(
@@ -289,7 +289,7 @@ PREDICT = (
 )
 
 SERVE = (
-    _IN_STATED_PRECISION,
+    IN_STATED_PRECISION,
     Rule(
         ("host",),
         _is_no_address,
@@ -301,7 +301,7 @@ SERVE = (
 AUDIT = (
     *DATA,
     *MODEL,
-    _IN_STATED_PRECISION,
+    IN_STATED_PRECISION,
     Rule(
         ("model.name", "model.pretrained", "model.weights"),
         lambda name, pretrained, weights: name and not pretrained and not weights,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from sports_lightning.config.groups import (
     Augment,
+    CachedReading,
     Callbacks,
     Count,
     CountOrZero,
@@ -120,6 +121,25 @@ class Serve:
 
 
 @dataclass
+class Organize:
+    """`conf/organize.yaml`."""
+
+    data: CachedReading
+    inference: Inference
+    ckpt_path: str | None
+    input: str | None
+    to: str | None
+    plan: str | None
+    undo: str | None
+    apply: bool
+    mode: Literal["copy", "move", "hardlink", "symlink"]
+    pattern: str
+    reject: Positive | None
+    coverage: Positive | None
+    tags: list[Literal["xmp", "csv"]]
+
+
+@dataclass
 class Audit:
     """`conf/audit.yaml`."""
 
@@ -158,5 +178,5 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Serve, Split, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Organize, Serve, Split, Audit, Compare, Reproduce, Report)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}

@@ -114,14 +114,19 @@ def build_table(place: str, root: Path, rows: list[tuple[int, str, str, str]]) -
 
 
 def _read_rows(file: Path) -> Iterator[Row]:
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers = {".csv": read_csv_rows, ".tsv": read_csv_rows, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise UserError(f"data.manifest={file} must be a .csv, .jsonl or .parquet file")
     return reader(file)
 
 
-def _read_csv(file: Path) -> Iterator[Row]:
+def read_csv_rows(file: Path) -> Iterator[Row]:
+    """The rows of a CSV file of any program: UTF-8 or UTF-16, separated by commas, semicolons or tabs.
+
+    Raises:
+        UserError: not such a file.
+    """
     with _open(file) as lines:
         header = lines.readline()
         lines.seek(0)

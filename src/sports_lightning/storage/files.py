@@ -77,8 +77,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise WriteFailed(f"can't write {path}: {error.strerror}; its previous content is unchanged") from error
-    with suppress(OSError):  # not supported by some network drives
-        _sync(path.parent)  # the new name
+    sync_folder(path.parent)  # the new name
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -104,6 +103,12 @@ def sync_to_disk(path: Path) -> None:
         elif each.is_dir():
             with suppress(OSError):  # not supported by some network drives
                 _sync(each)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Flush the names in a folder to disk, where its drive supports that."""
+    with suppress(OSError):
+        _sync(Path(folder))
 
 
 def _sync(path: Path, mode: int = os.O_RDONLY) -> None:

@@ -1,0 +1,90 @@
+"""Sort photographs into folders: `python -m sports_lightning.organize ckpt_path=RUN input=PHOTOS to=SORTED`."""
+
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from sports_lightning.cli.app import main
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.process_setup import quick_imports
+from sports_lightning.config.checks import check_organize
+from sports_lightning.config.overrides import format_command
+from sports_lightning.organize import application
+from sports_lightning.organize.decisions_file import add_decisions, remove_decisions
+from sports_lightning.organize.journal import Journal
+from sports_lightning.organize.operations import plan_operations, write_keywords
+from sports_lightning.organize.plan import TABLE, Plan
+from sports_lightning.organize.targets import Pattern
+
+log = logging.getLogger(__name__)
+
+
+def organize(cfg: DictConfig, folder: Path) -> None:
+    """Plan, apply a plan, or undo an application; only the first needs torch.
+
+    Args:
+        cfg: `conf/organize.yaml`.
+        folder: the run folder.
+    """
+    check_organize(cfg)
+    Pattern(cfg.pattern).check()
+    if cfg.undo:
+        _undo(Path(cfg.undo).expanduser().absolute())
+        return
+    planned = Path(cfg.plan).expanduser().absolute() if cfg.plan else folder
+    if not cfg.plan:
+        _plan(cfg, folder)
+    if cfg.apply:
+        _apply(planned, folder)
+
+
+def _plan(cfg: DictConfig, folder: Path) -> None:
+    with quick_imports():
+        from sports_lightning.data.formats import limit_pixels
+        from sports_lightning.inference.exported import open_classifier
+        from sports_lightning.organize.plan_page import write_plan_page
+        from sports_lightning.organize.planning import make_plan
+        from sports_lightning.reports.decorations import draw_missing
+
+    limit_pixels(cfg.data.max_pixels)
+    classifier = open_classifier(str(cfg.ckpt_path))
+    plan = make_plan(classifier, cfg)
+    plan.write(folder)
+    value_range = classifier.preprocessing.value_range
+    draw_missing({"plan.html": lambda _: write_plan_page(plan, classifier.spec.classes, value_range, folder)}, folder)
+    counts = Counter(image.decision for image in plan.images)
+    print(f"{len(plan.images):,} images: {', '.join(f'{count:,} {name}' for name, count in counts.most_common())}")
+    if not cfg.apply:
+        print(f"nothing was touched; look at {folder / 'plan.html'} or edit plan.csv, then apply the plan:")
+        print(f"    {format_command('organize', [f'plan={folder}', 'apply=true'])}")
+
+
+def _apply(planned: Path, folder: Path) -> None:
+    plan = Plan.read(planned)
+    with application.only_process(Path(plan.to)), application.applied_once(planned, folder):
+        plan = plan.with_edits(planned / TABLE)
+        operations = plan_operations(plan)
+        application.apply(Journal.of(Path(plan.to), operations), folder)
+        if "csv" in plan.tags:
+            write_keywords(plan, folder / "tags.csv")
+        add_decisions(Path(plan.to), plan.images, str(folder))
+    print(f"{len(operations):,} files in {plan.to}; to put everything back:")
+    print(f"    {format_command('organize', [f'undo={folder}'])}")
+
+
+def _undo(folder: Path) -> None:
+    journal = Journal.read(folder)
+    with application.only_process(Path(journal.to)):
+        remove_decisions(Path(journal.to), str(folder))
+        kept = application.undo(folder)
+    application.report_kept(kept)
+    print(f"{len(journal.operations) - len(kept):,} of {len(journal.operations):,} files are as before")
+
+
+COMMAND = Command("organize", organize)
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))

@@ -1,0 +1,135 @@
+"""Apply a list of operations, and undo them."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sports_lightning.errors import UserError
+from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, drive_of, take_back
+from sports_lightning.organize.journal import FILE, UNDONE, Journal
+from sports_lightning.storage.disk_cache import fingerprint
+from sports_lightning.storage.files import write_text
+from sports_lightning.storage.locks import FileLock
+
+log = logging.getLogger(__name__)
+
+_APPLIED = "applied.txt"  # in the folder of a plan: the run folder of its application
+_SPARE = 2**20  # bytes that stay free
+_SHOWN = 10  # files that were kept
+
+
+@contextmanager
+def only_process(to: Path) -> Iterator[None]:
+    """Work on a folder alone.
+
+    Raises:
+        UserError: another process works on it.
+    """
+    name = f"sports_lightning-organize-{fingerprint(os.path.realpath(to))}.lock"
+    lock = FileLock(Path(tempfile.gettempdir(), name))
+    if not lock.acquire():
+        raise UserError(f"another process is organizing {to}: wait for it or end it")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def applied_once(planned: Path, run_folder: Path) -> Iterator[None]:
+    """Note in the folder of a plan where it is applied, so that a second application is not taken for a new one.
+
+    Raises:
+        UserError: the plan has been applied, perhaps not to its end, and that has not been undone.
+    """
+    note = planned / _APPLIED
+    if note.is_file():
+        earlier = Path(note.read_text(encoding="utf-8"))
+        if (earlier / FILE).is_file() and not (earlier / UNDONE).exists():
+            raise UserError(
+                f"plan={planned} was applied in {earlier}: put that back first with undo={earlier}, or plan again"
+            )
+    write_text(note, str(run_folder))
+    yield
+
+
+def apply(journal: Journal, run_folder: Path) -> None:
+    """Write the journal, then carry out its operations.
+
+    Args:
+        journal: of operations that have not begun.
+        run_folder: where the journal is written.
+
+    Raises:
+        UserError: not enough space, a source that has changed since the plan, or a target that is another file.
+            What has been done until then stays, and can be undone.
+    """
+    to = Path(journal.to)
+    for operation in journal.operations:
+        if os.path.lexists(operation.target):
+            raise UserError(f"{operation.target} exists: nothing is overwritten; plan again")
+    drive = drive_of(to)
+    needed = sum(
+        operation.size
+        for operation in journal.operations
+        if operation.kind == COPY or (operation.kind == MOVE and drive_of(operation.source) != drive)
+    )
+    if needed and needed + _SPARE > (free := _free_bytes(to)):
+        raise UserError(f"not enough space: to={to} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free")
+    journal.write(run_folder)
+    for folder in journal.folders:
+        os.makedirs(folder, exist_ok=True)
+    for operation in tqdm(journal.operations, "organizing", unit="file", delay=2, leave=False, disable=None):
+        carry_out(operation)
+
+
+def undo(folder: Path) -> list[str]:
+    """Put back everything that the application in a run folder has done, also one that was killed.
+
+    Args:
+        folder: the run folder that holds the journal.
+
+    Returns:
+        Why files were kept, one line each.
+
+    Raises:
+        UserError: no journal.
+        WriteFailed: no space or no permission; undoing again goes on.
+    """
+    journal = Journal.read(folder)
+    if (folder / UNDONE).exists():
+        raise UserError(f"undo={folder} has been undone already")
+    kept = []
+    for operation in tqdm(
+        list(reversed(journal.operations)), "putting back", unit="file", delay=2, leave=False, disable=None
+    ):
+        if reason := take_back(operation):
+            kept.append(reason)
+    for created in reversed(journal.folders):
+        with suppress(OSError):  # not empty
+            os.rmdir(created)
+    for changed, mtime in journal.mtimes.items():
+        with suppress(OSError):
+            os.utime(changed, ns=(os.stat(changed).st_atime_ns, mtime))
+    if not kept:
+        write_text(folder / UNDONE, "")
+    return kept
+
+
+def report_kept(kept: list[str]) -> None:
+    """Log the files that could not be put back."""
+    for reason in kept[:_SHOWN]:
+        log.warning("kept: %s", reason)
+    if len(kept) > _SHOWN:
+        log.warning("and %d more", len(kept) - _SHOWN)
+
+
+def _free_bytes(to: Path) -> int:
+    existing = next(folder for folder in (to, *to.parents) if folder.exists())
+    return shutil.disk_usage(existing).free

@@ -1,0 +1,281 @@
+"""One file to one place: copied, moved or linked, never over another file, and taken back.
+
+Every operation can be repeated after a process was killed in the middle of it, and can be undone from any state that
+such a process may have left.
+"""
+
+import base64
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sports_lightning.errors import UserError, WriteFailed
+from sports_lightning.storage.files import sync_folder
+
+COPY, MOVE, HARDLINK, SYMLINK, WRITE = "copy", "move", "hardlink", "symlink", "write"
+MODES = (COPY, MOVE, HARDLINK, SYMLINK)
+_BLOCK = 2**20  # bytes
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of drives that have no hard links
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done with one file.
+
+    Attributes:
+        kind: one of MODES; or "write", a new file with `content` instead of a copy of the source.
+        source, target: absolute paths; a "write" may have no source.
+        digest: of what the target will hold; of the source's content, unless `kind` is "write".
+        size: of the source in bytes.
+        mtime: modification time of the source in nanoseconds.
+        content: of a "write", in base64.
+        original: with a "write" that removes its source, the source's content in base64, from which it is restored.
+    """
+
+    kind: str
+    source: str
+    target: str
+    digest: str
+    size: int
+    mtime: int
+    content: str = ""
+    original: str = ""
+
+    @property
+    def partial(self) -> str:
+        """Where a copy is written before it gets its name."""
+        name = hashlib.blake2b(os.fsencode(self.target), digest_size=8).hexdigest()
+        return os.path.join(os.path.dirname(self.target), f".{name}.partial")
+
+
+def digest_of(path: str) -> str:
+    """128-bit BLAKE2b digest of a file's content, in hexadecimal, as of `data.file_hashes`."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def content_digest(content: bytes) -> str:
+    """`digest_of` a file with this content."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def is_done(operation: Operation) -> bool:
+    """Whether an operation has been carried out."""
+    if not os.path.lexists(operation.target):
+        return False
+    if operation.kind == SYMLINK:
+        return os.path.islink(operation.target) and os.readlink(operation.target) == operation.source
+    is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
+    removes = operation.kind == MOVE or bool(operation.original)
+    return is_same and not (removes and os.path.lexists(operation.source))
+
+
+def carry_out(operation: Operation) -> None:
+    """Carry out an operation, or finish it.
+
+    Raises:
+        UserError: the source has changed since the plan, the target is another file, or a drive has no such links.
+        WriteFailed: no space or no permission.
+    """
+    if is_done(operation):
+        return
+    _check(operation)
+    try:
+        _CARRY_OUT[operation.kind](operation)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(operation.partial)
+        if error.errno == errno.EXDEV:
+            raise UserError(
+                "mode=hardlink needs input and to on one drive: choose mode=copy or mode=symlink"
+            ) from error
+        if isinstance(error, FileExistsError):
+            raise UserError(f"{operation.target} exists and is another file: nothing is overwritten") from error
+        raise WriteFailed(
+            f"can't {operation.kind} {operation.source} to {operation.target}: {error.strerror}"
+        ) from error
+
+
+def take_back(operation: Operation) -> str:
+    """Undo an operation in whatever state it is. Return why something was kept, or "".
+
+    A target is only removed where its content has been verified at the source; one that has changed is kept.
+
+    Raises:
+        WriteFailed: no space or no permission.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(operation.partial)
+        return _TAKE_BACK[operation.kind](operation)
+    except OSError as error:
+        raise WriteFailed(f"can't put back {operation.source}: {error.strerror}") from error
+
+
+def _check(operation: Operation) -> None:
+    if not operation.source:
+        return
+    try:
+        status = os.stat(operation.source, follow_symlinks=False)
+    except FileNotFoundError as error:
+        if operation.original and os.path.lexists(operation.target):
+            return
+        raise UserError(f"{operation.source} is gone since the plan: plan again") from error
+    if (status.st_size, status.st_mtime_ns) != (operation.size, operation.mtime):
+        raise UserError(f"{operation.source} has changed since the plan: plan again")
+    if os.path.lexists(operation.target) and not _is_same_file(operation):
+        is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
+        if not is_same:
+            raise UserError(f"{operation.target} exists and is another file: nothing is overwritten")
+
+
+def _is_same_file(operation: Operation) -> bool:
+    return os.path.exists(operation.target) and os.path.samefile(operation.source, operation.target)
+
+
+def _copy(operation: Operation) -> None:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(operation.source, "rb") as source, open(operation.partial, "wb") as partial:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+            partial.write(block)
+        partial.flush()
+        os.fsync(partial.fileno())
+    if digest.hexdigest() != operation.digest:
+        os.unlink(operation.partial)
+        raise UserError(f"{operation.source} has changed since the plan: plan again")
+    shutil.copystat(operation.source, operation.partial)
+    _name(operation.partial, operation.target)
+
+
+def _move(operation: Operation) -> None:
+    if not os.path.lexists(operation.target):
+        try:
+            os.link(operation.source, operation.target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINKS and not os.path.lexists(operation.target):
+                os.rename(operation.source, operation.target)
+                return
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(operation)
+    sync_folder(os.path.dirname(operation.target))
+    if _is_same_file(operation) or digest_of(operation.target) == operation.digest:
+        os.unlink(operation.source)
+
+
+def _hardlink(operation: Operation) -> None:
+    os.link(operation.source, operation.target, follow_symlinks=False)
+
+
+def _symlink(operation: Operation) -> None:
+    os.symlink(operation.source, operation.target)
+
+
+def _write(operation: Operation) -> None:
+    if not os.path.lexists(operation.target):
+        with open(operation.partial, "wb") as partial:
+            partial.write(base64.b64decode(operation.content))
+            partial.flush()
+            os.fsync(partial.fileno())
+        _name(operation.partial, operation.target)
+    if operation.original:
+        with suppress(FileNotFoundError):
+            os.unlink(operation.source)
+
+
+def _name(partial: str, target: str) -> None:
+    """Give a finished file its name, which must be free."""
+    try:
+        os.link(partial, target)
+        os.unlink(partial)
+    except OSError as error:
+        if error.errno not in _NO_LINKS or os.path.lexists(target):
+            raise
+        os.rename(partial, target)
+    sync_folder(os.path.dirname(target))
+
+
+_CARRY_OUT: dict[str, Callable[[Operation], None]] = {
+    COPY: _copy, MOVE: _move, HARDLINK: _hardlink, SYMLINK: _symlink, WRITE: _write,
+}  # fmt: skip
+
+
+def _remove_copy(operation: Operation) -> str:
+    if not os.path.lexists(operation.target):
+        return ""
+    if not os.path.isfile(operation.source):
+        return f"{operation.target}: its source {operation.source} is gone"
+    if os.path.samefile(operation.source, operation.target):
+        os.unlink(operation.target)
+        return ""
+    if digest_of(operation.target) != operation.digest:
+        return f"{operation.target} has changed since"
+    if digest_of(operation.source) != operation.digest:
+        return f"{operation.target}: its source {operation.source} has changed since"
+    os.unlink(operation.target)
+    return ""
+
+
+def _remove_link(operation: Operation) -> str:
+    if not os.path.lexists(operation.target):
+        return ""
+    if not (os.path.islink(operation.target) and os.readlink(operation.target) == operation.source):
+        return f"{operation.target} has changed since"
+    os.unlink(operation.target)
+    return ""
+
+
+def _move_back(operation: Operation) -> str:
+    has_source, has_target = os.path.lexists(operation.source), os.path.lexists(operation.target)
+    if not has_target:
+        return "" if has_source else f"{operation.source} is neither at its old nor at its new place"
+    if has_source:
+        if not _is_same_file(operation) and digest_of(operation.source) != digest_of(operation.target):
+            return f"{operation.target}: another file has taken its old place {operation.source}"
+        os.unlink(operation.target)
+        return ""
+    status = os.stat(operation.target, follow_symlinks=False)
+    back = Operation(
+        MOVE, operation.target, operation.source, digest_of(operation.target), status.st_size, status.st_mtime_ns
+    )
+    os.makedirs(os.path.dirname(operation.source), exist_ok=True)
+    carry_out(back)
+    return ""
+
+
+def _remove_written(operation: Operation) -> str:
+    if operation.original and not os.path.lexists(operation.source):
+        content = base64.b64decode(operation.original)
+        restored = Operation(
+            WRITE, operation.source, operation.source, content_digest(content), len(content), operation.mtime,
+            operation.original,
+        )  # fmt: skip
+        os.makedirs(os.path.dirname(operation.source), exist_ok=True)
+        _write(restored)
+        os.utime(operation.source, ns=(operation.mtime, operation.mtime))
+    if not os.path.lexists(operation.target):
+        return ""
+    if digest_of(operation.target) != operation.digest:
+        return f"{operation.target} has changed since"
+    os.unlink(operation.target)
+    return ""
+
+
+_TAKE_BACK: dict[str, Callable[[Operation], str]] = {
+    COPY: _remove_copy, MOVE: _move_back, HARDLINK: _remove_copy, SYMLINK: _remove_link, WRITE: _remove_written,
+}  # fmt: skip
+
+
+def drive_of(path: str | Path) -> int:
+    """The number of the drive of a path, or of its nearest parent that exists."""
+    existing = next(each for each in (Path(path), *Path(path).parents) if each.exists())
+    return os.stat(existing).st_dev

@@ -1,0 +1,134 @@
+"""Where each image goes: the pattern, names that are safe on every system, and clashes."""
+
+import os
+import re
+import string
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+from sports_lightning.errors import UserError
+
+FIELDS = ("label", "name", "stem", "suffix", "folder", "date")
+_LONGEST = 255  # bytes of a file name, on nearly every system
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')  # on Windows, and bytes that are no text
+
+
+class _Undated:
+    """A date that is not known, in any format."""
+
+    def __format__(self, _: str) -> str:
+        return "undated"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """`pattern` of `conf/organize.yaml`, such as "{label}/{date:%Y}/{name}".
+
+    Attributes:
+        text: the pattern.
+    """
+
+    text: str
+
+    def check(self) -> None:
+        """Raise UserError if images could not be named by this pattern."""
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(self.text) if name is not None]
+            self.target("label", "folder/name.jpg", None)
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+            raise UserError(f"pattern={self.text} is not a pattern of {', '.join(FIELDS)}: {error}") from error
+        if unknown := [name for name in names if name not in FIELDS]:
+            raise UserError(f"pattern={self.text} has the field {unknown[0]!r}: there are {', '.join(FIELDS)}")
+        if not re.search(r"\{name\}$|\{suffix\}$", self.text):
+            raise UserError(f"pattern={self.text} must end with {{name}} or {{suffix}}, so that files keep their type")
+        parts = PurePath(self.text).parts
+        if self.text.startswith(("/", "~", "\\")) or ".." in parts or not parts:
+            raise UserError(f"pattern={self.text} leaves the folder to: start it with a folder, such as {{label}}")
+
+    def target(self, label: str, image: str, date: datetime | None) -> str:
+        """The path of an image below `to`, with `/` between its parts.
+
+        Args:
+            label: its class, "unsure" or "none".
+            image: its path below `input`.
+            date: when it was taken, if that is known.
+        """
+        path = PurePath(image)
+        folder = "/".join(map(safe_name, path.parent.parts)) or "."
+        values: dict[str, Any] = {"label": safe_name(label), "folder": folder, "date": date or _Undated()}
+        values |= {"name": path.name, "stem": path.stem, "suffix": path.suffix}
+        filled = self.text.format_map(values)
+        return "/".join(part for part in filled.split("/") if part not in ("", "."))
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of a folder on every system: without separators, at most 200 bytes, never hidden."""
+    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).rstrip(". ")
+    if not name or name.startswith(".") or _RESERVED.fullmatch(name):
+        name = f"_{name}"
+    return _shortened(name, 200)
+
+
+class FreeNames:
+    """Names that are free below a folder, also where case or Unicode form do not tell names apart.
+
+    Args:
+        to: the folder; it need not exist.
+    """
+
+    def __init__(self, to: Path) -> None:
+        self.to = to
+        self._taken: dict[str, set[str]] = defaultdict(set)  # by folder
+        self._listed: set[str] = set()
+
+    def take(self, target: str, companions: list[str]) -> tuple[str, list[str]]:
+        """Take a name for an image and its companions.
+
+        Args:
+            target: wanted path below the folder.
+            companions: what follows the stem of the image in the names of its companions, such as ".xmp".
+
+        Returns:
+            The path that is free, with a number where the wanted one is not, and the paths of the companions.
+        """
+        folder, _, name = target.rpartition("/")
+        taken = self._names(folder)
+        path = PurePath(name)
+        longest = max(map(_bytes, [path.suffix, *companions]))
+        for number in range(1, 10**6):
+            mark = "" if number == 1 else f" ({number})"
+            stem = _shortened(path.stem, _LONGEST - longest - len(mark)) + mark
+            names = [stem + suffix for suffix in (path.suffix, *companions)]
+            if not any(_folded(each) in taken for each in names):
+                taken.update(map(_folded, names))
+                paths = [f"{folder}/{each}" if folder else each for each in names]
+                return paths[0], paths[1:]
+        raise UserError(f"{target} has no free name")
+
+    def _names(self, folder: str) -> set[str]:
+        key = _folded(folder)
+        if key not in self._listed:
+            self._listed.add(key)
+            path = self.to / folder
+            if path.is_dir():
+                self._taken[key].update(map(_folded, os.listdir(path)))
+        return self._taken[key]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))
+
+
+def _shortened(name: str, most: int) -> str:
+    while _bytes(name) > most:
+        name = name[:-1]
+    return name
