@@ -10,7 +10,13 @@ from sports_lightning.errors import UserError
 # Keys whose value is a path.
 _DATA = ("data.root", "data.name", "data.manifest", "data.split.previous", "data.suspects", "data.cache_dir")
 _INPUTS = (*_DATA, "model.weights", "ckpt_path", "input", "to", "plan", "undo", "predictions", "run", "runs", "resume")
-_OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.storage")  # no sweep varies them
+_OUTPUTS = (
+    "pattern",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.sweeper.storage",
+)  # no sweep varies them
 _BY_CLASS = "loss.class_weights"  # {CLASS: NUMBER}
 _LOCAL_MODEL = "local-dir:"  # before a path that is the value of model.name
 _SWEEPS = re.compile(r"\+{0,2}(sweep|hydra\.mode|hydra/sweeper)=")

@@ -49,8 +49,12 @@ class Operation:
     @property
     def partial(self) -> str:
         """Where a copy is written before it gets its name."""
-        name = hashlib.blake2b(os.fsencode(self.target), digest_size=8).hexdigest()
-        return os.path.join(os.path.dirname(self.target), f".{name}.partial")
+        return _partial(self.target)
+
+
+def _partial(target: str) -> str:
+    name = hashlib.blake2b(os.fsencode(target), digest_size=8).hexdigest()
+    return os.path.join(os.path.dirname(target), f".{name}.partial")
 
 
 def digest_of(path: str) -> str:
@@ -92,7 +96,7 @@ def carry_out(operation: Operation) -> None:
         _CARRY_OUT[operation.kind](operation)
     except OSError as error:
         with suppress(OSError):
-            os.unlink(operation.partial)
+            _remove_partial(operation.target)
         if error.errno == errno.EXDEV:
             raise UserError(
                 "mode=hardlink needs input and to on one drive: choose mode=copy or mode=symlink"
@@ -113,8 +117,9 @@ def take_back(operation: Operation) -> str:
         WriteFailed: no space or no permission.
     """
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(operation.partial)
+        for target in (operation.target, operation.source):
+            if target:
+                _remove_partial(target)
         return _TAKE_BACK[operation.kind](operation)
     except OSError as error:
         raise WriteFailed(f"can't put back {operation.source}: {error.strerror}") from error
@@ -186,10 +191,18 @@ def _write(operation: Operation) -> None:
             partial.write(base64.b64decode(operation.content))
             partial.flush()
             os.fsync(partial.fileno())
+        if operation.mtime and not operation.source:  # a file that is restored
+            os.utime(operation.partial, ns=(operation.mtime, operation.mtime))
         _name(operation.partial, operation.target)
     if operation.original:
         with suppress(FileNotFoundError):
             os.unlink(operation.source)
+
+
+def _remove_partial(target: str) -> None:
+    """Remove what a killed process left of an unfinished copy to `target`."""
+    with suppress(FileNotFoundError):
+        os.unlink(_partial(target))
 
 
 def _name(partial: str, target: str) -> None:
@@ -256,12 +269,10 @@ def _remove_written(operation: Operation) -> str:
     if operation.original and not os.path.lexists(operation.source):
         content = base64.b64decode(operation.original)
         restored = Operation(
-            WRITE, operation.source, operation.source, content_digest(content), len(content), operation.mtime,
-            operation.original,
-        )  # fmt: skip
+            WRITE, "", operation.source, content_digest(content), len(content), operation.mtime, operation.original
+        )
         os.makedirs(os.path.dirname(operation.source), exist_ok=True)
         _write(restored)
-        os.utime(operation.source, ns=(operation.mtime, operation.mtime))
     if not os.path.lexists(operation.target):
         return ""
     if digest_of(operation.target) != operation.digest:

@@ -128,7 +128,7 @@ class Plan:
                 raise UserError(f"{where}: {row['image']!r} is {what}")
             image = planned[key]
             target = unquoted(row.get("target") or "", "target")
-            has_new_target = target not in ("", image.target)
+            has_new_target = target not in ("", image_cell(image.target))
             if label != image.label:
                 image = replace(image, label=label, decision=PERSON)
             if has_new_target:
@@ -147,6 +147,9 @@ class Plan:
         again = set(moved)
         kept = {key: image for key, image in edited.items() if image.label and key not in again}
         placed = {key: place(image, free, image.target) for key, image in kept.items()}
+        for key, image in kept.items():  # the name that the plan had to avoid is still avoided
+            if placed[key].target == image.target:
+                placed[key] = replace(placed[key], conflict=image.conflict)
         for key in moved:
             image, pattern = edited[key], Pattern(self.pattern)
             date = datetime.fromisoformat(image.date) if image.date else None
