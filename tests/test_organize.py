@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from browser import CHROMIUM, browser
 from commands import run_command, try_command
 from sports_lightning.errors import UserError
 from sports_lightning.organize import application, file_operations
@@ -24,7 +25,8 @@ from sports_lightning.organize.journal import Journal
 from sports_lightning.organize.operations import plan_operations
 from sports_lightning.organize.plan import Plan, PlannedImage, place
 from sports_lightning.organize.sidecars import companion_target, find_companions
-from sports_lightning.organize.targets import FreeNames, Pattern, safe_name
+from sports_lightning.organize.targets import FreeNames, Pattern
+from sports_lightning.storage.safe_names import safe_name
 
 OLD = 1_500_000_000_123_456_789  # ns
 
@@ -551,3 +553,33 @@ def test_a_damaged_plan_or_journal_is_one_line(tmp_path: Path) -> None:
         result = try_command("organize", *settings, cwd=tmp_path)
         assert result.status == 1
         assert f"{name} is damaged" in result.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.slow
+def test_images_are_ticked_and_saved_on_the_page(planned: Path, tmp_path: Path) -> None:
+    rows = rows_of(planned / "plan/plan.csv")
+    with browser() as page:
+        page.resize(390, 844, phone=True)
+        page.open((planned / "plan/plan.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no sideways scrolling on a phone"
+        page.evaluate("document.querySelector('[data-row=\"0\"] .pick').click()")
+        page.evaluate("label.value = 'my \"dog\", too', show(), set.click()")
+        page.evaluate("document.querySelector('[data-row=\"1\"] .pick').click(), stay.click()")
+        assert page.evaluate("status.textContent") == "2 changed"
+        page.open((planned / "plan/plan.html").as_uri())
+        assert page.evaluate("status.textContent") == "2 changed", "the browser remembers"
+        saved = page.evaluate(
+            "new Promise(done => { const make = URL.createObjectURL; URL.createObjectURL = blob => "
+            "{ blob.text().then(done); return make(blob); }; document.getElementById('save').click(); })"
+        )
+        assert not page.errors()
+        assert all(address.startswith(("file:", "data:", "blob:")) for address in page.requested())
+    (tmp_path / "plan.csv").write_text(saved, encoding="utf-8")
+    edited = Plan.read(planned / "plan").with_edits(tmp_path / "plan.csv")
+    assert [(image.label, image.decision) for image in edited.images[:2]] == [
+        ('my "dog", too', "person"),
+        ("", "person"),
+    ]
+    assert edited.images[0].target == f"my _dog_, too/{Path(rows[0]['image']).name}"
+    assert edited.images[2:] == Plan.read(planned / "plan").images[2:]

@@ -252,6 +252,16 @@ class Inference:
 
 
 @dataclass
+class Video:
+    """`video` of `conf/predict.yaml`."""
+
+    every: Positive
+    min_segment: PositiveOrZero
+    reject: Positive | None
+    chapters: bool
+
+
+@dataclass
 class Limits:
     """`limits` of `conf/serve.yaml`."""
 
@@ -283,4 +293,5 @@ CLOSED_GROUPS = (
     Inference,
     Limits,
     Sweep,
+    Video,
 )

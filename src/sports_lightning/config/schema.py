@@ -22,6 +22,7 @@ from sports_lightning.config.groups import (
     Scheduler,
     Sweep,
     Trainer,
+    Video,
 )
 
 
@@ -86,6 +87,7 @@ class Predict:
     ckpt_path: str | None
     input: list[str] | str | None
     save: list[Arrays]
+    video: Video
     reject: Positive | None
     coverage: Positive | None
     conformal: Literal["lac", "aps", "raps"]

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,12 @@ def list_image_folder(root: Path, leaf_classes: bool = False) -> ImageTable:
     )
 
 
-def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops: bool = False) -> list[str]:
+def list_images(
+    folder: Path,
+    ignored: Counter[str] | None = None,
+    refuse_loops: bool = False,
+    is_wanted: Callable[[str], bool] = lambda _: False,
+) -> list[str]:
     """Image files below `folder`, as sorted paths relative to it.
 
     A file is an image if its extension or, for any other extension, its first bytes are those of an image format.
@@ -71,6 +77,7 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops:
         folder: searched recursively; hidden entries and known leftovers of operating systems are skipped. Links to
             folders are followed; a folder that is reached a second time is skipped.
         ignored: receives the number of other entries by kind (see `ignored_kind`), and of folders linked twice.
+        is_wanted: function of the name of any other file; files for which it is true are listed, too.
         refuse_loops: whether a link to a folder that contains it is an error; it is skipped otherwise.
 
     Raises:
@@ -86,7 +93,8 @@ def list_images(folder: Path, ignored: Counter[str] | None = None, refuse_loops:
         ignored[LINK] += len(named) - len(subfolders)
         relative = os.path.relpath(directory, folder)
         for name in files:
-            if kind := ignored_kind(os.path.join(directory, name)):
+            kind = ignored_kind(os.path.join(directory, name))
+            if kind and not (kind != LEFTOVER and is_wanted(name)):
                 ignored[kind] += 1
             else:
                 found.append(os.path.normpath(os.path.join(relative, name)))

@@ -11,11 +11,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sports_lightning.errors import UserError
+from sports_lightning.storage.safe_names import safe_name, shortened
 
 FIELDS = ("label", "name", "stem", "suffix", "folder", "date")
 _LONGEST = 255  # bytes of a file name, on nearly every system
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')  # on Windows, and bytes that are no text
 
 
 class _Undated:
@@ -66,14 +65,6 @@ class Pattern:
         return "/".join(part for part in filled.split("/") if part not in ("", "."))
 
 
-def safe_name(text: str) -> str:
-    """A text as the name of a folder on every system: without separators, at most 200 bytes, never hidden."""
-    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).rstrip(". ")
-    if not name or name.startswith(".") or _RESERVED.fullmatch(name):
-        name = f"_{name}"
-    return _shortened(name, 200)
-
-
 class FreeNames:
     """Names that are free below a folder, also where case or Unicode form do not tell names apart.
 
@@ -102,7 +93,7 @@ class FreeNames:
         longest = max(map(_bytes, [path.suffix, *companions]))
         for number in range(1, 10**6):
             mark = "" if number == 1 else f" ({number})"
-            stem = _shortened(path.stem, _LONGEST - longest - len(mark)) + mark
+            stem = shortened(path.stem, _LONGEST - longest - len(mark)) + mark
             names = [stem + suffix for suffix in (path.suffix, *companions)]
             if not any(_folded(each) in taken for each in names):
                 taken.update(map(_folded, names))
@@ -126,9 +117,3 @@ def _folded(name: str) -> str:
 
 def _bytes(name: str) -> int:
     return len(os.fsencode(name))
-
-
-def _shortened(name: str, most: int) -> str:
-    while _bytes(name) > most:
-        name = name[:-1]
-    return name

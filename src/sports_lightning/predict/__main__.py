@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,6 +11,7 @@ from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_predict
+from sports_lightning.errors import UserError
 from sports_lightning.predict.resume import check_resumable_prediction
 from sports_lightning.runs.layout import PARTS
 from sports_lightning.storage.files import checkpoint_digest
@@ -27,24 +29,36 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.evaluate.decisions import DecisionSettings
         from sports_lightning.inference.exported import open_classifier
         from sports_lightning.inference.ranks import join_ranks
-        from sports_lightning.predict.inputs import find_inputs
+        from sports_lightning.predict.inputs import find_inputs, split_videos
         from sports_lightning.predict.prediction import SharedWork, predict_images
+        from sports_lightning.predict.videos import predict_videos
         from sports_lightning.reports.decorations import draw_missing
+        from sports_lightning.videos.video_prediction import VideoSettings
 
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
+    images, videos = split_videos(paths)
     classifier = open_classifier(str(cfg.ckpt_path))
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
     with join_ranks() as ranks:
         work = SharedWork(folder / PARTS, checkpoint_digest(cfg.ckpt_path), ranks)
-        predictions = predict_images(classifier, paths, cfg.inference, cfg.data.value_range, cfg.save, settings, work)
+        predictions = predict_images(
+            classifier, images, cfg.inference, cfg.data.value_range, cfg.save, settings, work, bool(videos)
+        )
+        timelines, problems = predict_videos(
+            classifier, videos, VideoSettings(**cfg.video), cfg.inference, folder, work
+        )
     if predictions is None:
         return
+    predictions = replace(predictions, videos=timelines, unreadable=predictions.unreadable | problems)
+    if not predictions.paths and not timelines:
+        raise UserError(f"none of the {len(paths)} files can be read; {'; '.join(list(problems.values())[:1])}")
     predictions.write(folder)
-    shutil.rmtree(folder / PARTS)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
     predictions.print()
     (folder / "predictions.png").unlink(missing_ok=True)  # of an earlier command with the same folder
-    draw_missing({"predictions.png": predictions.draw}, folder)
+    if predictions.paths:
+        draw_missing({"predictions.png": predictions.draw}, folder)
 
 
 COMMAND = Command("predict", predict, positional="input", distributed=True, resume=check_resumable_prediction)

@@ -51,6 +51,7 @@ def predict_images(
     save: Sequence[str] = (),
     settings: DecisionSettings | None = None,
     work: SharedWork | None = None,
+    may_be_empty: bool = False,
 ) -> Predictions | None:
     """Predict the images at `paths`; files that cannot be read are listed in the result.
 
@@ -61,6 +62,7 @@ def predict_images(
         value_range: `data.value_range`; "auto" uses that of the classifier.
         save: see `Predictions`.
         settings: which decisions are made beyond the probabilities.
+        may_be_empty: whether it is fine that none of the files can be read.
         work: where finished parts are kept, and who shares the work; None: nowhere, and nobody.
 
     Returns:
@@ -71,6 +73,9 @@ def predict_images(
     """
     settings, work = settings or DecisionSettings(), work or SharedWork()
     settings.check(classifier)
+    if not paths:
+        none = torch.empty(0, len(classifier.spec.classes))
+        return Predictions([], none, classifier.spec.classes, {}) if work.ranks.rank == 0 else None
     if "features" in save and isinstance(classifier, ExportedModel):
         raise UserError("save=[features]: an exported file has no features: pass the checkpoint")
     without_range = _set_value_range(classifier, value_range, find_high_depths(paths, work.ranks))
@@ -88,7 +93,7 @@ def predict_images(
         return None
     outputs, problems = collected
     unreadable = {path: problems.get(path) or without_range[path] for path in paths if path in problems | without_range}
-    if len(unreadable) == len(paths):
+    if len(unreadable) == len(paths) and not may_be_empty:
         path, reason = next(iter(unreadable.items()))
         raise UserError(f"none of the {len(paths)} files can be read as an image; {printable(path)}: {reason}")
     logits, features = outputs.split([len(classifier.spec.classes), outputs.shape[1] - len(classifier.spec.classes)], 1)

@@ -1,5 +1,6 @@
 """The predictions for many images, and the files that show them."""
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,11 @@ from sports_lightning.evaluate.decisions import NONE_OF_THESE, Decisions
 from sports_lightning.evaluate.tables import top5_columns
 from sports_lightning.reports import plots
 from sports_lightning.storage.files import write_csv
+from sports_lightning.videos.chapter_files import clock
+from sports_lightning.videos.segments import Timeline
 
 GRID_SIZE = 36  # images in predictions.png
+VIDEO_COLUMNS = ("seconds", "shares", "longest")
 _PRINTED = 50  # images printed, and as many unreadable files
 
 
@@ -34,6 +38,7 @@ class Predictions:
         save: which of "probabilities" and "features" to write as arrays.
         features: (n, features) float32, or None.
         decisions: rejection scores and prediction sets of the n images; None: none were asked for.
+        videos: what the videos among the input show.
     """
 
     paths: list[str]
@@ -44,6 +49,7 @@ class Predictions:
     save: Sequence[str] = ()
     features: Tensor | None = None
     decisions: Decisions | None = None
+    videos: Sequence[Timeline] = ()
 
     def ranked(self, count: int | None = None) -> tuple[list[str], list[list[str | float]]]:
         """The columns of `top5_columns` for the first `count` images; rejected images get another prediction."""
@@ -57,9 +63,16 @@ class Predictions:
         """Write `predictions.csv`, with the unreadable files and their reasons last, and `predictions.npz`."""
         header, columns = self.ranked()
         more = self.decisions.columns(self.classes) if self.decisions else {}
-        rows = [[path, *cells, ""] for path, cells in zip(self.paths, _joined(columns, more.values()), strict=True)]
-        rows += [[path, *[""] * (len(header) + len(more)), reason] for path, reason in self.unreadable.items()]
-        write_csv(folder / "predictions.csv", ["path", *header, *more, "error"], rows)
+        blank = [""] * len(more)
+        of_videos = list(VIDEO_COLUMNS) if self.videos else []
+        no_video = [""] * len(of_videos)
+        rows = [
+            [path, *cells, *no_video, ""]
+            for path, cells in zip(self.paths, _joined(columns, more.values()), strict=True)
+        ]
+        rows += [[video.path, *_ranked(video, len(header)), *blank, *_summary(video), ""] for video in self.videos]
+        rows += [[path, *[""] * len(header), *blank, *no_video, reason] for path, reason in self.unreadable.items()]
+        write_csv(folder / "predictions.csv", ["path", *header, *more, *of_videos, "error"], rows)
         probabilities = self.logits.double().softmax(dim=1)
         split = Split(self.paths, [-1] * len(self.paths))
         write_arrays(folder, self.classes, split, self.save, probabilities, self.features)
@@ -78,6 +91,9 @@ class Predictions:
 
     def print(self) -> None:
         """Print the first predictions as a table, with paths relative to the folder that all images share."""
+        if not self.paths:
+            self._print_unreadable(Console())
+            return
         folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in self.paths])
         table = Table(Column("image", overflow="fold"), "prediction", "probability", "second")
         _, columns = self.ranked(_PRINTED)
@@ -94,10 +110,34 @@ class Predictions:
         console.print(table)
         if len(self.paths) > _PRINTED:
             console.print(f"and {len(self.paths) - _PRINTED:,} more in predictions.csv")
+        self._print_unreadable(console)
+
+    def _print_unreadable(self, console: Console) -> None:
         for path, reason in islice(self.unreadable.items(), _PRINTED):
             console.print(f"unreadable: {_shown(path)}: {escape(reason)}", soft_wrap=True)
         if len(self.unreadable) > _PRINTED:
             console.print(f"and {len(self.unreadable) - _PRINTED:,} more that are unreadable")
+
+
+def _ranked(video: Timeline, count: int) -> list[str | float]:
+    """What fills a video in the columns of `top5_columns`: the label with the largest share of its time, with the mean
+    probability there, and the labels with the largest shares.
+    """
+    label = next(iter(video.shares))
+    own = [segment for segment in video.segments if segment.label == label]
+    probability = sum(segment.probability * segment.seconds for segment in own)
+    cells: list[str | float] = [label, probability / sum(segment.seconds for segment in own)]
+    for name, share in video.shares.items():
+        cells += [name, share]
+    return [*cells, *[""] * count][:count]
+
+
+def _summary(video: Timeline) -> list[str | float]:
+    """The cells of `VIDEO_COLUMNS`."""
+    longest = video.longest
+    shares = {label: round(share, 4) for label, share in video.shares.items()}
+    span = f"{clock(longest.start)}–{clock(longest.end)} {longest.label}"
+    return [video.seconds, json.dumps(shares, ensure_ascii=False), span]
 
 
 def _joined(rows: list[list[Any]], columns: Iterable[Sequence[Any]]) -> list[list[Any]]:

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +40,45 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
     finally:
         for future in waiting:
             future.cancel()
+
+
+def in_background(items: Iterable[Item], most: int) -> Iterator[Item]:
+    """The same items, computed by a thread that runs at most `most` items ahead."""
+    queue: Queue[tuple[bool, Any]] = Queue(most)
+    is_closed = Event()
+
+    def put(is_item: bool, value: Any) -> bool:
+        while not is_closed.is_set():
+            try:
+                queue.put((is_item, value), timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not put(True, item):
+                    return
+            put(False, None)
+        except BaseException as error:  # raised again by the consumer
+            put(False, error)
+
+    thread = Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = queue.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        is_closed.set()
+        thread.join()
 
 
 @cache

@@ -1,0 +1,207 @@
+"""The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sports_lightning.data.file_hashes import printable
+from sports_lightning.errors import UserError
+
+EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".3gp", ".wmv", ".flv", ".ogv"),
+)
+_MOST_PACKETS = 600  # that are held back until it is known whether they are needed
+_HD = 720  # rows from which colors without a label are those of BT.709, as players assume
+_UNSPECIFIED = 2  # the color space of a frame without a label
+
+
+class Frame(NamedTuple):
+    """A frame that is shown at a sampled time.
+
+    Attributes:
+        seconds: the sampled time from the start of the video.
+        image: uint8 (3, height, width), RGB, upright, with square pixels.
+    """
+
+    seconds: float
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header of a video says.
+
+    Attributes:
+        seconds: its duration; 0 if that is not known.
+        width, height: of its frames in pixels, before they are turned.
+        rate: frames per second, on average; 0 if that is not known.
+    """
+
+    seconds: float
+    width: int
+    height: int
+    rate: float
+
+
+def is_video_name(name: str) -> bool:
+    """Whether the extension of a file name is one of a video format."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def require_av() -> Any:
+    """The package PyAV.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise UserError("videos need PyAV: pip install -e '.[video]'") from error
+    return av
+
+
+def read_info(path: str) -> VideoInfo:
+    """Read the header of a video.
+
+    Raises:
+        UserError: not a video, encrypted, or without frames.
+    """
+    with _opened(path) as (container, stream):
+        seconds = float(container.duration / 1e6) if container.duration else 0.0
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        return VideoInfo(seconds, stream.width, stream.height, float(stream.average_rate or 0))
+
+
+def read_frames(path: str, every: float, least: int) -> Iterator[Frame]:
+    """The frames that are shown at 0, `every`, 2 `every`, … seconds.
+
+    Between two key frames, only what is needed for the frames in question is decoded. A video whose end is damaged
+    ends there.
+
+    Args:
+        path: the file.
+        every: seconds between two frames.
+        least: number of pixels that the shorter side must keep; larger frames are scaled by a whole number.
+
+    Raises:
+        UserError: not a video, encrypted, or no frame can be decoded.
+    """
+    count = 0
+    with _opened(path) as (container, stream):
+        for seconds, frame in _shown(_decoded(container, stream, every), every):
+            count += 1
+            yield Frame(seconds, _to_rgb(frame, least))
+    if not count:
+        raise UserError(f"{printable(path)}: no frame can be decoded")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+    av = require_av()
+    try:
+        container = av.open(path, metadata_errors="ignore")
+    except (OSError, ValueError) as error:  # FFmpeg's errors are of both kinds
+        raise UserError(f"{printable(path)} cannot be read as a video: {_reason(error)}") from error
+    with container:
+        streams = [each for each in container.streams.video if each.codec_context is not None]
+        if not streams:
+            raise UserError(f"{printable(path)} has no video in it")
+        stream = streams[0]
+        stream.thread_type = "AUTO"
+        if not stream.width:
+            raise UserError(f"{printable(path)} cannot be read as a video: it has no frames of any size")
+        yield container, stream
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _decoded(container: Any, stream: Any, every: float) -> Iterator[tuple[float, Any]]:
+    """(seconds, frame) of the frames that may be shown at a multiple of `every`, in order."""
+    start: float | None = None
+    skipped = False
+    for group in _groups(container, stream):
+        times = [float(packet.pts * packet.time_base) for packet in group if packet.pts is not None]
+        if start is None and times:
+            start = min(times) if stream.start_time is None else float(stream.start_time * stream.time_base)
+        if times and start is not None and not _holds_sample(min(times) - start, max(times) - start, group, every):
+            skipped = True
+            continue
+        if skipped:
+            stream.codec_context.flush_buffers()
+            skipped = False
+        for packet in group:
+            try:
+                frames = packet.decode()
+            except (OSError, ValueError):  # a damaged packet; the next key frame may be intact
+                continue
+            for frame in frames:
+                if frame.time is not None:
+                    yield float(frame.time) - (start or 0.0), frame
+
+
+def _groups(container: Any, stream: Any) -> Iterator[list[Any]]:
+    """The packets from each key frame to the next; the last group flushes the decoder."""
+    group: list[Any] = []
+    try:
+        for packet in container.demux(stream):
+            if (packet.is_keyframe or len(group) >= _MOST_PACKETS) and group:
+                yield group
+                group = []
+            group.append(packet)
+    except (OSError, ValueError):  # a broken end
+        pass
+    yield group
+
+
+def _holds_sample(first: float, last: float, group: list[Any], every: float) -> bool:
+    """Whether a group of packets shows a frame at a multiple of `every`. The last frame is shown for its duration."""
+    durations = [float(packet.duration * packet.time_base) for packet in group if packet.duration]
+    until = last + (max(durations) if durations else every)
+    is_end = any(packet.pts is None for packet in group)
+    return is_end or math.floor(until / every + 1e-9) >= math.ceil(max(first, 0.0) / every - 1e-9)
+
+
+def _shown(frames: Iterator[tuple[float, Any]], every: float) -> Iterator[tuple[float, Any]]:
+    """(sampled time, frame that is shown then): the last one that starts by that time."""
+    shown: Any = None
+    number = 0
+    end = 0.0
+    for seconds, frame in frames:
+        while shown is not None and number * every < seconds - 1e-6:
+            yield number * every, shown
+            number += 1
+        shown = frame
+        end = seconds + float((frame.duration or 0) * frame.time_base)
+    while shown is not None and (number == 0 or number * every < max(end, 1e-6) - 1e-6):
+        yield number * every, shown
+        number += 1
+
+
+def _to_rgb(frame: Any, least: int) -> Tensor:
+    """uint8 (3, height, width), upright, with square pixels, scaled down by a whole number."""
+    from av.video.reformatter import Colorspace, Interpolation
+
+    scale = max(1, min(frame.width, frame.height) // least)
+    ratio = float(getattr(frame, "sample_aspect_ratio", None) or 1)
+    height = max(1, frame.height // scale)
+    width = max(1, round(frame.width * ratio / scale))
+    source = None
+    if frame.colorspace in (0, _UNSPECIFIED) and not frame.format.is_rgb:
+        source = Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601
+    changed = frame.reformat(width, height, "rgb24", src_colorspace=source, interpolation=Interpolation.AREA)
+    pixels = changed.to_ndarray()
+    if frame.interlaced_frame:  # the lines of two moments: those of one are shown twice
+        pixels = np.repeat(pixels[::2], 2, axis=0)[: len(pixels)]
+    turns = round((frame.rotation or 0) / 90) % 4
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
