@@ -85,7 +85,7 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
                 ]
             )
             for packet in read.demux([read.streams[index] for index in streams]):
-                if packet.dts is not None:
+                if packet.size:  # not the empty one at the end
                     packet.stream = streams[packet.stream.index]
                     written.mux(packet)
         partial.replace(target)

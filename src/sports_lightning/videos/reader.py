@@ -1,7 +1,7 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -129,25 +129,35 @@ def _reason(error: Exception) -> str:
 def _decoded(container: Any, stream: Any, every: float) -> Iterator[tuple[float, Any]]:
     """(seconds, frame) of the frames that may be shown at a multiple of `every`, in order."""
     start: float | None = None
-    skipped = False
+    has_decoded = False
     for group in _groups(container, stream):
         times = [float(packet.pts * packet.time_base) for packet in group if packet.pts is not None]
-        if start is None and times:
-            start = min(times) if stream.start_time is None else float(stream.start_time * stream.time_base)
-        if times and start is not None and not _holds_sample(min(times) - start, max(times) - start, group, every):
-            skipped = True
+        if start is None:
+            start = min(times, default=0.0)
+            if stream.start_time is not None:
+                start = float(stream.start_time * stream.time_base)
+        if times and not _holds_sample(min(times) - start, max(times) - start, group, every):
+            if has_decoded:  # the decoder holds frames back, and then begins anew at a key frame
+                yield from _timed(stream.codec_context.decode(None), stream, start)
+                stream.codec_context.flush_buffers()
+                has_decoded = False
             continue
-        if skipped:
-            stream.codec_context.flush_buffers()
-            skipped = False
+        if any(packet.has_sidedata("encryption_info") for packet in group):
+            raise UserError(f"{printable(container.name)} is encrypted: it can only be played with its key")
         for packet in group:
             try:
                 frames = packet.decode()
             except (OSError, ValueError):  # a damaged packet; the next key frame may be intact
                 continue
-            for frame in frames:
-                if frame.time is not None:
-                    yield float(frame.time) - (start or 0.0), frame
+            has_decoded = True
+            yield from _timed(frames, stream, start)
+
+
+def _timed(frames: Iterable[Any], stream: Any, start: float) -> Iterator[tuple[float, Any]]:
+    for frame in frames:
+        stamp = frame.dts if frame.pts is None else frame.pts  # AVI stores only the order of decoding
+        if stamp is not None:
+            yield float(stamp * stream.time_base) - start, frame
 
 
 def _groups(container: Any, stream: Any) -> Iterator[list[Any]]:
@@ -182,7 +192,7 @@ def _shown(frames: Iterator[tuple[float, Any]], every: float) -> Iterator[tuple[
             yield number * every, shown
             number += 1
         shown = frame
-        end = seconds + float((frame.duration or 0) * frame.time_base)
+        end = seconds + float((frame.duration or 0) * (frame.time_base or 0))
     while shown is not None and (number == 0 or number * every < max(end, 1e-6) - 1e-6):
         yield number * every, shown
         number += 1

@@ -1,0 +1,372 @@
+"""Videos: frames at the right times, segments over time, and the files that show them."""
+
+import csv
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from browser import CHROMIUM, browser
+from commands import run_command, try_command
+from sports_lightning.errors import UserError
+from sports_lightning.predict import inputs
+from sports_lightning.videos.chapter_files import clock, time_code, write_copy, write_edl, write_ffmetadata, write_vtt
+from sports_lightning.videos.reader import read_frames, read_info
+from sports_lightning.videos.segments import Segment, Timeline, find_segments
+from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
+
+av = pytest.importorskip("av")
+
+SIZE = (160, 96)
+
+
+def gray(number: int) -> np.ndarray:
+    """A frame whose brightness tells its number."""
+    return np.full((SIZE[1], SIZE[0], 3), 4 * number + 2, dtype=np.uint8)
+
+
+def draw_video(path: Path, times: Sequence[float], pixels: Callable[[int], np.ndarray] = gray, **options: Any) -> Path:
+    """A video whose frame i is shown from `times[i]` on."""
+    keyframes = options.pop("keyframes", 12)
+    container_options = options.pop("container", {})
+    codec = options.pop("codec", {".webm": "libvpx-vp9", ".avi": "ffv1", ".gif": "gif"}.get(path.suffix, "libx264"))
+    base = Fraction(1, 100) if codec == "gif" else Fraction(1, 25) if codec == "ffv1" else Fraction(1, 90000)
+    with av.open(str(path), "w", options=container_options) as container:
+        stream = container.add_stream(codec, rate=25)
+        first = pixels(0)
+        stream.width, stream.height = first.shape[1], first.shape[0]
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.gop_size = keyframes
+        stream.codec_context.time_base = stream.time_base = base
+        stream.options = {"crf": "4"} if codec == "libx264" else {"crf": "10", "b": "0"} if "vpx" in codec else {}
+        for i, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(pixels(i), format="rgb24")
+            frame.pts, frame.time_base = round(time / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def numbers(path: Path, every: float) -> list[tuple[float, int]]:
+    """(sampled time, number of the frame that is shown)."""
+    return [
+        (round(frame.seconds, 6), round((float(frame.image.float().mean()) - 2) / 4))
+        for frame in read_frames(str(path), every, 32)
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
+@pytest.mark.parametrize("every", [0.04, 0.5, 0.3])
+def test_frames_are_those_shown_at_the_sampled_times(tmp_path: Path, suffix: str, every: float) -> None:
+    path = draw_video(tmp_path / f"video{suffix}", [i / 25 for i in range(50)])
+    found = numbers(path, every)
+    assert [time for time, _ in found] == pytest.approx([k * every for k in range(len(found))])
+    assert len(found) == -(-200 // round(100 * every))
+    for time, number in found:
+        assert number == int(time * 25 + 1e-6)
+    assert read_info(str(path)).seconds == pytest.approx(2.0, abs=0.05)
+
+
+def test_variable_frame_rates(tmp_path: Path) -> None:
+    times = [0, 0.02, 0.9, 0.95, 1.7, 2.5, 2.52, 2.54, 4.0]
+    path = draw_video(tmp_path / "video.mkv", times, keyframes=3)
+    for time, number in numbers(path, 0.25):
+        assert number == max(i for i, start in enumerate(times) if start <= time + 1e-3)
+
+
+def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = draw_video(tmp_path / "video.mp4", [i / 25 for i in range(60)], keyframes=1)
+    decoded: list[int] = []
+    from sports_lightning.videos import reader
+
+    shown = reader._shown
+
+    def counted(frames: Any, every: float) -> Any:
+        return shown((decoded.append(1) or frame for frame in frames), every)
+
+    monkeypatch.setattr(reader, "_shown", counted)
+    assert [number for _, number in numbers(path, 1.0)] == [0, 25, 50]
+    assert len(decoded) < 15, "of 60"
+
+
+def test_a_video_that_does_not_start_at_zero(tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "video.mkv", [3 + i / 25 for i in range(50)])
+    assert [number for _, number in numbers(path, 0.4)] == [0, 10, 20, 30, 40]
+
+
+def test_a_rotated_video_is_turned(tmp_path: Path) -> None:
+    if not shutil.which("ffmpeg"):
+        pytest.skip("needs ffmpeg")
+
+    def halves(_: int) -> np.ndarray:
+        pixels = np.zeros((96, 160, 3), dtype=np.uint8)
+        pixels[:, :80] = 255
+        return pixels
+
+    plain = draw_video(tmp_path / "plain.mp4", [i / 25 for i in range(10)], halves)
+    for turn, bright in ((90, "bottom"), (270, "top"), (180, "right")):
+        path = tmp_path / f"{turn}.mp4"
+        command = ["ffmpeg", "-v", "error", "-display_rotation", str(turn), "-i", plain, "-c", "copy", path]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("this ffmpeg cannot set a rotation")
+        image = next(read_frames(str(path), 1.0, 32)).image.float().mean(dim=0)
+        parts = {
+            "top": image[: len(image) // 2], "bottom": image[len(image) // 2 :],
+            "right": image[:, image.shape[1] // 2 :], "left": image[:, : image.shape[1] // 2],
+        }  # fmt: skip
+        assert max(parts, key=lambda name: float(parts[name].mean())) == bright, turn
+        assert (image.shape[0] > image.shape[1]) == (turn != 180)
+
+
+def test_a_broken_end_is_where_the_video_ends(tmp_path: Path) -> None:
+    path = draw_video(tmp_path / "video.mkv", [i / 25 for i in range(50)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    found = numbers(path, 0.2)
+    assert 3 <= len(found) < 10
+    for time, number in found:
+        assert number == round(time * 25)
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "empty.mp4", "tail.mp4", "sound.mp4", "missing.mp4"])
+def test_other_files_are_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "text.mp4":
+        path.write_text("no video " * 100)
+    elif name == "empty.mp4":
+        path.touch()
+    elif name == "tail.mp4":  # without its table of contents, which mp4 has at the end
+        draw_video(path, [i / 25 for i in range(50)])
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif name == "sound.mp4":
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=44100)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 44100
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    with pytest.raises(UserError) as error:
+        list(read_frames(str(path), 0.5, 32))
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_encrypted_video_is_one_line(tmp_path: Path) -> None:
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    path = draw_video(tmp_path / "secret.mp4", [i / 25 for i in range(50)], container=key)
+    with pytest.raises(UserError, match=r"secret.mp4 is encrypted"):
+        list(read_frames(str(path), 0.5, 32))
+
+
+def one_hot(states: Sequence[int], classes: int, sure: float = 0.9) -> np.ndarray:
+    probabilities = np.full((len(states), classes), (1 - sure) / (classes - 1))
+    probabilities[np.arange(len(states)), states] = sure
+    return probabilities
+
+
+def test_smoothing_removes_a_frame_that_differs() -> None:
+    states = [0] * 10 + [1] + [0] * 10 + [2] * 10
+    probabilities = one_hot(states, 4, 0.8)
+    smoothed = smooth(probabilities, None, np.zeros(31, bool), 0.5, SmoothingSettings(), None)
+    assert smoothed.tolist() == [0] * 21 + [2] * 10
+
+
+def test_low_scores_become_none_of_these() -> None:
+    probabilities = np.full((20, 4), 0.25)
+    scores = np.full(20, 0.001)
+    probabilities[:10], scores[:10] = one_hot([0] * 10, 4), 0.6
+    none = np.zeros(20, bool)
+    assert smooth(probabilities, scores, none, 0.5, SmoothingSettings(), 0.05).tolist() == [0] * 10 + [4] * 10
+    assert 4 not in smooth(probabilities, scores, none, 0.5, SmoothingSettings(), None)
+
+
+def test_a_cut_makes_a_switch_cheap() -> None:
+    probabilities = one_hot([0] * 6 + [1] * 3 + [0] * 6, 4, 0.8)
+    cuts = np.zeros(15, bool)
+    settings = SmoothingSettings(segment_seconds=60, independent_seconds=1.0)
+    assert smooth(probabilities, None, cuts, 0.5, settings, None).tolist() == [0] * 15
+    cuts[[6, 9]] = True
+    assert smooth(probabilities, None, cuts, 0.5, settings, None).tolist() == [0] * 6 + [1] * 3 + [0] * 6
+
+
+def test_cuts_are_where_all_colors_change() -> None:
+    shots = np.repeat(np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8, 3)), 5, axis=1).reshape(15, 8, 8, 3)
+    assert np.flatnonzero(find_cuts(shots.astype(np.uint8))).tolist() == [5, 10]
+
+
+def test_short_segments_join_the_neighbour_that_fits() -> None:
+    states = np.array([0, 0, 0, 1, 2, 2, 2])
+    probabilities = one_hot(states.tolist(), 3)
+    probabilities[3] = [0.1, 0.5, 0.4]
+    found = find_segments(states, probabilities, ["a", "b", "c"], 0.5, 3.4, 1.0)
+    assert [(segment.label, segment.start, segment.end) for segment in found] == [("a", 0.0, 1.25), ("c", 1.25, 3.4)]
+    assert found[0].probability == pytest.approx(0.9)
+
+
+TIMELINE = Timeline(
+    "match & more.mp4",
+    3725.5,
+    0.5,
+    [Segment(0.0, 62.25, "judo", 0.9, 124), Segment(62.25, 3725.5, "a <b>; c=d # -->", 0.5, 7327)],
+)
+
+
+def test_chapters_for_players_and_editors(tmp_path: Path) -> None:
+    write_vtt(TIMELINE, tmp_path / "a.vtt")
+    assert (tmp_path / "a.vtt").read_text() == (
+        "WEBVTT\n\n00:00:00.000 --> 00:01:02.250\njudo\n\n00:01:02.250 --> 01:02:05.500\na &lt;b&gt;; c=d # --&gt;\n"
+    )
+    write_ffmetadata(TIMELINE, tmp_path / "a.ffmetadata")
+    assert "START=62250\nEND=3725500\ntitle=a <b>\\; c\\=d \\# -->\n" in (tmp_path / "a.ffmetadata").read_text()
+    write_edl(TIMELINE, 30000 / 1001, tmp_path / "a.edl")
+    assert "002  AX       V     C        00:01:02:06 01:02:01:23 00:01:02:06" in (tmp_path / "a.edl").read_text()
+    assert time_code(3600, 25) == "01:00:00:00"
+    assert clock(0.9996) == "00:00:01.000"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_a_copy_with_chapters_keeps_its_streams(tmp_path: Path, suffix: str) -> None:
+    path = draw_video(tmp_path / f"video{suffix}", [i / 25 for i in range(50)])
+    timeline = Timeline(str(path), 2.0, 0.5, [Segment(0, 1.25, "judo", 1, 3), Segment(1.25, 2, "b; c", 1, 1)])
+    (tmp_path / "copy").mkdir()
+    write_copy(timeline, tmp_path / "copy")
+    with av.open(str(tmp_path / "copy" / path.name)) as copy, av.open(str(path)) as original:
+        chapters = copy.chapters()
+        assert [chapter["metadata"]["title"] for chapter in chapters] == ["judo", "b; c"]
+        assert float(chapters[1]["start"] * chapters[1]["time_base"]) == 1.25
+        packets = [[bytes(packet) for packet in each.demux(video=0) if packet.size] for each in (copy, original)]
+        assert packets[0] == packets[1]
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".gif"])
+def test_a_format_without_chapters_is_one_line(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UserError, match="is of a format without chapters"):
+        write_copy(Timeline(f"x{suffix}", 1, 1, []), tmp_path)
+
+
+# The whole command.
+
+
+@pytest.fixture(scope="module")
+def footage(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video of two classes, an animated GIF, a text named like a video, and an image."""
+    folder = tmp_path_factory.mktemp("footage")
+    classes = sorted(path.name for path in (few / "test").iterdir())[:2]
+    shots = [np.asarray(Image.open(next((few / "test" / name).glob("*.jpg"))).resize(SIZE)) for name in classes]
+    draw_video(folder / "match.mp4", [i / 10 for i in range(80)], lambda i: shots[i >= 40])
+    draw_video(folder / "short.gif", [i / 10 for i in range(20)], lambda _: shots[0])
+    (folder / "broken.mp4").write_text("no video")
+    shutil.copy(next((few / "test" / classes[0]).glob("*.jpg")), folder / "photo.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def watched(footage: Path, trained: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a prediction of `footage`. Tests must not change it."""
+    run = tmp_path_factory.mktemp("watched") / "run"
+    run_command("predict", f"ckpt_path={trained[0]}", str(footage), f"hydra.run.dir={run}", "video.reject=null")
+    return run
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_videos_are_rows_of_the_predictions(watched: Path, footage: Path) -> None:
+    rows = {Path(row["path"]).name: row for row in rows_of(watched / "predictions.csv")}
+    assert list(rows) == ["photo.jpg", "match.mp4", "short.gif", "broken.mp4"]
+    assert rows["photo.jpg"]["shares"] == ""
+    assert "cannot be read as a video" in rows["broken.mp4"]["error"]
+    match = rows["match.mp4"]
+    assert float(match["seconds"]) == pytest.approx(8.0, abs=0.2)
+    shares = json.loads(match["shares"])
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
+    assert match["prediction"] == match["top1"] == next(iter(shares))
+    segments = rows_of(watched / "videos/match/segments.csv")
+    assert float(segments[0]["start"]) == 0.0
+    for one, next_one in pairwise(segments):
+        assert one["end"] == next_one["start"]
+        assert one["label"] != next_one["label"]
+    index = rows_of(watched / "videos.csv")
+    assert [row["label"] for row in index if row["path"].endswith("match.mp4")] == [row["label"] for row in segments]
+    files = {path.name for path in (watched / "videos/match").iterdir()}
+    assert files == {
+        *("segments.csv", "segments.json", "chapters.vtt", "chapters.ffmetadata", "segments.edl", "contact_sheet.jpg"),
+        "index.html",
+    }
+    assert Image.open(watched / "videos/match/contact_sheet.jpg").width > 100
+
+
+def test_a_resumed_prediction_does_not_repeat_finished_videos(
+    watched: Path, footage: Path, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sports_lightning.predict import videos
+
+    shutil.copytree(watched, tmp_path / "run")
+    predicted: list[str] = []
+    predict_video = videos.predict_video
+    monkeypatch.setattr(
+        videos, "predict_video", lambda _, path, *rest: predicted.append(path) or predict_video(_, path, *rest)
+    )
+    settings = [f"ckpt_path={trained[0]}", str(footage), f"hydra.run.dir={tmp_path / 'run'}"]
+    run_command("predict", *settings, "video.reject=null")
+    assert [Path(path).name for path in predicted] == ["broken.mp4"]
+    assert (tmp_path / "run/predictions.csv").read_bytes() == (watched / "predictions.csv").read_bytes()
+    run_command("predict", *settings, "video.reject=null", "video.every=0.25")
+    assert len(predicted) == 4
+
+
+def test_a_video_is_predicted_by_an_exported_file_too(
+    footage: Path, watched: Path, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    run_command("export", f"ckpt_path={trained[0]}", f"hydra.run.dir={tmp_path / 'export'}")
+    settings = [str(footage / "match.mp4"), f"hydra.run.dir={tmp_path / 'run'}", "video.reject=null"]
+    run_command("predict", f"ckpt_path={tmp_path / 'export/model.onnx'}", *settings)
+    found, expected = (rows_of(folder / "videos/match/segments.csv") for folder in (tmp_path / "run", watched))
+    for one, other in zip(found, expected, strict=True):
+        assert (one["label"], one["start"]) == (other["label"], other["start"])
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
+
+
+def test_only_unreadable_videos_are_one_line(footage: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+    result = try_command("predict", f"ckpt_path={trained[0]}", str(footage / "broken.mp4"), cwd=tmp_path)
+    assert result.status == 1
+    assert "broken.mp4 cannot be read as a video" in result.stderr.splitlines()[-1]
+
+
+def test_without_pyav_videos_are_named_or_counted(
+    footage: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inputs.importlib.util, "find_spec", lambda _: None)
+    paths = [str(footage / name) for name in ("match.mp4", "short.gif", "photo.jpg")]
+    assert inputs.split_videos(paths) == (paths[1:], [])
+    assert "1 videos are left out: they need PyAV, pip install -e '.[video]'" in caplog.text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.slow
+def test_the_page_plays_jumps_and_shows_chapters(watched: Path) -> None:
+    segments = rows_of(watched / "videos/match/segments.csv")
+    with browser() as page:
+        for width, height, phone in ((1280, 900, False), (390, 844, True)):
+            page.resize(width, height, phone=phone)
+            page.open((watched / "videos/match/index.html").as_uri())
+            page.wait("video.readyState >= 1")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert page.evaluate("video.textTracks[0].cues.length") == len(segments)
+            page.evaluate("[...document.querySelectorAll('.segments button')].at(-1).click()")
+            page.wait(f"Math.abs(video.currentTime - {segments[-1]['start']}) < 0.1")
+            assert page.evaluate("document.getElementById('now').textContent") == segments[-1]["label"]
+        page.open((watched / "videos.html").as_uri())
+        assert page.evaluate("document.querySelectorAll('.video').length") == 2
+        assert not page.errors()
