@@ -3,12 +3,12 @@
     python benchmarks/video_segments.py CKPT_PATH IMAGES [--none FOLDER] [--videos 20] [--seed 0] [--every 0.5]
         [--set segment_seconds=12 …] [--keep FOLDER]
 
-IMAGES has a folder per class, such as the test split, or data/sample/test; square images are stretched to 3:2. Each video is 1 to 2 minutes long: pans and
-zooms over images, 2 to 20 s per class (several images of one class follow each other), hard cuts, cross-fades, black,
-titles, and images of none of the classes (drawn patterns, and those in `--none`), at 24, 29.97 and variable rates,
-encoded by x264. Prints for both methods: F1 of segments at IoU 0.5, the median error of the boundaries that were found,
-and the share of time that has the right label. With `--set`, a parameter of `SmoothingSettings` is changed: to choose
-them, use the validation split.
+IMAGES has a folder per class, such as the test split, or data/sample/test; square images are stretched to 3:2. Each
+video is 1 to 2 minutes long: pans and zooms over images, 2 to 20 s per class (several images of one class follow each
+other), hard cuts, cross-fades, black, titles, and images of none of the classes (drawn patterns, and those in
+`--none`), at 24, 29.97 and variable rates, encoded by x264. Prints for both methods: F1 of segments at IoU 0.5, the
+median error of the boundaries that were found, and the share of time that has the right label. With `--set`, a
+parameter of `SmoothingSettings` is changed: to choose them, use the validation split.
 """
 
 import argparse

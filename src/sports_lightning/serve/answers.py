@@ -49,6 +49,24 @@ class Neighbours(BaseModel):
     neighbours: list[Neighbour]
 
 
+class VideoSegment(BaseModel):
+    """A part of a video with one label."""
+
+    start: float = Field(description="in seconds")
+    end: float = Field(description="in seconds")
+    label: str = Field(description="a class, or `none of these`")
+    probability: float = Field(description="mean of the calibrated probability of the class over the frames")
+    thumbnail: str = Field(description="data URI of a JPEG of its middle")
+
+
+class VideoAnswer(BaseModel):
+    """What a video shows, and when."""
+
+    name: str
+    seconds: float
+    segments: list[VideoSegment]
+
+
 class Problem(BaseModel):
     """Why a request was not answered, on one line."""
 

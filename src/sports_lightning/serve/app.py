@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from sports_lightning import __version__
 from sports_lightning.reports.html import render_page
-from sports_lightning.serve.answers import Health, Neighbours, Predictions, Problem
+from sports_lightning.serve.answers import Health, Neighbours, Predictions, Problem, VideoAnswer
 from sports_lightning.serve.model_info import Info, describe_server, page_values
 from sports_lightning.serve.network import NetworkStopped
 from sports_lightning.serve.refusal import Refusal
@@ -26,7 +26,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -75,6 +75,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         async with service.answering():
             (upload,) = await read_uploads(request, service.limits, most=1)
             return Response(await service.heatmap(upload), media_type="image/png")
+
+    @app.post("/video", responses={**_REFUSALS, **_UNEXPLAINED}, openapi_extra=_body("one video"), tags=["videos"])
+    async def video(request: Request) -> VideoAnswer:
+        """What a video shows, and when: the segments that the command `predict` finds."""
+        async with service.answering():
+            (upload,) = await read_uploads(request, service.limits, most=1)
+            return await service.video(upload)
 
     @app.post("/neighbours", responses={**_REFUSALS, **_UNEXPLAINED}, openapi_extra=_body("one image"), tags=["images"])
     async def neighbours(request: Request) -> Neighbours:

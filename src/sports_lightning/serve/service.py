@@ -16,12 +16,13 @@ from sports_lightning.evaluate.decisions import DecisionSettings, decide
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
-from sports_lightning.serve.answers import Neighbours, Predictions, describe
+from sports_lightning.serve.answers import Neighbours, Predictions, VideoAnswer, describe
 from sports_lightning.serve.decoding import ImageReader
 from sports_lightning.serve.neighbours import NoNeighbours, find_training_images
 from sports_lightning.serve.network import Network
 from sports_lightning.serve.refusal import Refusal
 from sports_lightning.serve.uploads import Upload
+from sports_lightning.serve.videos import answer_video
 from sports_lightning.storage.parallel import usable_cores
 
 Result = TypeVar("Result")
@@ -52,6 +53,7 @@ class Service:
         self.neighbours = find_training_images(classifier, cfg.ckpt_path)
         self._read = ImageReader(classifier.preprocessing, cfg.data.value_range)
         self._decoders = ThreadPoolExecutor(usable_cores(), "decoder")
+        self._watcher = ThreadPoolExecutor(1, "watcher")  # one video at a time, so that images are answered meanwhile
         self._explainer = ThreadPoolExecutor(1, "explainer")  # Grad-CAM attaches hooks to the network
 
     @asynccontextmanager
@@ -104,10 +106,23 @@ class Service:
             images = await self._decode([upload])
             return await self._explain(self.neighbours.find, images)
 
+    async def video(self, upload: Upload) -> VideoAnswer:
+        """The segments of a video.
+
+        Raises:
+            Refusal: a file that is no video, no PyAV, or 504 after `limits.seconds`.
+        """
+        loop, seconds = asyncio.get_running_loop(), self.limits.seconds
+        async with self._deadline():
+            return await loop.run_in_executor(
+                self._watcher, answer_video, upload, self.classifier, self.network, seconds
+            )
+
     def close(self) -> None:
         """End all threads, once no request is in progress."""
         self._decoders.shutdown(cancel_futures=True)
         self._explainer.shutdown(cancel_futures=True)
+        self._watcher.shutdown(cancel_futures=True)
         self.network.stop()
 
     @asynccontextmanager

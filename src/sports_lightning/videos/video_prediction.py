@@ -19,7 +19,7 @@ from sports_lightning.inference.predictor import pad_batch, run_stream
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.storage.parallel import in_background
-from sports_lightning.videos.reader import Frame, read_frames, read_info
+from sports_lightning.videos.reader import Frame, VideoInfo, read_frames, read_info
 from sports_lightning.videos.segments import Timeline, find_segments
 from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
 
@@ -118,6 +118,29 @@ def predict_video(
     expected = int(info.seconds / settings.every) + 1
     frames = _watched(read_frames(path, settings.every, classifier.preprocessing.least_side), seen, expected, path)
     logits = frame_logits(classifier, frames, inference, expected)
+    return VideoPrediction(
+        find_timeline(classifier, path, info, seen, logits, settings, smoothing), logits, seen, info.rate
+    )
+
+
+def find_timeline(
+    classifier: AnyClassifier,
+    path: str,
+    info: VideoInfo,
+    seen: Seen,
+    logits: Tensor,
+    settings: VideoSettings,
+    smoothing: SmoothingSettings | None = None,
+) -> Timeline:
+    """The segments of a video whose frames have been run.
+
+    Args:
+        classifier: whose logits they are.
+        path, info: the video.
+        seen: its frames.
+        logits: (n, classes) float32 of the frames.
+        settings, smoothing: as for `predict_video`.
+    """
     seconds = max(info.seconds, seen.seconds[-1] + settings.every if not info.seconds else 0.0)
     if info.seconds and seen.seconds[-1] + 2 * settings.every < info.seconds:  # a broken end
         seconds = seen.seconds[-1] + settings.every
@@ -128,7 +151,7 @@ def predict_video(
     segments = find_segments(
         states, probabilities, list(classifier.spec.classes), settings.every, seconds, settings.min_segment
     )
-    return VideoPrediction(Timeline(path, seconds, settings.every, segments), logits, seen, info.rate)
+    return Timeline(path, seconds, settings.every, segments)
 
 
 def frame_logits(classifier: AnyClassifier, frames: Iterator[Frame], inference: DictConfig, expected: int) -> Tensor:

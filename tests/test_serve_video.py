@@ -1,0 +1,96 @@
+"""The server finds the segments of videos, as `predict` does, and its page shows them."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from browser import CHROMIUM, browser
+from commands import run_command
+from sports_lightning.models.classifier import load_classifier
+from sports_lightning.serve import videos
+from sports_lightning.serve.service import open_service
+from test_serve import listening, serve_config
+from test_videos import SIZE, draw_video
+
+
+@pytest.fixture(scope="module")
+def address(trained: tuple[Path, str]) -> Iterator[str]:
+    checkpoint = trained[0] / "checkpoints" / "best.ckpt"
+    with (
+        open_service(load_classifier(checkpoint), serve_config(checkpoint, "limits.body_mb=1")) as service,
+        listening(service) as port,
+    ):
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def match(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of two classes."""
+    classes = sorted((few / "test").iterdir())[:2]
+    shots = [np.asarray(Image.open(next(folder.glob("*.jpg"))).resize(SIZE)) for folder in classes]
+    path = tmp_path_factory.mktemp("video") / "match.mp4"
+    return draw_video(path, [i / 10 for i in range(80)], lambda i: shots[i >= 40])
+
+
+def test_segments_are_those_of_predict(address: str, match: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+    run_command("predict", f"ckpt_path={trained[0]}", str(match), f"hydra.run.dir={tmp_path / 'run'}")
+    with (tmp_path / "run/videos/match/segments.csv").open(encoding="utf-8", newline="") as file:
+        expected = list(csv.DictReader(file))
+    answer = httpx.post(f"{address}video", files=[("video", ("match.mp4", match.read_bytes()))], timeout=60).json()
+    assert answer["name"] == "match.mp4"
+    for row, segment in zip(expected, answer["segments"], strict=True):
+        assert [row["label"], *map(float, (row["start"], row["end"], row["probability"]))] == [
+            segment["label"], segment["start"], segment["end"], segment["probability"]
+        ]  # fmt: skip
+        assert segment["thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "status", "said"),
+    [
+        (b"no video", "a.mp4", 422, "a.mp4 cannot be read as a video"),
+        (b"", "../../etc/passwd", 422, "cannot be read as a video"),
+        (b"x" * 1_100_000, "large.mp4", 413, "larger than limits.body_mb=1"),
+    ],
+)
+def test_what_is_refused(address: str, content: bytes, name: str, status: int, said: str) -> None:
+    response = httpx.post(f"{address}video", files=[("video", (name, content))], timeout=60)
+    assert response.status_code == status
+    assert said in response.json()["error"]
+    assert "/tmp" not in response.json()["error"]
+
+
+def test_two_videos_at_once_are_refused(address: str, match: Path) -> None:
+    two = [("video", ("a.mp4", match.read_bytes())), ("video", ("b.mp4", match.read_bytes()))]
+    assert httpx.post(f"{address}video", files=two, timeout=60).status_code == 413
+
+
+def test_without_pyav_it_says_so(address: str, match: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos.importlib.util, "find_spec", lambda _: None)
+    response = httpx.post(f"{address}video", files=[("video", ("a.mp4", match.read_bytes()))], timeout=60)
+    assert response.status_code == 501
+    assert "pip install -e '.[video]'" in response.json()["error"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_the_page_shows_the_timeline(address: str, match: Path, width: int, dark: bool) -> None:
+    with browser() as page:
+        page.resize(width, 900, dark, phone=width < 500)
+        page.open(address)
+        page.choose_files("#files", match)
+        page.wait("document.querySelectorAll('.segments button').length > 0")
+        count = page.evaluate("document.querySelectorAll('.segments button').length")
+        assert page.evaluate("document.querySelectorAll('.timeline button').length") == count
+        page.wait("document.querySelector('.answer video').readyState >= 1")
+        page.evaluate("[...document.querySelectorAll('.segments button')].at(-1).click()")
+        if count > 1:
+            page.wait("document.querySelector('video').currentTime > 0")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not [error for error in page.errors() if "exceptionDetails" in error]
