@@ -30,6 +30,7 @@ from sports_lightning.data.decode import decode
 from sports_lightning.data.image_folder import list_images
 from sports_lightning.evaluate.decisions import NONE_OF_THESE, rejection_scores
 from sports_lightning.inference.exported import open_classifier
+from sports_lightning.storage.files import checkpoint_digest
 from sports_lightning.videos.reader import read_frames, read_info
 from sports_lightning.videos.segments import Segment, find_segments
 from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
@@ -189,7 +190,7 @@ def main() -> None:
                     seen.add(frame)
                     yield frame
 
-            cached = path.with_suffix(f".{options.every:g}.npz")
+            cached = path.with_suffix(f".{options.every:g}-{checkpoint_digest(options.ckpt_path)[:8]}.npz")
             if options.keep and cached.exists():
                 stored = np.load(cached)
                 probabilities, scores, small = stored["probabilities"], stored["scores"], stored["small"]

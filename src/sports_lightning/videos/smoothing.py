@@ -24,9 +24,9 @@ class SmoothingSettings:
         min_seconds: shorter segments become part of a neighbour.
     """
 
-    segment_seconds: float = 8.0
-    independent_seconds: float = 1.0
-    none_share: float = 0.3
+    segment_seconds: float = 20.0
+    independent_seconds: float = 2.0
+    none_share: float = 0.05
     cut_switches: float = 0.5
     min_seconds: float = 1.0
 
