@@ -26,7 +26,7 @@ NEEDED = {
     "train": ["data.root=here", "callbacks=[default,early_stopping,ema]", "finetune=last_stages"],
     "benchmark": ["data.root=here", "callbacks=[default,early_stopping]"],
     "evaluate": ["ckpt_path=best.ckpt"],
-    "organize": ["ckpt_path=best.ckpt", "input=here", "to=there"],
+    "organize": ["ckpt_path=best.ckpt", "input=photos", "to=sorted"],
     "export": ["ckpt_path=best.ckpt"],
     "predict": ["ckpt_path=best.ckpt", "input=here"],
     "serve": ["ckpt_path=best.ckpt"],
@@ -54,6 +54,7 @@ def check(command: str, *overrides: str) -> DictConfig:
 def a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("best.ckpt").touch()
+    Path("photos").mkdir()
 
 
 def typed_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -203,7 +203,12 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
         (tmp_path / file).touch()
     inference = {"precision": "32-true", "compile": False, "flip_tta": False, "batch_size": 4, "accelerator": "cpu"}
     cfg = {"ckpt_path": "best.ckpt", "input": str(images / "valid"), "inference": inference}
-    cfg |= {"reject": None, "coverage": None, "conformal": "lac"}
+    cfg |= {
+        "video": {"every": 0.5, "min_segment": 1.0, "reject": None, "chapters": False},
+        "reject": None,
+        "coverage": None,
+        "conformal": "lac",
+    }
     cfg |= {"data": {"max_pixels": None, "value_range": "auto"}, "save": []}
     with caplog.at_level(logging.WARNING):
         predict(OmegaConf.create(cfg), tmp_path)
