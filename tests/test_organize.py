@@ -26,7 +26,7 @@ from sports_lightning.organize.operations import plan_operations
 from sports_lightning.organize.plan import Plan, PlannedImage, place
 from sports_lightning.organize.sidecars import companion_target, find_companions
 from sports_lightning.organize.targets import FreeNames, Pattern
-from sports_lightning.storage.safe_names import safe_name
+from sports_lightning.storage.safe_names import safe_name, shortened
 
 OLD = 1_500_000_000_123_456_789  # ns
 
@@ -43,6 +43,7 @@ def draw_library(folder: Path) -> None:
             path.with_suffix(".AAE").write_bytes(b"edits")
             path.with_name("IMG_2.mov").write_bytes(b"live photo")
     for i, path in enumerate(sorted(folder.rglob("*"), reverse=True)):
+        path.chmod(0o700 if path.is_dir() else 0o640 if i % 2 else 0o600)
         os.utime(path, ns=(OLD + i, OLD + i))
     os.utime(folder, ns=(OLD, OLD))
 
@@ -57,7 +58,7 @@ def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
     for path in [folder, *folder.rglob("*")]:
         status = path.lstat()
         content: object = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else "folder"
-        found[str(path.relative_to(folder))] = (content, status.st_mtime_ns)
+        found[str(path.relative_to(folder))] = (content, status.st_mtime_ns, status.st_mode)
     return found
 
 
@@ -70,7 +71,7 @@ def make_plan(library: Path, to: Path, mode: str, tags: list[str]) -> Plan:
         label = ["judo", "unsure"][i % 3 == 2]
         own = dict.fromkeys(companions.get(str(library / name), []), "")
         image = PlannedImage(name, label, "judo", 0.9, 0.5, "sure" if label == "judo" else "unsure", companions=own)
-        images.append(place(image, free, Pattern("{label}/{name}").target(label, name, None)))
+        images.append(place(image, free, Pattern("{label}/{name}").target(label, name, None), tags))
     states: dict[str, list[int | str]] = {}
     for image in images:
         for path in (image.image, *(f"{os.path.dirname(image.image)}/{name}" for name in image.companions)):
@@ -484,6 +485,118 @@ def test_an_edited_plan_is_applied_and_undone(planned: Path, tmp_path: Path, tra
     assert "has been undone already" in twice.stderr
 
 
+@pytest.mark.parametrize("mode", ["copy", "move", "hardlink"])
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_undo_never_removes_the_only_copy(tmp_path: Path, mode: str, what: str) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    (library / "a").mkdir(parents=True)
+    (library / "a/1.JPG").write_bytes(b"the only one")
+    plan = make_plan(library, to, mode, [])
+    application.apply(Journal.of(to, plan_operations(plan)), tmp_path)
+    old, new = (library / "a/1.JPG", to / "judo/1.JPG") if what == "file" else (library / "a", to / "judo")
+    shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    old.symlink_to(new)  # so that other programs still find it
+    kept = application.undo(tmp_path)
+    files = [path for path in (*library.rglob("*.JPG"), *to.rglob("*.JPG")) if path.is_file() and not path.is_symlink()]
+    assert {path.read_bytes() for path in files} == {b"the only one"}
+    assert bool(kept) == (mode != "move" or what == "folder")
+
+
+def test_a_run_folder_holds_one_application(tmp_path: Path) -> None:
+    library, to, run = tmp_path / "library", tmp_path / "sorted", tmp_path / "run"
+    draw_library(library)
+    run.mkdir()
+    before = snapshot(library)
+    operations = plan_operations(make_plan(library, to, "move", []))
+    application.apply(Journal.of(to, operations[:1]), run)
+    with pytest.raises(UserError, match=r"holds the journal\.jsonl of another application"):
+        application.apply(Journal.of(to, operations[1:]), run)
+    for _ in range(2):
+        assert application.undo(run) == []
+        assert snapshot(library) == before
+        application.apply(Journal.of(to, plan_operations(make_plan(library, to, "move", []))), run)
+    application.undo(run)
+
+
+def test_undo_leaves_a_file_that_it_never_moved(tmp_path: Path) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    draw_library(library)
+    operations = plan_operations(make_plan(library, to, "move", []))
+    (library / "day 0/IMG_0.JPG").unlink()
+    with pytest.raises(UserError, match="is gone since the plan") as error:
+        application.apply(Journal.of(to, operations), tmp_path)
+    assert any(f"undo={tmp_path}" in note for note in error.value.__notes__)
+    (to / "judo/IMG_0.JPG").write_bytes(b"of another application")
+    kept = application.undo(tmp_path)
+    assert any("IMG_0.JPG has changed since" in reason for reason in kept)
+    assert (to / "judo/IMG_0.JPG").read_bytes() == b"of another application"
+
+
+def test_one_file_does_not_block_the_undo_of_others(tmp_path: Path) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    draw_library(library)
+    application.apply(Journal.of(to, plan_operations(make_plan(library, to, "move", []))), tmp_path)
+    shutil.rmtree(library / "day 1")
+    (library / "day 1").write_text("a file where a folder was")
+    kept = application.undo(tmp_path)
+    assert len(kept) == 6
+    assert len(list(library.rglob("*.JPG"))) == 3
+    (library / "day 1").unlink()
+    assert application.undo(tmp_path) == []
+    assert len(list(library.rglob("*.JPG"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("x/a.jpg", "x//a.jpg", None),
+        ("x/a.jpg", "X/A.jpg", None),
+        ("best", "best/b.jpg", "would be a file and the folder of"),
+        ("best/", "x.jpg", "is not the path of a file"),
+    ],
+)
+def test_targets_that_clash(tmp_path: Path, first: str, second: str, said: str | None) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    draw_library(library)
+    plan = make_plan(library, to, "move", [])
+    rows = [{"image": image.image, "label": image.label, "target": image.target} for image in plan.images]
+    rows[0]["target"], rows[1]["target"] = first, second
+    write_rows(tmp_path / "plan.csv", rows)
+    if said:
+        with pytest.raises(UserError, match=said):
+            plan_operations(plan.with_edits(tmp_path / "plan.csv"))
+    else:
+        edited = plan.with_edits(tmp_path / "plan.csv")
+        assert len({image.target.casefold() for image in edited.images}) == len(plan.images)
+
+
+def test_new_sidecars_have_names_of_their_own(tmp_path: Path) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    (library / "a").mkdir(parents=True)
+    for name in ("1.JPG", "x" * 250 + ".JPG"):
+        (library / "a" / name).write_bytes(name.encode())
+    (to / "judo").mkdir(parents=True)
+    (to / "judo/1.JPG.xmp").write_bytes(b"of a photograph that is gone")
+    application.apply(Journal.of(to, plan_operations(make_plan(library, to, "move", ["xmp"]))), tmp_path)
+    assert (to / "judo/1 (2).JPG.xmp").exists()
+    assert (to / "judo/1.JPG.xmp").read_bytes() == b"of a photograph that is gone"
+    assert application.undo(tmp_path) == []
+    assert len(list(library.rglob("*.JPG"))) == 2
+
+
+def test_names_that_are_too_long() -> None:
+    with pytest.raises(UserError, match="is too long"):
+        FreeNames(Path("/nowhere")).take("j/a." + "b" * 300, [])
+    assert shortened("é", 1) == ""
+
+
+def test_a_target_of_its_own_needs_no_label(tmp_path: Path) -> None:
+    image = PlannedImage("a.jpg", "judo", "judo", 0.9, None, "sure", "judo/a.jpg")
+    planned = Plan(str(tmp_path), str(tmp_path / "to"), "copy", "{label}/{name}", [], {}, [image])
+    write_rows(tmp_path / "plan.csv", [{"image": "a.jpg", "label": "", "target": "best/a.jpg"}])
+    assert planned.with_edits(tmp_path / "plan.csv").images[0].target == "best/a.jpg"
+
+
 def test_a_second_plan_leaves_out_what_is_there(planned: Path, tmp_path: Path, trained: tuple[Path, str]) -> None:
     shutil.copytree(planned / "photos", tmp_path / "photos")
     plan(trained[0], tmp_path, tmp_path / "run", "apply=true")
@@ -533,8 +646,8 @@ def test_bad_input_is_one_line(
         ("image,label\nnot there.jpg,judo\n", "row 2: 'not there.jpg' is not in the plan"),
         ("image;label\nday 0/001.jpg;judo\nday 0/001.jpg;judo\n", "row 3: 'day 0/001.jpg' is twice"),
         ("picture,label\nx,judo\n", "has no column 'image'"),
-        ("image,label,target\nday 0/001.jpg,judo,../x.jpg\n", "is not a path below to"),
-        ("image,label,target\nday 0/001.jpg,judo,/etc/x.jpg\n", "is not a path below to"),
+        ("image,label,target\nday 0/001.jpg,judo,../x.jpg\n", "is not the path of a file below to"),
+        ("image,label,target\nday 0/001.jpg,judo,/etc/x.jpg\n", "is not the path of a file below to"),
     ],
 )
 def test_wrong_edits_name_the_row(tmp_path: Path, text: str, said: str) -> None:

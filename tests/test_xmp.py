@@ -119,8 +119,12 @@ def test_keywords_join_those_that_are_there() -> None:
     assert items(after, f"{_LR}hierarchicalSubject") == ("Bag", expected)
     assert items(after, f"{_DIGIKAM}TagsList") == ("Seq", ["sports_lightning/judo"])
     again = with_keyword(after, "fencing")
-    assert items(again, f"{_DC}subject") == ("Bag", ["mountains & lakes", "trip", "fencing"])
+    assert items(again, f"{_DC}subject") == ("Bag", ["mountains & lakes", "trip", "judo", "fencing"])
     assert items(again, f"{_DIGIKAM}TagsList") == ("Seq", ["sports_lightning/fencing"])
+
+
+def test_a_label_with_control_characters_is_valid_xml() -> None:
+    assert items(with_keyword(None, "a\x07b\x00"), f"{_DC}subject") == ("Bag", ["a b "])
 
 
 def test_a_new_sidecar() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, drive_of, take_back
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
@@ -71,6 +72,8 @@ def apply(journal: Journal, run_folder: Path) -> None:
             What has been done until then stays, and can be undone.
     """
     to = Path(journal.to)
+    if (run_folder / FILE).exists() and not (run_folder / UNDONE).exists():
+        raise UserError(f"{run_folder} holds the {FILE} of another application: choose another hydra.run.dir")
     for operation in journal.operations:
         if os.path.lexists(operation.target):
             raise UserError(f"{operation.target} exists: nothing is overwritten; plan again")
@@ -82,11 +85,16 @@ def apply(journal: Journal, run_folder: Path) -> None:
     )
     if needed and needed + _SPARE > (free := _free_bytes(to)):
         raise UserError(f"not enough space: to={to} needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free")
+    (run_folder / UNDONE).unlink(missing_ok=True)
     journal.write(run_folder)
-    for folder in journal.folders:
-        os.makedirs(folder, exist_ok=True)
-    for operation in tqdm(journal.operations, "organizing", unit="file", delay=2, leave=False, disable=None):
-        carry_out(operation)
+    try:
+        for folder in journal.folders:
+            os.makedirs(folder, exist_ok=True)
+        for operation in tqdm(journal.operations, "organizing", unit="file", delay=2, leave=False, disable=None):
+            carry_out(operation)
+    except (UserError, OSError) as error:
+        error.add_note(f"; to put back what was done: {format_command('organize', [f'undo={run_folder}'])}")
+        raise
 
 
 def undo(folder: Path) -> list[str]:
@@ -99,8 +107,7 @@ def undo(folder: Path) -> list[str]:
         Why files were kept, one line each.
 
     Raises:
-        UserError: no journal.
-        WriteFailed: no space or no permission; undoing again goes on.
+        UserError: no journal, or it was undone already.
     """
     journal = Journal.read(folder)
     if (folder / UNDONE).exists():
@@ -109,7 +116,11 @@ def undo(folder: Path) -> list[str]:
     for operation in tqdm(
         list(reversed(journal.operations)), "putting back", unit="file", delay=2, leave=False, disable=None
     ):
-        if reason := take_back(operation):
+        try:
+            reason = take_back(operation)
+        except UserError as error:
+            reason = str(error)
+        if reason:
             kept.append(reason)
     for created in reversed(journal.folders):
         with suppress(OSError):  # not empty

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Operation:
         digest: of what the target will hold; of the source's content, unless `kind` is "write".
         size: of the source in bytes.
         mtime: modification time of the source in nanoseconds.
+        mode: permissions of the source; 0: they are not known.
         content: of a "write", in base64.
         original: with a "write" that removes its source, the source's content in base64, from which it is restored.
     """
@@ -43,6 +45,7 @@ class Operation:
     digest: str
     size: int
     mtime: int
+    mode: int = 0
     content: str = ""
     original: str = ""
 
@@ -136,14 +139,23 @@ def _check(operation: Operation) -> None:
         raise UserError(f"{operation.source} is gone since the plan: plan again") from error
     if (status.st_size, status.st_mtime_ns) != (operation.size, operation.mtime):
         raise UserError(f"{operation.source} has changed since the plan: plan again")
-    if os.path.lexists(operation.target) and not _is_same_file(operation):
+    if os.path.lexists(operation.target) and not _are_hard_links(operation):
         is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
         if not is_same:
             raise UserError(f"{operation.target} exists and is another file: nothing is overwritten")
 
 
-def _is_same_file(operation: Operation) -> bool:
-    return os.path.exists(operation.target) and os.path.samefile(operation.source, operation.target)
+def _are_hard_links(operation: Operation) -> bool:
+    """Whether source and target are two names of one file. Two paths to one name do not count."""
+    if not os.path.lexists(operation.target):
+        return False
+    one, other = os.lstat(operation.source), os.lstat(operation.target)
+    return stat.S_ISREG(one.st_mode) and os.path.samestat(one, other) and one.st_nlink > 1 and not _is_one(operation)
+
+
+def _is_one(operation: Operation) -> bool:
+    """Whether source and target are the same place, by a link of any kind in either path."""
+    return os.path.realpath(operation.source) == os.path.realpath(operation.target)
 
 
 def _copy(operation: Operation) -> None:
@@ -173,7 +185,8 @@ def _move(operation: Operation) -> None:
                 raise
             _copy(operation)
     sync_folder(os.path.dirname(operation.target))
-    if _is_same_file(operation) or digest_of(operation.target) == operation.digest:
+    is_verified = not _is_one(operation) and digest_of(operation.target) == operation.digest
+    if _are_hard_links(operation) or is_verified:
         os.unlink(operation.source)
 
 
@@ -191,7 +204,10 @@ def _write(operation: Operation) -> None:
             partial.write(base64.b64decode(operation.content))
             partial.flush()
             os.fsync(partial.fileno())
-        if operation.mtime and not operation.source:  # a file that is restored
+        if operation.source and os.path.lexists(operation.source):
+            shutil.copymode(operation.source, operation.partial)
+        elif operation.mtime:  # a file that is restored
+            os.chmod(operation.partial, operation.mode)
             os.utime(operation.partial, ns=(operation.mtime, operation.mtime))
         _name(operation.partial, operation.target)
     if operation.original:
@@ -225,9 +241,9 @@ _CARRY_OUT: dict[str, Callable[[Operation], None]] = {
 def _remove_copy(operation: Operation) -> str:
     if not os.path.lexists(operation.target):
         return ""
-    if not os.path.isfile(operation.source):
+    if not os.path.isfile(operation.source) or os.path.islink(operation.source) or _is_one(operation):
         return f"{operation.target}: its source {operation.source} is gone"
-    if os.path.samefile(operation.source, operation.target):
+    if _are_hard_links(operation):
         os.unlink(operation.target)
         return ""
     if digest_of(operation.target) != operation.digest:
@@ -251,17 +267,25 @@ def _move_back(operation: Operation) -> str:
     has_source, has_target = os.path.lexists(operation.source), os.path.lexists(operation.target)
     if not has_target:
         return "" if has_source else f"{operation.source} is neither at its old nor at its new place"
-    if has_source:
-        if not _is_same_file(operation) and digest_of(operation.source) != digest_of(operation.target):
+    if has_source and os.path.islink(operation.source) and _is_one(operation):
+        os.unlink(operation.source)  # a link to the new place, put there by somebody since
+    elif has_source and _is_one(operation):
+        return f"{operation.target}: its old folder is a link to its new one"
+    elif has_source and _are_hard_links(operation):
+        os.unlink(operation.target)
+        return ""
+    if digest_of(operation.target) != operation.digest:
+        return f"{operation.target} has changed since"
+    if os.path.lexists(operation.source):
+        if not os.path.isfile(operation.source) or digest_of(operation.source) != operation.digest:
             return f"{operation.target}: another file has taken its old place {operation.source}"
         os.unlink(operation.target)
         return ""
     status = os.stat(operation.target, follow_symlinks=False)
-    back = Operation(
-        MOVE, operation.target, operation.source, digest_of(operation.target), status.st_size, status.st_mtime_ns
-    )
+    back = Operation(MOVE, operation.target, operation.source, operation.digest, status.st_size, status.st_mtime_ns)
     os.makedirs(os.path.dirname(operation.source), exist_ok=True)
     carry_out(back)
+    os.utime(operation.source, ns=(operation.mtime, operation.mtime))  # which another drive may have rounded
     return ""
 
 
@@ -269,8 +293,9 @@ def _remove_written(operation: Operation) -> str:
     if operation.original and not os.path.lexists(operation.source):
         content = base64.b64decode(operation.original)
         restored = Operation(
-            WRITE, "", operation.source, content_digest(content), len(content), operation.mtime, operation.original
-        )
+            WRITE, "", operation.source, content_digest(content), len(content), operation.mtime, operation.mode,
+            operation.original,
+        )  # fmt: skip
         os.makedirs(os.path.dirname(operation.source), exist_ok=True)
         _write(restored)
     if not os.path.lexists(operation.target):

@@ -9,6 +9,7 @@ from pathlib import Path
 from sports_lightning.errors import UserError
 from sports_lightning.organize.file_operations import MOVE, WRITE, Operation, content_digest
 from sports_lightning.organize.plan import PERSON, SURE, Plan, PlannedImage
+from sports_lightning.organize.targets import folded
 from sports_lightning.organize.xmp import ROOT, with_keyword
 from sports_lightning.storage.files import write_csv
 
@@ -23,6 +24,7 @@ def plan_operations(plan: Plan) -> list[Operation]:
     """
     operations = [operation for image in plan.images if image.target for operation in _of_image(plan, image)]
     _check_inside(plan, operations)
+    _check_distinct(plan, operations)
     return operations
 
 
@@ -37,7 +39,7 @@ def write_keywords(plan: Plan, path: Path) -> None:
 
 
 def _has_keyword(image: PlannedImage) -> bool:
-    return bool(image.target) and image.decision in (SURE, PERSON) and image.label not in ("unsure", "none")
+    return bool(image.target) and image.decision in (SURE, PERSON) and image.label not in ("", "unsure", "none")
 
 
 def _of_image(plan: Plan, image: PlannedImage) -> Iterator[Operation]:
@@ -52,11 +54,11 @@ def _of_image(plan: Plan, image: PlannedImage) -> Iterator[Operation]:
             yield tagged or _operation(plan, path, target)
         else:
             yield _operation(plan, path, target)
-    if "xmp" in plan.tags and not has_sidecar and _has_keyword(image):
+    if image.sidecar and _has_keyword(image):
         content = with_keyword(None, image.label)
-        target = str(Path(plan.to, f"{image.target}.xmp"))
+        target = str(Path(plan.to, image.sidecar))
         encoded = base64.b64encode(content).decode()
-        yield Operation(WRITE, "", target, content_digest(content), len(content), 0, encoded)
+        yield Operation(WRITE, "", target, content_digest(content), len(content), 0, content=encoded)
 
 
 def _operation(plan: Plan, path: str, target: str) -> Operation:
@@ -81,9 +83,24 @@ def _tagged(plan: Plan, path: str, target: str, label: str) -> Operation | None:
         return None
     encoded = [base64.b64encode(each).decode() for each in (content, original)]
     return Operation(
-        WRITE, source, str(Path(plan.to, target)), content_digest(content), int(size), int(mtime), encoded[0],
-        encoded[1] if plan.mode == MOVE else "",
+        WRITE, source, str(Path(plan.to, target)), content_digest(content), int(size), int(mtime),
+        os.stat(source).st_mode & 0o7777, encoded[0], encoded[1] if plan.mode == MOVE else "",
     )  # fmt: skip
+
+
+def _check_distinct(plan: Plan, operations: list[Operation]) -> None:
+    """Raise UserError if two files would get one name, or one the name of a folder of another."""
+    targets: set[str] = set()
+    for operation in operations:
+        if (name := folded(operation.target)) in targets:
+            raise UserError(f"two files would become {operation.target}: change the target of one of them")
+        targets.add(name)
+    for operation in operations:
+        for parent in Path(operation.target).parents:
+            if parent == Path(plan.to):
+                break
+            if folded(str(parent)) in targets:
+                raise UserError(f"{parent} would be a file and the folder of {operation.target}: change one of them")
 
 
 def _check_inside(plan: Plan, operations: list[Operation]) -> None:

@@ -34,6 +34,7 @@ class PlannedImage:
         decision: "sure", "unsure" or "none" by the thresholds; "person" if a person chose the label.
         target: path below `to`; "" if it stays.
         companions: names of the files that stay with it, and their targets.
+        sidecar: target of a new sidecar for its keyword; "" if none is needed.
         digest: of its content, see `digest_of`.
         date: when it was taken, in ISO format; "" if that is not known.
         copies: number of its group of near copies; 0: it has none.
@@ -49,6 +50,7 @@ class PlannedImage:
     decision: str
     target: str = ""
     companions: dict[str, str] = field(default_factory=dict)
+    sidecar: str = ""
     digest: str = ""
     date: str = ""
     copies: int = 0
@@ -118,6 +120,7 @@ class Plan:
         planned = {image_cell(each.image): each for each in self.images}
         edited: dict[str, PlannedImage] = {}
         moved: list[str] = []
+        given: set[str] = set()  # images for which a person has written a target
         for number, row in read_csv_rows(table):
             where = f"{table}, row {number}"
             if missing := [name for name in ("image", "label") if name not in row]:
@@ -132,21 +135,21 @@ class Plan:
             if label != image.label:
                 image = replace(image, label=label, decision=PERSON)
             if has_new_target:
-                _check_target(target, where)
-                image = replace(image, target=target, decision=PERSON)
+                image = replace(image, target=_checked_target(target, where), decision=PERSON)
+                given.add(key)
             elif label != planned[key].label:
                 moved.append(key)
             edited[key] = image
         for key in planned.keys() - edited.keys():
             edited[key] = replace(planned[key], label="", decision=PERSON)
-        return replace(self, images=self._placed(edited, moved))
+        return replace(self, images=self._placed(edited, moved, given))
 
-    def _placed(self, edited: dict[str, PlannedImage], moved: Sequence[str]) -> list[PlannedImage]:
+    def _placed(self, edited: dict[str, PlannedImage], moved: Sequence[str], given: set[str]) -> list[PlannedImage]:
         """The images in their order, those with a new label at new targets."""
         free = FreeNames(Path(self.to))
         again = set(moved)
-        kept = {key: image for key, image in edited.items() if image.label and key not in again}
-        placed = {key: place(image, free, image.target) for key, image in kept.items()}
+        kept = {k: image for k, image in edited.items() if k in given or (image.label and k not in again)}
+        placed = {key: place(image, free, image.target, self.tags) for key, image in kept.items()}
         for key, image in kept.items():  # the name that the plan had to avoid is still avoided
             if placed[key].target == image.target:
                 placed[key] = replace(placed[key], conflict=image.conflict)
@@ -154,30 +157,38 @@ class Plan:
             image, pattern = edited[key], Pattern(self.pattern)
             date = datetime.fromisoformat(image.date) if image.date else None
             if image.label:
-                placed[key] = place(image, free, pattern.target(image.label, image.image, date))
+                placed[key] = place(image, free, pattern.target(image.label, image.image, date), self.tags)
         return [placed.get(image_cell(each.image)) or _staying(edited[image_cell(each.image)]) for each in self.images]
 
 
 def _staying(image: PlannedImage) -> PlannedImage:
-    return replace(image, target="", companions={}, conflict="")
+    return replace(image, target="", companions={}, sidecar="", conflict="")
 
 
-def place(image: PlannedImage, free: FreeNames, wanted: str) -> PlannedImage:
-    """An image at a free target, with its companions beside it."""
+def place(image: PlannedImage, free: FreeNames, wanted: str, tags: Sequence[str] = ()) -> PlannedImage:
+    """An image at a free target, with its companions beside it, and a new sidecar where keywords need one."""
     name, target_name = os.path.basename(image.image), PurePosixPath(wanted).name
     stem = PurePosixPath(target_name).stem
     following = [companion_target(name, each, target_name)[len(stem) :] for each in image.companions]
-    target, companions = free.take(wanted, following)
+    needs_sidecar = "xmp" in tags and not any(each.lower().endswith(".xmp") for each in image.companions)
+    own = [f"{PurePosixPath(target_name).suffix}.xmp"] if needs_sidecar else []
+    target, companions = free.take(wanted, following + own)
     conflict = "" if target == wanted else f"{wanted} is taken"
     return replace(
-        image, target=target, companions=dict(zip(image.companions, companions, strict=True)), conflict=conflict
+        image,
+        target=target,
+        companions=dict(zip(image.companions, companions, strict=False)),
+        sidecar=companions[-1] if needs_sidecar else "",
+        conflict=conflict,
     )
 
 
-def _check_target(target: str, where: str) -> None:
+def _checked_target(target: str, where: str) -> str:
+    """A target that a person has written, in its shortest form."""
     parts = PurePosixPath(target).parts
-    if target.startswith("/") or ".." in parts or not parts or "\0" in target:
-        raise UserError(f"{where}: the target {target!r} is not a path below to")
+    if target.startswith("/") or target.endswith("/") or ".." in parts or not parts or "\0" in target:
+        raise UserError(f"{where}: the target {target!r} is not the path of a file below to")
+    return "/".join(parts)
 
 
 def image_cell(image: str) -> str:

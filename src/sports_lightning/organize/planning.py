@@ -74,7 +74,7 @@ def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan:
         date = dates.get(image.image)
         image = replace(image, companions=names, date=date.isoformat() if date else "")
         if image.label:
-            image = place(image, free, pattern.target(image.label, image.image, date))
+            image = place(image, free, pattern.target(image.label, image.image, date), list(cfg.tags))
         placed.append(image)
     states = _states(root, placed, checks)
     return Plan(str(root), str(to), cfg.mode, cfg.pattern, list(cfg.tags), states, placed)

@@ -79,4 +79,5 @@ def _by_lower_case(entries: Iterable[os.DirEntry[str]]) -> dict[str, list[str]]:
 
 def _candidates(name: str) -> list[str]:
     stem = PurePath(name).stem.lower()
-    return [*(stem + suffix for suffix in _OF_STEM), *(name.lower() + suffix for suffix in _OF_NAME)]
+    names = [*(stem + suffix for suffix in _OF_STEM), *(name.lower() + suffix for suffix in _OF_NAME)]
+    return list(dict.fromkeys(names))  # both are the same for an image without extension

@@ -1,4 +1,4 @@
-"""Where each image goes: the pattern, names that are safe on every system, and clashes."""
+"""Where each image goes: the pattern, and clashes of names."""
 
 import os
 import re
@@ -17,11 +17,14 @@ FIELDS = ("label", "name", "stem", "suffix", "folder", "date")
 _LONGEST = 255  # bytes of a file name, on nearly every system
 
 
-class _Undated:
-    """A date that is not known, in any format."""
+@dataclass(frozen=True)
+class _Date:
+    """A date, in any format, without the colons that some systems do not allow in names."""
 
-    def __format__(self, _: str) -> str:
-        return "undated"
+    date: datetime | None
+
+    def __format__(self, form: str) -> str:
+        return format(self.date, form or "%Y-%m-%d").replace(":", "-") if self.date else "undated"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Pattern:
         """
         path = PurePath(image)
         folder = "/".join(map(safe_name, path.parent.parts)) or "."
-        values: dict[str, Any] = {"label": safe_name(label), "folder": folder, "date": date or _Undated()}
+        values: dict[str, Any] = {"label": safe_name(label), "folder": folder, "date": _Date(date)}
         values |= {"name": path.name, "stem": path.stem, "suffix": path.suffix}
         filled = self.text.format_map(values)
         return "/".join(part for part in filled.split("/") if part not in ("", "."))
@@ -93,25 +96,29 @@ class FreeNames:
         longest = max(map(_bytes, [path.suffix, *companions]))
         for number in range(1, 10**6):
             mark = "" if number == 1 else f" ({number})"
-            stem = shortened(path.stem, _LONGEST - longest - len(mark)) + mark
+            short = shortened(path.stem, _LONGEST - longest - len(mark))
+            if not short:
+                raise UserError(f"{target[:200]}… is too long for the name of a file")
+            stem = short + mark
             names = [stem + suffix for suffix in (path.suffix, *companions)]
-            if not any(_folded(each) in taken for each in names):
-                taken.update(map(_folded, names))
+            if not any(folded(each) in taken for each in names):
+                taken.update(map(folded, names))
                 paths = [f"{folder}/{each}" if folder else each for each in names]
                 return paths[0], paths[1:]
         raise UserError(f"{target} has no free name")
 
     def _names(self, folder: str) -> set[str]:
-        key = _folded(folder)
+        key = folded(folder)
         if key not in self._listed:
             self._listed.add(key)
             path = self.to / folder
             if path.is_dir():
-                self._taken[key].update(map(_folded, os.listdir(path)))
+                self._taken[key].update(map(folded, os.listdir(path)))
         return self._taken[key]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """A name in the form in which names that differ in case or Unicode form only are equal."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

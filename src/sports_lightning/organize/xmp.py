@@ -20,6 +20,7 @@ _LR = "http://ns.adobe.com/lightroom/1.0/"
 _DIGIKAM = "http://www.digikam.org/ns/1.0/"
 _PREFIXES = {"x": _X, "rdf": _RDF, "dc": _DC, "lr": _LR, "digiKam": _DIGIKAM}
 _CORE = re.compile(rb"<(?:[\w.-]+:)?(xmpmeta|xapmeta|RDF)[\s>].*</(?:[\w.-]+:)?\1\s*>", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # which XML does not have
 _EMPTY = f'<x:xmpmeta xmlns:x="{_X}"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'.encode()
 
 
@@ -28,7 +29,7 @@ def with_keyword(sidecar: bytes | None, label: str) -> bytes:
 
     Args:
         sidecar: the content of an existing one, of which everything is kept; None: there is none.
-        label: the class. Keywords under the same root, of an earlier run, are replaced.
+        label: the class. Hierarchical keywords under the same root, of an earlier run, are replaced.
 
     Raises:
         UserError: the content is not XMP.
@@ -38,8 +39,8 @@ def with_keyword(sidecar: bytes | None, label: str) -> bytes:
     rdf = tree if tree.tag == f"{{{_RDF}}}RDF" else tree.find(f"{{{_RDF}}}RDF")
     if rdf is None:
         raise UserError("it has no rdf:RDF")
-    earlier = {text.rpartition("|")[2] for text in _texts(rdf, f"{{{_LR}}}hierarchicalSubject") if _is_own(text, "|")}
-    _set(rdf, f"{{{_DC}}}subject", "Bag", label, lambda text: text in earlier)
+    label = _CONTROL.sub(" ", label)
+    _set(rdf, f"{{{_DC}}}subject", "Bag", label, lambda _: False)  # a flat keyword does not tell whose it is
     _set(rdf, f"{{{_LR}}}hierarchicalSubject", "Bag", f"{ROOT}|{label}", lambda text: _is_own(text, "|"))
     _set(rdf, f"{{{_DIGIKAM}}}TagsList", "Seq", f"{ROOT}/{label}", lambda text: _is_own(text, "/"))
     return head + ET.tostring(tree, encoding="utf-8", xml_declaration=False) + tail
@@ -72,11 +73,6 @@ def _parse(core: bytes) -> ET.Element:
         return ET.fromstring(core, parser)
     except (ET.ParseError, ValueError) as error:
         raise UserError(f"it is damaged: {error}") from error
-
-
-def _texts(rdf: ET.Element, name: str) -> list[str]:
-    """The items of an array, in all descriptions."""
-    return [item.text or "" for array in rdf.iter(name) for item in array.iter(f"{{{_RDF}}}li")]
 
 
 def _set(rdf: ET.Element, name: str, kind: str, value: str, replaces: Callable[[str], bool]) -> None:

@@ -17,7 +17,7 @@ def safe_name(text: str) -> str:
 
 
 def shortened(name: str, most: int) -> str:
-    """The start of a name that takes at most so many bytes."""
-    while len(os.fsencode(name)) > most:
+    """The start of a name that takes at most so many bytes; empty if there is none."""
+    while name and len(os.fsencode(name)) > most:
         name = name[:-1]
     return name
