@@ -282,6 +282,11 @@ def _is_no_address(host: str) -> bool:
 
 PREDICT = (
     Rule(
+        ("video.reject",),
+        lambda score: score is not None and score >= 0.36,
+        "video.reject={0} must be below 0.36: it is a rejection score, such as 0.05",
+    ),
+    Rule(
         ("resume",),
         lambda folder: folder == "auto",
         "resume={0} is for train: pass the folder of the interrupted prediction, such as outputs/predict/RUN",

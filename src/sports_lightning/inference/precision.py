@@ -93,7 +93,8 @@ def _try_both(classifier: Classifier, files: InputFiles, inference: DictConfig, 
     """Run the first readable images in both precisions, interleaved, in the batches of the real run."""
     model = fuse_conv_bn(classifier).to(device)
     read = files.__getitems__(range(min(TRIAL_IMAGES, len(files))))
-    images = torch.stack([image for image, is_readable in read if is_readable] or [read[0][0]])
+    black = torch.zeros(3, *classifier.preprocessing.size, dtype=torch.uint8)  # where there are videos only
+    images = torch.stack([image for image, is_readable in read if is_readable] or [black])
     batches = [pad_batch(batch, inference.batch_size).to(device) for batch in images.split(inference.batch_size)]
     seconds: dict[str, list[float]] = {"32-true": [], "bf16-mixed": []}
     probabilities: dict[str, Tensor] = {}

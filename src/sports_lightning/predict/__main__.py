@@ -28,6 +28,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.data.formats import limit_pixels
         from sports_lightning.evaluate.decisions import DecisionSettings
         from sports_lightning.inference.exported import open_classifier
+        from sports_lightning.inference.input_files import InputFiles
+        from sports_lightning.inference.precision import choose_inference_precision
         from sports_lightning.inference.ranks import join_ranks
         from sports_lightning.predict.inputs import find_inputs, split_videos
         from sports_lightning.predict.prediction import SharedWork, predict_images
@@ -42,16 +44,17 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
     with join_ranks() as ranks:
         work = SharedWork(folder / PARTS, checkpoint_digest(cfg.ckpt_path), ranks)
+        files = InputFiles(images, classifier.preprocessing)
+        inference = ranks.gather(choose_inference_precision(classifier, files, cfg.inference)[0])[0]
         predictions = predict_images(
-            classifier, images, cfg.inference, cfg.data.value_range, cfg.save, settings, work, bool(videos)
+            classifier, images, inference, cfg.data.value_range, cfg.save, settings, work, bool(videos)
         )
-        timelines, problems = predict_videos(
-            classifier, videos, VideoSettings(**cfg.video), cfg.inference, folder, work
-        )
+        timelines, problems = predict_videos(classifier, videos, VideoSettings(**cfg.video), inference, folder, work)
     if predictions is None:
         return
     predictions = replace(predictions, videos=timelines, unreadable=predictions.unreadable | problems)
     if not predictions.paths and not timelines:
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
         raise UserError(f"none of the {len(paths)} files can be read; {'; '.join(list(problems.values())[:1])}")
     predictions.write(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)

@@ -146,8 +146,9 @@ def _collect(parts: OutputParts, ranks: Ranks) -> tuple[Tensor, dict[str, str]] 
     ranks.gather(None)  # all parts are computed
     found = [parts.load(part) for part in range(len(parts))] if ranks.rank == 0 else []
     unseen = ranks.gather([part for part, content in enumerate(found) if content is None])[0]
+    loaded = {part: parts.load(part) for part in unseen} if ranks.rank != 0 else {}
     sent: dict[int, Part] = {}
-    for of_rank in ranks.gather_on_first({part: parts.load(part) for part in unseen if part in ranks.share(unseen)}):
+    for of_rank in ranks.gather_on_first({part: content for part, content in loaded.items() if content}):
         sent |= of_rank
     if ranks.rank != 0:
         return None

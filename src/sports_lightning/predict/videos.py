@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sports_lightning.data.file_hashes import printable
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, WriteFailed
 from sports_lightning.inference.exported import AnyClassifier
 from sports_lightning.predict.prediction import SharedWork
 from sports_lightning.storage.disk_cache import cache_key
@@ -46,6 +46,8 @@ def predict_videos(
         The timelines, and the reason for each file that could not be read; on every rank.
     """
     ranks = work.ranks
+    if paths and work.folder:
+        work.folder.mkdir(parents=True, exist_ok=True)  # by which an interrupted prediction is known
     places = dict(zip(paths, _places(paths, folder / FOLDER), strict=True))
     timelines: dict[str, Timeline] = {}
     problems: dict[str, str] = {}
@@ -60,6 +62,8 @@ def predict_videos(
         try:
             timelines[path] = _predict(classifier, path, settings, inference, places[path], key)
         except UserError as error:
+            if isinstance(error, WriteFailed):
+                raise
             log.warning("%s", error)
             problems[path] = str(error)
     for of_rank, problems_of_rank in ranks.gather((timelines, problems)):

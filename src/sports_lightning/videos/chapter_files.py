@@ -51,7 +51,7 @@ def write_edl(timeline: Timeline, rate: float, path: Path) -> None:
 
 
 def write_copy(timeline: Timeline, folder: Path) -> None:
-    """Write a copy of the video with chapters, its streams untouched.
+    """Write a copy of the video with chapters, its pictures, sound and subtitles untouched, with their metadata.
 
     Raises:
         UserError: a format that holds no chapters, or a stream that cannot be copied.
@@ -72,6 +72,9 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
                 for stream in read.streams
                 if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None
             }
+            written.metadata.update(read.metadata)
+            for index, stream in streams.items():
+                stream.metadata.update(read.streams[index].metadata)
             written.set_chapters(
                 [
                     {
@@ -89,7 +92,7 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
                     packet.stream = streams[packet.stream.index]
                     written.mux(packet)
         partial.replace(target)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, av.error.FFmpegError) as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"video.chapters=true: {printable(source.name)} cannot be copied: {error}") from error
 

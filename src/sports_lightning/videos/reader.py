@@ -1,8 +1,9 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,11 +14,14 @@ from torch import Tensor
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
 
+log = logging.getLogger(__name__)
+
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".3gp", ".wmv", ".flv", ".ogv"),
 )
 _MOST_PACKETS = 600  # that are held back until it is known whether they are needed
+_BACK = 0.5  # seconds by which time stamps may go back within a recording
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
 
@@ -76,13 +80,13 @@ def read_info(path: str) -> VideoInfo:
     """
     with _opened(path) as (container, stream):
         seconds = float(container.duration / 1e6) if container.duration else 0.0
-        if stream.duration and stream.time_base:
+        if not seconds and stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
         return VideoInfo(seconds, stream.width, stream.height, float(stream.average_rate or 0))
 
 
 def read_frames(path: str, every: float, least: int) -> Iterator[Frame]:
-    """The frames that are shown at 0, `every`, 2 `every`, … seconds.
+    """The frames that are shown at 0, `every`, 2 `every`, … seconds after the start of the file, as players count them.
 
     Between two key frames, only what is needed for the frames in question is decoded. A video whose end is damaged
     ends there.
@@ -98,10 +102,17 @@ def read_frames(path: str, every: float, least: int) -> Iterator[Frame]:
     count = 0
     with _opened(path) as (container, stream):
         for seconds, frame in _shown(_decoded(container, stream, every), every):
-            count += 1
-            yield Frame(seconds, _to_rgb(frame, least))
+            with suppress(*_errors()):  # a frame in a form that FFmpeg cannot convert
+                image = _to_rgb(frame, least)
+                count += 1
+                yield Frame(seconds, image)
     if not count:
         raise UserError(f"{printable(path)}: no frame can be decoded")
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises for damaged files: FFmpeg's errors, some of which are no others."""
+    return OSError, ValueError, require_av().error.FFmpegError
 
 
 @contextmanager
@@ -109,7 +120,7 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     av = require_av()
     try:
         container = av.open(path, metadata_errors="ignore")
-    except (OSError, ValueError) as error:  # FFmpeg's errors are of both kinds
+    except _errors() as error:
         raise UserError(f"{printable(path)} cannot be read as a video: {_reason(error)}") from error
     with container:
         streams = [each for each in container.streams.video if each.codec_context is not None]
@@ -127,30 +138,43 @@ def _reason(error: Exception) -> str:
 
 
 def _decoded(container: Any, stream: Any, every: float) -> Iterator[tuple[float, Any]]:
-    """(seconds, frame) of the frames that may be shown at a multiple of `every`, in order."""
-    start: float | None = None
-    has_decoded = False
-    for group in _groups(container, stream):
+    """(seconds, frame) of the frames that may be shown at a multiple of `every`, in order.
+
+    Time stamps that go back, as where two recordings were joined, go on from there.
+    """
+    start: float | None = None if container.start_time is None else container.start_time / 1e6
+    has_decoded, end = False, 0.0
+    for group, is_whole in _groups(container, stream):
         times = [float(packet.pts * packet.time_base) for packet in group if packet.pts is not None]
         if start is None:
             start = min(times, default=0.0)
-            if stream.start_time is not None:
-                start = float(stream.start_time * stream.time_base)
-        if times and not _holds_sample(min(times) - start, max(times) - start, group, every):
-            if has_decoded:  # the decoder holds frames back, and then begins anew at a key frame
-                yield from _timed(stream.codec_context.decode(None), stream, start)
-                stream.codec_context.flush_buffers()
-                has_decoded = False
+        is_jump = bool(times) and min(times) - start < end - _BACK
+        is_needed = not (times and is_whole) or _holds_sample(min(times) - start, max(times) - start, group, every)
+        if has_decoded and (is_jump or not is_needed):  # the decoder holds frames back, and begins anew at a key frame
+            yield from _timed(_flushed(stream), stream, start)
+            has_decoded = False
+        if is_jump:
+            start = min(times) - end
+            log.warning("%s: time stamps go back at %.1f s: later times are counted on", printable(container.name), end)
+        end = max([end, *(time - start for time in times)])
+        if not (is_needed or is_jump):
             continue
         if any(packet.has_sidedata("encryption_info") for packet in group):
             raise UserError(f"{printable(container.name)} is encrypted: it can only be played with its key")
         for packet in group:
-            try:
+            with suppress(*_errors()):  # a damaged packet; the next key frame may be intact
                 frames = packet.decode()
-            except (OSError, ValueError):  # a damaged packet; the next key frame may be intact
-                continue
-            has_decoded = True
-            yield from _timed(frames, stream, start)
+                has_decoded = True
+                yield from _timed(frames, stream, start)
+
+
+def _flushed(stream: Any) -> list[Any]:
+    """The frames that the decoder has held back."""
+    frames = []
+    with suppress(*_errors()):
+        frames = stream.codec_context.decode(None)
+    stream.codec_context.flush_buffers()
+    return frames
 
 
 def _timed(frames: Iterable[Any], stream: Any, start: float) -> Iterator[tuple[float, Any]]:
@@ -160,18 +184,25 @@ def _timed(frames: Iterable[Any], stream: Any, start: float) -> Iterator[tuple[f
             yield float(stamp * stream.time_base) - start, frame
 
 
-def _groups(container: Any, stream: Any) -> Iterator[list[Any]]:
-    """The packets from each key frame to the next; the last group flushes the decoder."""
+def _groups(container: Any, stream: Any) -> Iterator[tuple[list[Any], bool]]:
+    """The packets from each key frame to the next, and whether they are all of these; the last ones flush the decoder.
+
+    Many packets without a key frame are several groups, none of which can be left out.
+    """
     group: list[Any] = []
-    try:
+    has_start = False
+    with suppress(*_errors()):  # a broken end
         for packet in container.demux(stream):
-            if (packet.is_keyframe or len(group) >= _MOST_PACKETS) and group:
-                yield group
-                group = []
+            if packet.is_keyframe and group:
+                yield group, has_start
+                group, has_start = [], True
+            elif len(group) >= _MOST_PACKETS:
+                yield group, False
+                group, has_start = [], False
+            elif not group:
+                has_start = bool(packet.is_keyframe)
             group.append(packet)
-    except (OSError, ValueError):  # a broken end
-        pass
-    yield group
+    yield group, has_start
 
 
 def _holds_sample(first: float, last: float, group: list[Any], every: float) -> bool:
@@ -183,12 +214,13 @@ def _holds_sample(first: float, last: float, group: list[Any], every: float) -> 
 
 
 def _shown(frames: Iterator[tuple[float, Any]], every: float) -> Iterator[tuple[float, Any]]:
-    """(sampled time, frame that is shown then): the last one that starts by that time."""
+    """(sampled time, frame that is shown then): the last one that starts by that time, or the first one of all."""
     shown: Any = None
     number = 0
     end = 0.0
     for seconds, frame in frames:
-        while shown is not None and number * every < seconds - 1e-6:
+        shown = frame if shown is None else shown
+        while number * every < seconds - 1e-6:
             yield number * every, shown
             number += 1
         shown = frame

@@ -68,7 +68,10 @@ def _emissions(
 
 
 def _shape(reject: float) -> float:
-    """The a < 1 of the density a s^(a - 1) of scores of unknown images that is 1, as of known ones, at s = `reject`."""
+    """The a < 1 of the density a s^(a - 1) of scores of unknown images that is 1, as of known ones, at s = `reject`.
+
+    There is one for `reject` < 1/e.
+    """
     low, high = 1e-6, 1 - 1e-6
     for _ in range(80):
         a = (low + high) / 2
@@ -79,7 +82,8 @@ def _shape(reject: float) -> float:
 def _viterbi(emissions: np.ndarray, cuts: np.ndarray, every: float, settings: SmoothingSettings) -> np.ndarray:
     """The most probable states (n,). A switch goes to every other state with the same probability."""
     count, states = emissions.shape
-    switch = np.where(cuts, settings.cut_switches, 1 - math.exp(-every / settings.segment_seconds))
+    usual = min(1 - math.exp(-every / settings.segment_seconds), settings.cut_switches)
+    switch = np.where(cuts, settings.cut_switches, usual)
     best = emissions[0]
     came_from = np.zeros((count, states), dtype=np.int64)
     for i in range(1, count):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from sports_lightning.errors import UserError
 from sports_lightning.evaluate.decisions import NONE_OF_THESE
 from sports_lightning.reports.html import write_page
 from sports_lightning.storage.files import write_bytes, write_csv, write_json
 from sports_lightning.videos.chapter_files import clock, write_copy, write_edl, write_ffmetadata, write_vtt
 from sports_lightning.videos.segments import Segment, Timeline
 from sports_lightning.videos.video_prediction import VideoPrediction, VideoSettings
+
+log = logging.getLogger(__name__)
 
 FOLDER = "videos"
 _COLUMNS = 6  # images per row of the contact sheet
@@ -42,7 +46,10 @@ def write_video(prediction: VideoPrediction, settings: VideoSettings, folder: Pa
     write_ffmetadata(timeline, folder / "chapters.ffmetadata")
     write_edl(timeline, prediction.rate, folder / "segments.edl")
     if settings.chapters:
-        write_copy(timeline, folder)
+        try:
+            write_copy(timeline, folder)
+        except UserError as error:
+            log.warning("%s", error)
     write_bytes(folder / "contact_sheet.jpg", _contact_sheet(prediction))
     write_page(folder / "index.html", "video.html", **_page_values(prediction, folder))
     write_json(folder / "segments.json", {**timeline.to_dict(), "key": key})

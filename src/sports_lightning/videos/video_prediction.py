@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sports_lightning.evaluate.decisions import rejection_scores
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import pad_batch, run_stream
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.runs.console import shows_progress_bars
@@ -114,10 +115,14 @@ def predict_video(
         UserError: not a video, or no frame of it can be decoded.
     """
     info = read_info(path)
-    seen = Seen()
     expected = int(info.seconds / settings.every) + 1
-    frames = _watched(read_frames(path, settings.every, classifier.preprocessing.least_side), seen, expected, path)
-    logits = frame_logits(classifier, frames, inference, expected)
+
+    def look(batches: DictConfig) -> tuple[Seen, Tensor]:
+        seen = Seen()
+        frames = _watched(read_frames(path, settings.every, classifier.preprocessing.least_side), seen, expected, path)
+        return seen, frame_logits(classifier, frames, batches, expected)
+
+    (seen, logits), _ = halve_batch_on_out_of_memory(look, inference)
     return VideoPrediction(
         find_timeline(classifier, path, info, seen, logits, settings, smoothing), logits, seen, info.rate
     )
@@ -141,9 +146,9 @@ def find_timeline(
         logits: (n, classes) float32 of the frames.
         settings, smoothing: as for `predict_video`.
     """
-    seconds = max(info.seconds, seen.seconds[-1] + settings.every if not info.seconds else 0.0)
-    if info.seconds and seen.seconds[-1] + 2 * settings.every < info.seconds:  # a broken end
-        seconds = seen.seconds[-1] + settings.every
+    last, seconds = seen.seconds[-1], info.seconds
+    if seconds <= last or last + 2 * settings.every < seconds:  # a wrong header, or a broken end
+        seconds = last + settings.every
     probabilities = logits.double().softmax(dim=1).numpy()
     scores = rejection_scores(classifier.rejection, logits).numpy() if classifier.rejection else None
     cuts = find_cuts(np.stack(seen.small))
