@@ -1,9 +1,11 @@
 """Predictions that several processes share, that resume after a kill, and whose precision is chosen."""
 
 import json
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import torch
 from commands import run_command, try_command
 from sports_lightning.inference import parts, precision
 from sports_lightning.inference.parts import OutputParts, Part, PartWriter
+from sports_lightning.inference.ranks import Ranks
 from sports_lightning.predict import prediction
+from sports_lightning.predict.prediction import _collect
 
 
 @pytest.fixture
@@ -122,6 +126,43 @@ def test_batches_need_not_end_with_parts(tmp_path: Path, monkeypatch: pytest.Mon
     assert last.outputs.flatten().tolist() == [4, 5]
     assert last.problems == {1: "no 9.jpg"}
     assert store.load(1) is None
+
+
+def test_ranks_without_a_shared_disk_send_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "IMAGES", 2)
+    stores = [OutputParts(tmp_path / str(rank), [f"{i}.jpg" for i in range(10)], "key") for rank in range(2)]
+    for part in range(5):
+        rows = torch.tensor([[2.0 * part], [2.0 * part + 1]])
+        stores[part % 2].save(part, Part(rows, {1: "broken"} if part == 3 else {}))
+
+    class Other(threading.Thread):
+        result: Any = None
+
+        def run(self) -> None:
+            self.result = _collect(stores[1], self.ranks)  # type: ignore[attr-defined]
+
+    boards: list[queue.Queue[Any]] = [queue.Queue(), queue.Queue()]
+
+    class Pair(Ranks):
+        """Two ranks in two threads."""
+
+        def gather(self, value: Any) -> list[Any]:
+            boards[1 - self.rank].put(value)
+            other = boards[self.rank].get(timeout=10)
+            return [value, other] if self.rank == 0 else [other, value]
+
+        def gather_on_first(self, value: Any) -> list[Any]:
+            values = self.gather(value)
+            return values if self.rank == 0 else []
+
+    other = Other()
+    other.ranks = Pair(1, 2)  # type: ignore[attr-defined]
+    other.start()
+    outputs, problems = _collect(stores[0], Pair(0, 2))  # type: ignore[misc]
+    other.join()
+    assert outputs.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert problems == {"7.jpg": "broken"}
+    assert other.result is None
 
 
 @pytest.mark.slow

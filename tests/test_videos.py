@@ -1,6 +1,7 @@
 """Videos: frames at the right times, segments over time, and the files that show them."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -102,6 +103,66 @@ def test_a_video_that_does_not_start_at_zero(tmp_path: Path) -> None:
     assert [number for _, number in numbers(path, 0.4)] == [0, 10, 20, 30, 40]
 
 
+def test_times_count_from_the_start_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:  # sound from the start, pictures from 1 s on
+        sound, picture = container.add_stream("aac", rate=44100), container.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = *SIZE, "yuv420p"
+        picture.codec_context.time_base = picture.time_base = Fraction(1, 90000)
+        for i in range(130):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * i
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(gray(i), format="rgb24")
+            frame.pts, frame.time_base = 90000 + 3600 * i, Fraction(1, 90000)
+            container.mux(picture.encode(frame))
+        container.mux(picture.encode())
+    found = dict(numbers(path, 0.5))
+    assert (found[0.0], found[0.5], found[1.5], found[2.0]) == (0, 0, 12, 25)
+    assert read_info(str(path)).seconds == pytest.approx(3.0, abs=0.1)
+
+
+def test_time_stamps_that_go_back_are_counted_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = [
+        draw_video(tmp_path / f"{i}.ts", [k / 25 for k in range(25)], lambda k, i=i: gray(k + 25 * i)) for i in range(2)
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = numbers(path, 0.2)
+    assert [number for _, number in found] == pytest.approx([5 * i for i in range(len(found))], abs=2)
+    assert len(found) >= 9
+    assert "time stamps go back at" in caplog.text
+
+
+def test_a_long_group_of_pictures_is_decoded_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sports_lightning.videos import reader
+
+    monkeypatch.setattr(reader, "_MOST_PACKETS", 10)
+    path = draw_video(tmp_path / "video.mp4", [i / 25 for i in range(60)], keyframes=1000)
+    assert numbers(path, 1.0) == [(0.0, 0), (1.0, 25), (2.0, 50)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_damaged_videos_end_in_frames_or_one_line(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for suffix in (".mkv", ".mp4", ".avi"):
+        path = draw_video(tmp_path / f"video{suffix}", [i / 25 for i in range(40)])
+        content = bytearray(path.read_bytes())
+        start = 0 if seed % 2 else 300
+        for place in random.integers(start, len(content), 8 if seed % 2 else 400):
+            content[place] = int(random.integers(256))
+        path.write_bytes(content)
+        frames: list[Any] = []
+        said = ""
+        try:
+            frames = list(read_frames(str(path), 0.2, 32))
+        except UserError as error:
+            said = str(error)
+        assert frames or path.name in said
+
+
 def test_a_rotated_video_is_turned(tmp_path: Path) -> None:
     if not shutil.which("ffmpeg"):
         pytest.skip("needs ffmpeg")
@@ -200,6 +261,10 @@ def test_a_cut_makes_a_switch_cheap() -> None:
 def test_cuts_are_where_all_colors_change() -> None:
     shots = np.repeat(np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8, 3)), 5, axis=1).reshape(15, 8, 8, 3)
     assert np.flatnonzero(find_cuts(shots.astype(np.uint8))).tolist() == [5, 10]
+
+
+def test_steps_longer_than_any_segment(tmp_path: Path) -> None:
+    assert smooth(one_hot([0, 1], 3), None, np.zeros(2, bool), 1000.0, SmoothingSettings(), None).tolist() == [0, 1]
 
 
 def test_short_segments_join_the_neighbour_that_fits() -> None:
@@ -336,6 +401,53 @@ def test_a_video_is_predicted_by_an_exported_file_too(
     for one, other in zip(found, expected, strict=True):
         assert (one["label"], one["start"]) == (other["label"], other["start"])
         assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
+
+
+def test_an_interrupted_prediction_of_videos_only_resumes(
+    footage: Path, watched: Path, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sports_lightning.predict import videos
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    inputs_ = f"[{footage / 'match.mp4'},{footage / 'short.gif'}]"
+    settings = [f"ckpt_path={trained[0]}", f"input={inputs_}", f"hydra.run.dir={tmp_path / 'run'}", "video.reject=null"]
+    with monkeypatch.context() as patch:
+        patch.setattr(videos, "write_index", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_command("predict", *settings)
+    monkeypatch.setattr(videos, "predict_video", fail)  # both are finished
+    run_command("predict", f"resume={tmp_path / 'run'}")
+    assert len(rows_of(tmp_path / "run/predictions.csv")) == 2
+
+
+def test_a_duration_that_the_header_understates(
+    footage: Path, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sports_lightning.videos import video_prediction
+
+    true = video_prediction.read_info
+    monkeypatch.setattr(video_prediction, "read_info", lambda path: dataclasses.replace(true(path), seconds=2.0))
+    settings = [str(footage / "match.mp4"), f"hydra.run.dir={tmp_path / 'run'}", "inference.precision=auto"]
+    run_command("predict", f"ckpt_path={trained[0]}", *settings)
+    segments = rows_of(tmp_path / "run/videos/match/segments.csv")
+    assert all(float(row["end"]) > float(row["start"]) for row in segments)
+    assert float(segments[-1]["end"]) == pytest.approx(8.0, abs=0.1)
+
+
+def test_chapters_of_a_format_without_them_are_a_warning(
+    footage: Path, trained: tuple[Path, str], tmp_path: Path
+) -> None:
+    settings = [str(footage / "short.gif"), f"hydra.run.dir={tmp_path / 'run'}", "video.chapters=true"]
+    run_command("predict", f"ckpt_path={trained[0]}", *settings)
+    assert "is of a format without chapters" in (tmp_path / "run/predict.log").read_text()
+    assert (tmp_path / "run/videos/short/segments.json").exists()
+
+
+def test_a_rejection_score_without_a_solution_is_one_line(tmp_path: Path) -> None:
+    result = try_command("predict", "ckpt_path=x", "input=y", "video.reject=0.5", cwd=tmp_path)
+    assert "video.reject=0.5 must be below 0.36" in result.stderr
 
 
 def test_only_unreadable_videos_are_one_line(footage: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
