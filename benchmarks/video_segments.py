@@ -1,7 +1,7 @@
 """Segments of videos with known content: how well they are found, with smoothing and frame by frame.
 
     python benchmarks/video_segments.py CKPT_PATH IMAGES [--none FOLDER] [--videos 20] [--seed 0] [--every 0.5]
-        [--set segment_seconds=12 …] [--keep FOLDER]
+        [--crop-mode squash] [--set segment_seconds=12 …] [--keep FOLDER]
 
 IMAGES has a folder per class, such as the test split, or data/sample/test; square images are stretched to 3:2. Each
 video is 1 to 2 minutes long: pans and zooms over images, 2 to 20 s per class (several images of one class follow each
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=0.5)
+    parser.add_argument("--crop-mode")
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
@@ -171,6 +172,7 @@ def main() -> None:
         images.setdefault(name.split("/")[0], []).append(options.images / name)
     others = [options.none / name for name in list_images(options.none)] if options.none else []
     classifier = open_classifier(options.ckpt_path)
+    classifier.set_crop_mode(options.crop_mode)
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         inference = compose("predict").inference
     settings = VideoSettings(every=options.every)
@@ -190,7 +192,9 @@ def main() -> None:
                     seen.add(frame)
                     yield frame
 
-            cached = path.with_suffix(f".{options.every:g}-{checkpoint_digest(options.ckpt_path)[:8]}.npz")
+            cached = path.with_suffix(
+                f".{options.every:g}-{checkpoint_digest(options.ckpt_path)[:8]}{options.crop_mode or ''}.npz"
+            )
             if options.keep and cached.exists():
                 stored = np.load(cached)
                 probabilities, scores, small = stored["probabilities"], stored["scores"], stored["small"]

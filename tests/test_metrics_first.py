@@ -195,6 +195,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
         spec=SimpleNamespace(classes=["a", "b"], preprocessing={}),
         preprocessing=SimpleNamespace(value_range=None),
         rejection=None,
+        set_crop_mode=lambda _: None,
     )
     monkeypatch.setattr(exported, "open_classifier", lambda _: classifier)
     monkeypatch.setattr(prediction, "run_readable", run)
@@ -209,7 +210,7 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
         "coverage": None,
         "conformal": "lac",
     }
-    cfg |= {"data": {"max_pixels": None, "value_range": "auto"}, "save": []}
+    cfg |= {"data": {"max_pixels": None, "value_range": "auto", "crop_mode": None}, "save": []}
     with caplog.at_level(logging.WARNING):
         predict(OmegaConf.create(cfg), tmp_path)
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 5

@@ -13,6 +13,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+import sports_lightning as sl
+from commands import run_command
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.preprocessing import Preprocessing
@@ -153,6 +155,25 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
     assert received[0].std() > 0.1
     for other in received[1:]:
         assert torch.equal(received[0], other)
+
+
+def test_crop_mode_of_predict_is_that_of_the_model(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.open(next((few / "test").rglob("*.jpg"))).resize((300, 100)).save(wide)
+    found = {}
+    for mode in ("null", "center", "squash", "border"):
+        folder = tmp_path / mode
+        run_command(
+            "predict", f"ckpt_path={trained[0]}", str(wide), f"data.crop_mode={mode}", f"hydra.run.dir={folder}",
+            "save=[probabilities]",
+        )  # fmt: skip
+        found[mode] = np.load(folder / "predictions.npz")["probabilities"]
+    assert np.array_equal(found["null"], found["center"])
+    assert not np.array_equal(found["null"], found["squash"])
+    assert not np.array_equal(found["squash"], found["border"])
+    classifier = sl.load(trained[0])
+    squashed = Image.open(wide).resize((64, 64), Image.Resampling.BILINEAR)
+    assert np.abs(classifier.predict_proba([squashed]) - found["squash"]).max() < 1e-3
 
 
 def test_image_size_is_the_only_thing_that_an_override_changes(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class Reading:
 
     max_pixels: Count | None
     value_range: Literal["auto"] | list[float]  # see rules
+    crop_mode: Literal["center", "squash", "border"] | None
 
 
 @dataclass

@@ -58,6 +58,18 @@ class ExportedModel:
         """Set the values of 16- and 32-bit pixels that are black and white."""
         self.spec = replace(self.spec, preprocessing=replace(self.preprocessing, value_range=value_range).to_dict())
 
+    def set_crop_mode(self, crop_mode: str | None) -> None:
+        """Look at images in another way than in training; None keeps it.
+
+        Raises:
+            UserError: the file preprocesses images itself.
+        """
+        if crop_mode and self.info.takes == FULL:
+            raise UserError(
+                f"data.crop_mode={crop_mode}: the file crops images itself: pass network.onnx or the checkpoint"
+            )
+        self.spec = replace(self.spec, preprocessing=self.preprocessing.changed(None, crop_mode).to_dict())
+
     def compute(self, root: Path, split: Split, batch_size: int) -> tuple[Tensor, Tensor | None]:
         """Probabilities (n, classes) float32 and rejection scores (n,) float32 of the images of a split, in order."""
         found = [self.run(batch) for batch in self.batches(root, split, batch_size)]

@@ -100,6 +100,10 @@ class Classifier(nn.Module):
         preprocessing = replace(self.preprocessing, value_range=value_range)
         self.spec = replace(self.spec, preprocessing=preprocessing.to_dict())
 
+    def set_crop_mode(self, crop_mode: str | None) -> None:
+        """Look at images in another way than in training (see `Preprocessing.changed`); None keeps it."""
+        self.spec = replace(self.spec, preprocessing=self.preprocessing.changed(None, crop_mode).to_dict())
+
     def calibrate(self, logits: Tensor) -> Tensor:
         """Divide logits by the temperature, in float32 or better, so that reduced precision rounds them only once."""
         if self.spec.temperature == 1.0:

@@ -51,6 +51,7 @@ def _plan(cfg: DictConfig, folder: Path) -> None:
 
     limit_pixels(cfg.data.max_pixels)
     classifier = open_classifier(str(cfg.ckpt_path))
+    classifier.set_crop_mode(cfg.data.crop_mode)
     plan = make_plan(classifier, cfg)
     plan.write(folder)
     value_range = classifier.preprocessing.value_range

@@ -41,6 +41,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     images, videos = split_videos(paths)
     classifier = open_classifier(str(cfg.ckpt_path))
+    classifier.set_crop_mode(cfg.data.crop_mode)
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
     with join_ranks() as ranks:
         work = SharedWork(folder / PARTS, checkpoint_digest(cfg.ckpt_path), ranks)

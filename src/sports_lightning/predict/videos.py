@@ -53,7 +53,12 @@ def predict_videos(
     problems: dict[str, str] = {}
     for path in ranks.share(paths):
         key = cache_key(
-            __name__, work.checkpoint, vars(settings), [inference[name] for name in _SETTINGS], _state(path)
+            __name__,
+            work.checkpoint,
+            classifier.spec.preprocessing,
+            vars(settings),
+            [inference[name] for name in _SETTINGS],
+            _state(path),
         )
         finished = _finished(places[path], key)
         if finished:

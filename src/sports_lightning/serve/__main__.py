@@ -21,7 +21,9 @@ def serve(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.serve.service import open_service
 
     limit_pixels(cfg.data.max_pixels)
-    with open_socket(cfg.host, cfg.port) as socket, open_service(load_classifier(str(cfg.ckpt_path)), cfg) as service:
+    classifier = load_classifier(str(cfg.ckpt_path))
+    classifier.set_crop_mode(cfg.data.crop_mode)
+    with open_socket(cfg.host, cfg.port) as socket, open_service(classifier, cfg) as service:
         run_server(service, socket)
 
 
