@@ -12,6 +12,7 @@ from typing import get_type_hints
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sports_lightning.config import data_rules, groups, organize_rules, rules, schema
+from sports_lightning.config.checkpoint_rules import CHECKPOINT, DECISIONS, EXPORT, PREDICT, SERVE
 from sports_lightning.config.earlier_versions import rename_config_keys
 from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
@@ -82,7 +83,11 @@ def check_search(cfg: DictConfig) -> None:
 
 def check_evaluate(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/evaluate.yaml`."""
-    _check(cfg, schema.Evaluate, (*rules.CHECKPOINT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
+    _check(
+        cfg,
+        schema.Evaluate,
+        (*CHECKPOINT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET),
+    )
     checkpoint_file(cfg.ckpt_path)  # before imports that take seconds
 
 
@@ -90,20 +95,32 @@ def check_predict(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/predict.yaml`."""
     required_input = required("input", "a file, a folder or a glob")
     _check(
-        cfg, schema.Predict, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.PREDICT, *data_rules.READING, required_input)
+        cfg,
+        schema.Predict,
+        (
+            *CHECKPOINT,
+            *DECISIONS,
+            *PREDICT,
+            *data_rules.READING,
+            required_input,
+        ),
     )
     checkpoint_file(cfg.ckpt_path)
 
 
 def check_export(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/export.yaml`."""
-    _check(cfg, schema.Export, (*rules.EXPORT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
+    _check(cfg, schema.Export, (*EXPORT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
     checkpoint_file(cfg.ckpt_path)
 
 
 def check_serve(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/serve.yaml`, and if a package is missing that it needs."""
-    _check(cfg, schema.Serve, (*rules.CHECKPOINT, *rules.DECISIONS, *rules.SERVE, *data_rules.READING))
+    _check(
+        cfg,
+        schema.Serve,
+        (*CHECKPOINT, *DECISIONS, *SERVE, *data_rules.READING),
+    )
     checkpoint_file(cfg.ckpt_path)
     if missing := [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]:
         raise UserError(f"serve needs {missing[0]}: pip install -e '.[serve]'")
@@ -111,7 +128,7 @@ def check_serve(cfg: DictConfig) -> None:
 
 def check_organize(cfg: DictConfig) -> None:
     """Raise UserError for all impossible values of `conf/organize.yaml`."""
-    _check(cfg, schema.Organize, (*organize_rules.ORGANIZE, *rules.DECISIONS, *data_rules.READING))
+    _check(cfg, schema.Organize, (*organize_rules.ORGANIZE, *DECISIONS, *data_rules.READING))
     if not (cfg.plan or cfg.undo):
         checkpoint_file(cfg.ckpt_path)
 

@@ -1,6 +1,5 @@
 """Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -32,9 +31,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.inference.exported import open_classifier
-        from sports_lightning.inference.input_files import InputFiles
         from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
-        from sports_lightning.inference.precision import TRIAL_IMAGES, choose_inference_precision
+        from sports_lightning.inference.precision import choose_for_split
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
         from sports_lightning.split.split_file import data_of_checkpoint
@@ -51,9 +49,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
     if leaks is None and scan:
         print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
-    sample = index.splits[cfg.split].spread(TRIAL_IMAGES).paths
-    files = InputFiles([os.path.join(index.root, path) for path in sample], classifier.preprocessing)
-    inference, precision = choose_inference_precision(classifier, files, cfg.inference)
+    inference, precision = choose_for_split(classifier, index.root, index.splits[cfg.split], cfg.inference)
     features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, inference)
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda settings: evaluate_split(classifier, index, cfg.split, settings), inference

@@ -1,15 +1,18 @@
 """The precision of inference: `inference.precision=auto` uses bfloat16 where that is clearly faster."""
 
 import logging
+import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from sports_lightning.data.dataset_index import Split
 from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
@@ -19,7 +22,7 @@ from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 
 log = logging.getLogger(__name__)
 
-TRIAL_IMAGES = 64
+_TRIAL_IMAGES = 64
 _ROUNDS = 3
 _CLEARLY_FASTER = 1.2  # bfloat16 rounds more, and a trial as short as this is noisy
 
@@ -83,6 +86,14 @@ def choose_inference_precision(
     return chosen, {"precision": precision, "why": why, **(asdict(trial) if trial else {})}
 
 
+def choose_for_split(
+    classifier: AnyClassifier, root: Path, split: Split, inference: DictConfig
+) -> tuple[DictConfig, dict[str, Any]]:
+    """As `choose_inference_precision`, by images that are spread over a split whose paths are relative to `root`."""
+    paths = [os.path.join(root, path) for path in split.spread(_TRIAL_IMAGES).paths]
+    return choose_inference_precision(classifier, InputFiles(paths, classifier.preprocessing), inference)
+
+
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -92,7 +103,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 def _try_both(classifier: Classifier, files: InputFiles, inference: DictConfig, device: torch.device) -> PrecisionTrial:
     """Run the first readable images in both precisions, interleaved, in the batches of the real run."""
     model = fuse_conv_bn(classifier).to(device)
-    read = files.__getitems__(range(min(TRIAL_IMAGES, len(files))))
+    read = files.__getitems__(range(min(_TRIAL_IMAGES, len(files))))
     black = torch.zeros(3, *classifier.preprocessing.size, dtype=torch.uint8)  # where there are videos only
     images = torch.stack([image for image, is_readable in read if is_readable] or [black])
     batches = [pad_batch(batch, inference.batch_size).to(device) for batch in images.split(inference.batch_size)]

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
-from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, drive_of, take_back
+from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, drive_of
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
+from sports_lightning.organize.taking_back import take_back
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import write_text
 from sports_lightning.storage.locks import FileLock

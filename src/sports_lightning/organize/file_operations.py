@@ -1,7 +1,6 @@
-"""One file to one place: copied, moved or linked, never over another file, and taken back.
+"""One file to one place: copied, moved or linked, never over another file.
 
-Every operation can be repeated after a process was killed in the middle of it, and can be undone from any state that
-such a process may have left.
+Every operation can be repeated after a process was killed in the middle of it; `taking_back` undoes it.
 """
 
 import base64
@@ -99,7 +98,7 @@ def carry_out(operation: Operation) -> None:
         _CARRY_OUT[operation.kind](operation)
     except OSError as error:
         with suppress(OSError):
-            _remove_partial(operation.target)
+            remove_partial(operation.target)
         if error.errno == errno.EXDEV:
             raise UserError(
                 "mode=hardlink needs input and to on one drive: choose mode=copy or mode=symlink"
@@ -109,23 +108,6 @@ def carry_out(operation: Operation) -> None:
         raise WriteFailed(
             f"can't {operation.kind} {operation.source} to {operation.target}: {error.strerror}"
         ) from error
-
-
-def take_back(operation: Operation) -> str:
-    """Undo an operation in whatever state it is. Return why something was kept, or "".
-
-    A target is only removed where its content has been verified at the source; one that has changed is kept.
-
-    Raises:
-        WriteFailed: no space or no permission.
-    """
-    try:
-        for target in (operation.target, operation.source):
-            if target:
-                _remove_partial(target)
-        return _TAKE_BACK[operation.kind](operation)
-    except OSError as error:
-        raise WriteFailed(f"can't put back {operation.source}: {error.strerror}") from error
 
 
 def _check(operation: Operation) -> None:
@@ -139,21 +121,22 @@ def _check(operation: Operation) -> None:
         raise UserError(f"{operation.source} is gone since the plan: plan again") from error
     if (status.st_size, status.st_mtime_ns) != (operation.size, operation.mtime):
         raise UserError(f"{operation.source} has changed since the plan: plan again")
-    if os.path.lexists(operation.target) and not _are_hard_links(operation):
+    if os.path.lexists(operation.target) and not are_hard_links(operation):
         is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
         if not is_same:
             raise UserError(f"{operation.target} exists and is another file: nothing is overwritten")
 
 
-def _are_hard_links(operation: Operation) -> bool:
+def are_hard_links(operation: Operation) -> bool:
     """Whether source and target are two names of one file. Two paths to one name do not count."""
     if not os.path.lexists(operation.target):
         return False
     one, other = os.lstat(operation.source), os.lstat(operation.target)
-    return stat.S_ISREG(one.st_mode) and os.path.samestat(one, other) and one.st_nlink > 1 and not _is_one(operation)
+    is_one_file = stat.S_ISREG(one.st_mode) and os.path.samestat(one, other) and one.st_nlink > 1
+    return is_one_file and not is_one_place(operation)
 
 
-def _is_one(operation: Operation) -> bool:
+def is_one_place(operation: Operation) -> bool:
     """Whether source and target are the same place, by a link of any kind in either path."""
     return os.path.realpath(operation.source) == os.path.realpath(operation.target)
 
@@ -185,8 +168,8 @@ def _move(operation: Operation) -> None:
                 raise
             _copy(operation)
     sync_folder(os.path.dirname(operation.target))
-    is_verified = not _is_one(operation) and digest_of(operation.target) == operation.digest
-    if _are_hard_links(operation) or is_verified:
+    is_verified = not is_one_place(operation) and digest_of(operation.target) == operation.digest
+    if are_hard_links(operation) or is_verified:
         os.unlink(operation.source)
 
 
@@ -198,7 +181,8 @@ def _symlink(operation: Operation) -> None:
     os.symlink(operation.source, operation.target)
 
 
-def _write(operation: Operation) -> None:
+def write_content(operation: Operation) -> None:
+    """Write the content of a "write" to its target, and remove its source if that has an `original`."""
     if not os.path.lexists(operation.target):
         with open(operation.partial, "wb") as partial:
             partial.write(base64.b64decode(operation.content))
@@ -215,7 +199,7 @@ def _write(operation: Operation) -> None:
             os.unlink(operation.source)
 
 
-def _remove_partial(target: str) -> None:
+def remove_partial(target: str) -> None:
     """Remove what a killed process left of an unfinished copy to `target`."""
     with suppress(FileNotFoundError):
         os.unlink(_partial(target))
@@ -234,80 +218,7 @@ def _name(partial: str, target: str) -> None:
 
 
 _CARRY_OUT: dict[str, Callable[[Operation], None]] = {
-    COPY: _copy, MOVE: _move, HARDLINK: _hardlink, SYMLINK: _symlink, WRITE: _write,
-}  # fmt: skip
-
-
-def _remove_copy(operation: Operation) -> str:
-    if not os.path.lexists(operation.target):
-        return ""
-    if not os.path.isfile(operation.source) or os.path.islink(operation.source) or _is_one(operation):
-        return f"{operation.target}: its source {operation.source} is gone"
-    if _are_hard_links(operation):
-        os.unlink(operation.target)
-        return ""
-    if digest_of(operation.target) != operation.digest:
-        return f"{operation.target} has changed since"
-    if digest_of(operation.source) != operation.digest:
-        return f"{operation.target}: its source {operation.source} has changed since"
-    os.unlink(operation.target)
-    return ""
-
-
-def _remove_link(operation: Operation) -> str:
-    if not os.path.lexists(operation.target):
-        return ""
-    if not (os.path.islink(operation.target) and os.readlink(operation.target) == operation.source):
-        return f"{operation.target} has changed since"
-    os.unlink(operation.target)
-    return ""
-
-
-def _move_back(operation: Operation) -> str:
-    has_source, has_target = os.path.lexists(operation.source), os.path.lexists(operation.target)
-    if not has_target:
-        return "" if has_source else f"{operation.source} is neither at its old nor at its new place"
-    if has_source and os.path.islink(operation.source) and _is_one(operation):
-        os.unlink(operation.source)  # a link to the new place, put there by somebody since
-    elif has_source and _is_one(operation):
-        return f"{operation.target}: its old folder is a link to its new one"
-    elif has_source and _are_hard_links(operation):
-        os.unlink(operation.target)
-        return ""
-    if digest_of(operation.target) != operation.digest:
-        return f"{operation.target} has changed since"
-    if os.path.lexists(operation.source):
-        if not os.path.isfile(operation.source) or digest_of(operation.source) != operation.digest:
-            return f"{operation.target}: another file has taken its old place {operation.source}"
-        os.unlink(operation.target)
-        return ""
-    status = os.stat(operation.target, follow_symlinks=False)
-    back = Operation(MOVE, operation.target, operation.source, operation.digest, status.st_size, status.st_mtime_ns)
-    os.makedirs(os.path.dirname(operation.source), exist_ok=True)
-    carry_out(back)
-    os.utime(operation.source, ns=(operation.mtime, operation.mtime))  # which another drive may have rounded
-    return ""
-
-
-def _remove_written(operation: Operation) -> str:
-    if operation.original and not os.path.lexists(operation.source):
-        content = base64.b64decode(operation.original)
-        restored = Operation(
-            WRITE, "", operation.source, content_digest(content), len(content), operation.mtime, operation.mode,
-            operation.original,
-        )  # fmt: skip
-        os.makedirs(os.path.dirname(operation.source), exist_ok=True)
-        _write(restored)
-    if not os.path.lexists(operation.target):
-        return ""
-    if digest_of(operation.target) != operation.digest:
-        return f"{operation.target} has changed since"
-    os.unlink(operation.target)
-    return ""
-
-
-_TAKE_BACK: dict[str, Callable[[Operation], str]] = {
-    COPY: _remove_copy, MOVE: _move_back, HARDLINK: _remove_copy, SYMLINK: _remove_link, WRITE: _remove_written,
+    COPY: _copy, MOVE: _move, HARDLINK: _hardlink, SYMLINK: _symlink, WRITE: write_content,
 }  # fmt: skip
 
 

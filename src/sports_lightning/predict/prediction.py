@@ -19,7 +19,6 @@ from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.parts import OutputParts, Part, PartWriter
-from sports_lightning.inference.precision import choose_inference_precision
 from sports_lightning.inference.predictor import run_readable
 from sports_lightning.inference.ranks import Ranks
 from sports_lightning.models.classifier import Classifier
@@ -80,15 +79,7 @@ def predict_images(
         raise UserError("save=[features]: an exported file has no features: pass the checkpoint")
     without_range = _set_value_range(classifier, value_range, find_high_depths(paths, work.ranks))
     readable = [path for path in paths if path not in without_range]
-    files = InputFiles(readable, classifier.preprocessing)
-    inference = work.ranks.gather(choose_inference_precision(classifier, files, inference)[0])[0]
-    with TemporaryDirectory() as temporary:
-        key = _key(classifier, work.checkpoint, inference, "features" in save)
-        parts = OutputParts(work.folder or Path(temporary), readable, key)
-        _complete(parts, classifier, inference, "features" in save, work.ranks)
-        collected = _collect(parts, work.ranks)
-        if collected and not len(collected[0]):
-            parts.remove()
+    collected = _outputs(classifier, readable, inference, "features" in save, work)
     if collected is None:
         return None
     outputs, problems = collected
@@ -107,6 +98,20 @@ def predict_images(
         features.contiguous() if "features" in save else None,
         decide(classifier, logits, settings),
     )
+
+
+def _outputs(
+    classifier: AnyClassifier, paths: Sequence[str], inference: DictConfig, with_features: bool, work: SharedWork
+) -> tuple[Tensor, dict[str, str]] | None:
+    """Logits, and features, of the readable files, and {path: reason} for the others; None on ranks but the first."""
+    with TemporaryDirectory() as temporary:
+        key = _key(classifier, work.checkpoint, inference, with_features)
+        parts = OutputParts(work.folder or Path(temporary), paths, key)
+        _complete(parts, classifier, inference, with_features, work.ranks)
+        collected = _collect(parts, work.ranks)
+        if collected and not len(collected[0]):
+            parts.remove()
+    return collected
 
 
 def logits_and_features(classifier: Classifier, images: Tensor) -> Tensor:

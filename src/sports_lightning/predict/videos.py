@@ -49,35 +49,34 @@ def predict_videos(
     if paths and work.folder:
         work.folder.mkdir(parents=True, exist_ok=True)  # by which an interrupted prediction is known
     places = dict(zip(paths, _places(paths, folder / FOLDER), strict=True))
-    timelines: dict[str, Timeline] = {}
-    problems: dict[str, str] = {}
-    for path in ranks.share(paths):
-        key = cache_key(
-            __name__,
-            work.checkpoint,
-            classifier.spec.preprocessing,
-            vars(settings),
-            [inference[name] for name in _SETTINGS],
-            _state(path),
-        )
-        finished = _finished(places[path], key)
-        if finished:
-            timelines[path] = finished
-            continue
-        try:
-            timelines[path] = _predict(classifier, path, settings, inference, places[path], key)
-        except UserError as error:
-            if isinstance(error, WriteFailed):
-                raise
-            log.warning("%s", error)
-            problems[path] = str(error)
-    for of_rank, problems_of_rank in ranks.gather((timelines, problems)):
-        timelines |= of_rank
-        problems |= problems_of_rank
-    found = [(timelines[path], places[path]) for path in paths if path in timelines]
+    own = [_timeline(classifier, path, settings, inference, places[path], work) for path in ranks.share(paths)]
+    outcomes: dict[str, Timeline | str] = {}
+    for of_rank in ranks.gather(dict(zip(ranks.share(paths), own, strict=True))):
+        outcomes |= of_rank
+    found = [(timeline, places[path]) for path in paths if isinstance(timeline := outcomes[path], Timeline)]
     if ranks.rank == 0 and found:
         write_index(found, folder)
-    return [timeline for timeline, _ in found], {path: problems[path] for path in paths if path in problems}
+    problems = {path: reason for path in paths if isinstance(reason := outcomes[path], str)}
+    return [timeline for timeline, _ in found], problems
+
+
+def _timeline(
+    classifier: AnyClassifier, path: str, settings: VideoSettings, inference: DictConfig, place: Path, work: SharedWork
+) -> Timeline | str:
+    """The timeline of a video, or why it cannot be read."""
+    of_inference = [inference[name] for name in _SETTINGS]
+    key = cache_key(
+        __name__, work.checkpoint, classifier.spec.preprocessing, vars(settings), of_inference, _state(path)
+    )
+    if finished := _finished(place, key):
+        return finished
+    try:
+        return _predict(classifier, path, settings, inference, place, key)
+    except WriteFailed:
+        raise
+    except UserError as error:
+        log.warning("%s", error)
+        return str(error)
 
 
 def _predict(
