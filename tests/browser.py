@@ -121,7 +121,7 @@ def browser() -> Iterator[Page]:
     assert CHROMIUM
     commands_out, commands_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # its processes end one after the other
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         command += ["--no-first-run", f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         start = [sys.executable, "-c", _START, str(commands_out), str(answers_in), *command]

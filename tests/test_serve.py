@@ -507,7 +507,7 @@ def test_info_describes_the_model_and_openapi_every_address(service: Service, ch
     assert info.json()["limits"]["body_mb"] == 32
     assert health.json()["status"] == "ok"
     paths = api.json()["paths"]
-    assert set(paths) == {"/predict", "/heatmap", "/neighbours", "/info", "/health"}
+    assert set(paths) == {"/predict", "/video", "/heatmap", "/neighbours", "/info", "/health"}
     assert set(paths["/predict"]["post"]["responses"]) == {*["200", "400", "408", "413", "415", "422", "503", "504"]}
     assert set(paths["/predict"]["post"]["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
 
