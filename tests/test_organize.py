@@ -220,7 +220,8 @@ def test_a_source_that_changed_since_the_plan_stops_the_application(tmp_path: Pa
     (library / "day 1/IMG_3.JPG").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"IMG_3.JPG has changed since the plan: plan again"):
         application.apply(Journal.of(to, plan_operations(plan)), tmp_path)
-    application.undo(tmp_path)
+    assert not to.exists()
+    assert not (tmp_path / "journal.jsonl").exists()
     assert {path: state[0] for path, state in snapshot(library).items()} == {
         path: state[0] if path != "day 1/IMG_3.JPG" else b"changed" for path, state in before.items()
     }
@@ -522,14 +523,31 @@ def test_undo_leaves_a_file_that_it_never_moved(tmp_path: Path) -> None:
     library, to = tmp_path / "library", tmp_path / "sorted"
     draw_library(library)
     operations = plan_operations(make_plan(library, to, "move", []))
+    Journal.of(to, operations).write(tmp_path)  # killed before the first operation
     (library / "day 0/IMG_0.JPG").unlink()
-    with pytest.raises(UserError, match="is gone since the plan") as error:
-        application.apply(Journal.of(to, operations), tmp_path)
-    assert any(f"undo={tmp_path}" in note for note in error.value.__notes__)
+    (to / "judo").mkdir(parents=True)
     (to / "judo/IMG_0.JPG").write_bytes(b"of another application")
     kept = application.undo(tmp_path)
     assert any("IMG_0.JPG has changed since" in reason for reason in kept)
     assert (to / "judo/IMG_0.JPG").read_bytes() == b"of another application"
+
+
+def test_an_application_that_fails_says_how_to_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    draw_library(library)
+    before = snapshot(library)
+    operations = plan_operations(make_plan(library, to, "move", []))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_operations.os, "link", full)
+        with pytest.raises(UserError, match="No space left on device") as error:
+            application.apply(Journal.of(to, operations), tmp_path)
+    assert any(f"undo={tmp_path}" in note for note in error.value.__notes__)
+    assert application.undo(tmp_path) == []
+    assert snapshot(library) == before
 
 
 def test_one_file_does_not_block_the_undo_of_others(tmp_path: Path) -> None:
@@ -602,12 +620,7 @@ def test_a_second_plan_leaves_out_what_is_there(planned: Path, tmp_path: Path, t
     plan(trained[0], tmp_path, tmp_path / "run", "apply=true")
     count = len(list((tmp_path / "sorted").rglob("*.jpg")))
     assert count == len(rows_of(tmp_path / "run/plan.csv"))
-    result = try_command(
-        "organize", f"ckpt_path={trained[0]}", f"input={tmp_path / 'photos'}", f"to={tmp_path / 'sorted'}",
-        "reject=null", "coverage=null",
-    )  # fmt: skip
-    assert result.status == 1
-    assert "has no images that are not in" in result.stderr
+    assert "there is nothing new" in plan(trained[0], tmp_path, tmp_path / "again", "apply=true")
     Image.new("RGB", (80, 60), "green").save(tmp_path / "photos/new.png")
     plan(trained[0], tmp_path, tmp_path / "next")
     assert [row["image"] for row in rows_of(tmp_path / "next/plan.csv")] == ["new.png"]
@@ -621,6 +634,7 @@ def test_a_second_plan_leaves_out_what_is_there(planned: Path, tmp_path: Path, t
         (["plan=here", "apply=true", "to=there"], "know the folders already"),
         (["plan=here", "undo=here"], "one at a time"),
         (["plan=here", "apply=true"], "holds no plan.json"),
+        (["plan=nowhere", "apply=true"], "nowhere does not exist"),
         (["undo=here"], "holds no journal.jsonl"),
         (["ckpt_path=x", "input=here", "to=here/sorted"], "so that sorted images would be sorted again"),
         (["ckpt_path=x", "input=here", "to=here"], "so that sorted images would be sorted again"),
@@ -646,6 +660,8 @@ def test_bad_input_is_one_line(
         ("image,label\nnot there.jpg,judo\n", "row 2: 'not there.jpg' is not in the plan"),
         ("image;label\nday 0/001.jpg;judo\nday 0/001.jpg;judo\n", "row 3: 'day 0/001.jpg' is twice"),
         ("picture,label\nx,judo\n", "has no column 'image'"),
+        ("image,label,ziel\nday 0/001.jpg,judo,x.jpg\n", "has the column 'ziel', and no column 'target'"),
+        ("image,label\nday 0/001.jpg,Fu\udcdfball\n", "row 2: the label or target is not UTF-8"),
         ("image,label,target\nday 0/001.jpg,judo,../x.jpg\n", "is not the path of a file below to"),
         ("image,label,target\nday 0/001.jpg,judo,/etc/x.jpg\n", "is not the path of a file below to"),
     ],
@@ -653,7 +669,7 @@ def test_bad_input_is_one_line(
 def test_wrong_edits_name_the_row(tmp_path: Path, text: str, said: str) -> None:
     image = PlannedImage("day 0/001.jpg", "judo", "judo", 0.9, None, "sure", "judo/001.jpg")
     planned = Plan(str(tmp_path), str(tmp_path / "to"), "copy", "{label}/{name}", [], {}, [image])
-    (tmp_path / "plan.csv").write_text(text)
+    (tmp_path / "plan.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError) as error:
         planned.with_edits(tmp_path / "plan.csv")
     assert said in str(error.value)

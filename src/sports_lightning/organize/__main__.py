@@ -12,6 +12,7 @@ from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_organize
 from sports_lightning.config.overrides import format_command
+from sports_lightning.errors import UserError
 from sports_lightning.organize import application
 from sports_lightning.organize.decisions_file import add_decisions, remove_decisions
 from sports_lightning.organize.journal import Journal
@@ -20,6 +21,8 @@ from sports_lightning.organize.plan import TABLE, Plan
 from sports_lightning.organize.targets import Pattern
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 20  # names that got a number
 
 
 def organize(cfg: DictConfig, folder: Path) -> None:
@@ -35,13 +38,14 @@ def organize(cfg: DictConfig, folder: Path) -> None:
         _undo(Path(cfg.undo).expanduser().absolute())
         return
     planned = Path(cfg.plan).expanduser().absolute() if cfg.plan else folder
-    if not cfg.plan:
-        _plan(cfg, folder)
-    if cfg.apply:
+    planned = planned.parent if planned.is_file() else planned  # plan.csv itself
+    has_plan = bool(cfg.plan) or _plan(cfg, folder)
+    if cfg.apply and has_plan:
         _apply(planned, folder)
 
 
-def _plan(cfg: DictConfig, folder: Path) -> None:
+def _plan(cfg: DictConfig, folder: Path) -> bool:
+    """Write a plan, and return whether there is anything to be done."""
     with quick_imports():
         from sports_lightning.data.formats import limit_pixels
         from sports_lightning.inference.exported import open_classifier
@@ -53,6 +57,9 @@ def _plan(cfg: DictConfig, folder: Path) -> None:
     classifier = open_classifier(str(cfg.ckpt_path))
     classifier.set_crop_mode(cfg.data.crop_mode)
     plan = make_plan(classifier, cfg)
+    if plan is None:
+        print("there is nothing new")
+        return False
     plan.write(folder)
     value_range = classifier.preprocessing.value_range
     draw_missing({"plan.html": lambda _: write_plan_page(plan, classifier.spec.classes, value_range, folder)}, folder)
@@ -61,6 +68,7 @@ def _plan(cfg: DictConfig, folder: Path) -> None:
     if not cfg.apply:
         print(f"nothing was touched; look at {folder / 'plan.html'} or edit plan.csv, then apply the plan:")
         print(f"    {format_command('organize', [f'plan={folder}', 'apply=true'])}")
+    return True
 
 
 def _apply(planned: Path, folder: Path) -> None:
@@ -72,6 +80,8 @@ def _apply(planned: Path, folder: Path) -> None:
         if "csv" in plan.tags:
             write_keywords(plan, folder / "tags.csv")
         add_decisions(Path(plan.to), plan.images, str(folder))
+    for image in [image for image in plan.images if image.conflict][:_SHOWN]:
+        log.info("%s became %s: %s", image.image, image.target, image.conflict)
     print(f"{len(operations):,} files in {plan.to}; to put everything back:")
     print(f"    {format_command('organize', [f'undo={folder}'])}")
 
@@ -83,6 +93,10 @@ def _undo(folder: Path) -> None:
         kept = application.undo(folder)
     application.report_kept(kept)
     print(f"{len(journal.operations) - len(kept):,} of {len(journal.operations):,} files are as before")
+    if kept:
+        raise UserError(
+            f"{len(kept)} files were kept at their new place: see above, and undo again once that is mended"
+        )
 
 
 COMMAND = Command("organize", organize)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
-from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, drive_of
+from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, check, drive_of
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
 from sports_lightning.organize.taking_back import take_back
 from sports_lightning.storage.disk_cache import fingerprint
@@ -78,6 +78,7 @@ def apply(journal: Journal, run_folder: Path) -> None:
     for operation in journal.operations:
         if os.path.lexists(operation.target):
             raise UserError(f"{operation.target} exists: nothing is overwritten; plan again")
+        check(operation)
     drive = drive_of(to)
     needed = sum(
         operation.size

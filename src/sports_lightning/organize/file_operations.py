@@ -93,7 +93,7 @@ def carry_out(operation: Operation) -> None:
     """
     if is_done(operation):
         return
-    _check(operation)
+    check(operation)
     try:
         _CARRY_OUT[operation.kind](operation)
     except OSError as error:
@@ -110,7 +110,8 @@ def carry_out(operation: Operation) -> None:
         ) from error
 
 
-def _check(operation: Operation) -> None:
+def check(operation: Operation) -> None:
+    """Raise UserError if the source has changed since the plan, or the target is another file."""
     if not operation.source:
         return
     try:

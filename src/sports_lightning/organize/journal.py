@@ -61,7 +61,10 @@ class Journal:
             UserError: there is none, or it is damaged.
         """
         if not (folder / FILE).is_file():
-            raise UserError(f"undo={folder} holds no {FILE}: pass the run folder of organize that applied a plan")
+            raise UserError(
+                f"undo={folder} holds no {FILE}: pass the run folder of organize that applied a plan; one "
+                "that was not applied needs no undo"
+            )
         try:
             head, *lines = map(json.loads, (folder / FILE).read_text(encoding="utf-8").splitlines())
             return cls(**head, operations=[Operation(**line) for line in lines])

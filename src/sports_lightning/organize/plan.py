@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 TABLE, FILE = "plan.csv", "plan.json"
 SURE, UNSURE, NONE, PERSON = "sure", "unsure", "none", "person"  # decisions
 _VERSION = 1
+_COLUMNS = (
+    *("image", "label", "suggested", "probability", "score", "decision", "target", "copies", "best"),
+    *("companions", "conflict"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,6 @@ class Plan:
     def write(self, folder: Path) -> None:
         """Write `plan.json` and `plan.csv` into a run folder."""
         write_json(folder / FILE, {"version": _VERSION, **asdict(self)})
-        header = ["image", "label", "suggested", "probability", "score", "decision", "target", "copies", "best"]
         rows = [
             [
                 each.image, each.label, each.suggested, each.probability, "" if each.score is None else each.score,
@@ -89,7 +92,7 @@ class Plan:
             ]
             for each in self.images
         ]  # fmt: skip
-        write_csv(folder / TABLE, [*header, "companions", "conflict"], rows)
+        write_csv(folder / TABLE, _COLUMNS, rows)
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":
@@ -98,6 +101,8 @@ class Plan:
         Raises:
             UserError: there is none, or it is damaged.
         """
+        if not folder.is_dir():
+            raise UserError(f"plan={folder} does not exist")
         if not (folder / FILE).is_file():
             raise UserError(f"plan={folder} holds no {FILE}: pass the run folder of organize that made the plan")
         try:
@@ -123,14 +128,15 @@ class Plan:
         given: set[str] = set()  # images for which a person has written a target
         for number, row in read_csv_rows(table):
             where = f"{table}, row {number}"
-            if missing := [name for name in ("image", "label") if name not in row]:
-                raise UserError(f"{table} has no column {missing[0]!r}")
+            _check_columns(table, list(row))
             key, label = image_cell(row["image"]), unquoted(row["label"], "label").strip()
             if key not in planned or key in edited:
                 what = "twice" if key in edited else "not in the plan"
                 raise UserError(f"{where}: {row['image']!r} is {what}")
             image = planned[key]
             target = unquoted(row.get("target") or "", "target")
+            if any("\ud800" <= letter <= "\udfff" for letter in label + target):
+                raise UserError(f"{where}: the label or target is not UTF-8: save the table as CSV UTF-8")
             has_new_target = target not in ("", image_cell(image.target))
             if label != image.label:
                 image = replace(image, label=label, decision=PERSON)
@@ -181,6 +187,15 @@ def place(image: PlannedImage, free: FreeNames, wanted: str, tags: Sequence[str]
         sidecar=companions[-1] if needs_sidecar else "",
         conflict=conflict,
     )
+
+
+def _check_columns(table: Path, columns: list[str]) -> None:
+    """Raise UserError for a table that lacks a column, perhaps because it was renamed."""
+    if missing := [name for name in ("image", "label") if name not in columns]:
+        raise UserError(f"{table} has no column {missing[0]!r}")
+    unknown = [name for name in columns if name and name not in _COLUMNS]
+    if unknown and "target" not in columns:
+        raise UserError(f"{table} has the column {unknown[0]!r}, and no column 'target': was it renamed?")
 
 
 def _checked_target(target: str, where: str) -> str:

@@ -33,8 +33,8 @@ from sports_lightning.storage.parallel import map_ahead, usable_cores
 log = logging.getLogger(__name__)
 
 
-def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan:
-    """The plan for the images below `cfg.input` that are not below `cfg.to` yet.
+def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan | None:
+    """The plan for the images below `cfg.input` that are not below `cfg.to` yet; None if there are none.
 
     Args:
         classifier: with a rejection score and calibrated sets, if `cfg.reject` and `cfg.coverage` need them.
@@ -54,8 +54,8 @@ def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan:
     new = [path for path in paths if path not in problems and checks[path].digest not in there]
     if already := len(paths) - len(problems) - len(new):
         log.info("%d images are in %s already", already, to)
-    if not new:
-        raise UserError(f"input={root} has no images that are not in {to} already")
+    if not new and already:
+        return None
     settings = DecisionSettings(cfg.reject, cfg.coverage, "lac")
     predictions = predict_images(
         classifier, [str(root / path) for path in new], cfg.inference, cfg.data.value_range, (), settings
@@ -89,8 +89,8 @@ def _list(root: Path) -> list[str]:
     paths = list_images(root, ignored)
     links = [path for path in paths if _is_through_link(root, path)]
     paths = [path for path in paths if path not in set(links)]
-    if ignored:
-        log.info("left where they are: %s", describe_ignored(ignored))
+    if others := describe_ignored(ignored):
+        log.info("other files: %s; those that belong to an image stay with it", others)
     if links:
         log.warning("%d linked images are left where they are, such as %s", len(links), links[0])
     if not paths:

@@ -25,6 +25,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     """
     check_predict(cfg)
     with quick_imports():
+        from sports_lightning.data.file_hashes import printable
         from sports_lightning.data.formats import limit_pixels
         from sports_lightning.evaluate.decisions import DecisionSettings
         from sports_lightning.inference.exported import open_classifier
@@ -45,6 +46,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)
     with join_ranks() as ranks:
         work = SharedWork(folder / PARTS, checkpoint_digest(cfg.ckpt_path), ranks)
+        if ranks.rank == 0:
+            (folder / PARTS).mkdir(exist_ok=True)  # by which an interrupted prediction is known
         files = InputFiles(images, classifier.preprocessing)
         inference = ranks.gather(choose_inference_precision(classifier, files, cfg.inference)[0])[0]
         predictions = predict_images(
@@ -56,7 +59,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     predictions = replace(predictions, videos=timelines, unreadable=predictions.unreadable | problems)
     if not predictions.paths and not timelines:
         shutil.rmtree(folder / PARTS, ignore_errors=True)
-        raise UserError(f"none of the {len(paths)} files can be read; {'; '.join(list(problems.values())[:1])}")
+        path, reason = next(iter(predictions.unreadable.items()))
+        raise UserError(f"none of the {len(paths)} files can be read; {printable(path)} {reason}")
     predictions.write(folder)
     shutil.rmtree(folder / PARTS, ignore_errors=True)
     predictions.print()

@@ -22,7 +22,7 @@ def check_resumable_prediction(value: str, is_trusted: bool) -> Path:
     folder = Path(os.path.abspath(Path(value).expanduser()))
     if not (folder / PARTS).is_dir():
         is_finished = (folder / "predictions.csv").is_file()
-        problem = "holds finished predictions" if is_finished else "is not a run folder of an interrupted predict"
+        problem = "holds finished predictions" if is_finished else "is no interrupted predict with anything finished"
         raise UserError(
             f"resume={value} {problem}: pass one that holds the folder {PARTS}, such as outputs/predict/RUN"
         )

@@ -46,8 +46,6 @@ def predict_videos(
         The timelines, and the reason for each file that could not be read; on every rank.
     """
     ranks = work.ranks
-    if paths and work.folder:
-        work.folder.mkdir(parents=True, exist_ok=True)  # by which an interrupted prediction is known
     places = dict(zip(paths, _places(paths, folder / FOLDER), strict=True))
     own = [_timeline(classifier, path, settings, inference, places[path], work) for path in ranks.share(paths)]
     outcomes: dict[str, Timeline | str] = {}
@@ -76,7 +74,7 @@ def _timeline(
         raise
     except UserError as error:
         log.warning("%s", error)
-        return str(error)
+        return str(error).removeprefix(printable(path)).removeprefix(":").strip()
 
 
 def _predict(
