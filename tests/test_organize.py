@@ -85,19 +85,19 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """End the process before (even steps) or after (odd ones) a system call that changes names or flushes them."""
-    count = [0]
+    count = itertools.count()
+
+    def end_here() -> None:
+        if next(count) == step:
+            raise Killed
 
     def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:
-            if count[0] == step:
-                raise Killed
-            count[0] += 1
+            end_here()
             result = call(*arguments, **options)
-            if count[0] == step:
-                raise Killed
-            count[0] += 1
+            end_here()
             return result
 
         return wrapped
@@ -105,7 +105,26 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
     with monkeypatch.context() as patch:
         for name in ("link", "unlink", "rename", "replace", "symlink", "mkdir", "fsync"):
             patch.setattr(os, name, wrap(getattr(os, name)))
-        yield count
+        yield
+
+
+def kill_at_every_step(
+    prepare: Callable[[Path], object], act: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Run folders in which `act` was killed, at one step later each time; in the last one it was not."""
+    for step in itertools.count():
+        run = tmp_path / f"run{step}"
+        run.mkdir()
+        prepare(run)
+        is_killed = False
+        with killed_at(step, monkeypatch):
+            try:
+                act(run)
+            except Killed:
+                is_killed = True
+        yield run
+        if not is_killed:
+            return
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -116,23 +135,20 @@ def test_whatever_a_killed_application_has_done_is_undone(
     library, to = tmp_path / "library", tmp_path / "sorted"
     draw_library(library)
     before = snapshot(library)
-    for step in itertools.count():
-        run = tmp_path / f"run{step}"
-        run.mkdir()
-        plan = make_plan(library, to, mode, tags)
-        is_killed = False
-        with killed_at(step, monkeypatch):
-            try:
-                application.apply(Journal.of(to, plan_operations(plan)), run)
-            except Killed:
-                is_killed = True
+    plans = {}
+
+    def prepare(run: Path) -> None:
+        plans[run] = make_plan(library, to, mode, tags)
+
+    def act(run: Path) -> None:
+        application.apply(Journal.of(to, plan_operations(plans[run])), run)
+
+    for run in kill_at_every_step(prepare, act, tmp_path, monkeypatch):
         if (run / "journal.jsonl").exists():
             assert application.undo(run) == []
-        assert snapshot(library) == before, f"killed at step {step}"
-        assert not to.exists(), f"killed at step {step}"
-        if not is_killed:
-            break
-    assert step > 20
+        assert snapshot(library) == before, f"killed in {run.name}"
+        assert not to.exists(), f"killed in {run.name}"
+    assert len(plans) > 21
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -140,23 +156,18 @@ def test_a_killed_undo_is_undone_again(tmp_path: Path, mode: str, monkeypatch: p
     library, to = tmp_path / "library", tmp_path / "sorted"
     draw_library(library)
     before = snapshot(library)
-    for step in itertools.count():
-        run = tmp_path / f"run{step}"
-        run.mkdir()
+
+    def prepare(run: Path) -> None:
         application.apply(Journal.of(to, plan_operations(make_plan(library, to, mode, ["xmp"]))), run)
-        is_killed = False
-        with killed_at(step, monkeypatch):
-            try:
-                application.undo(run)
-            except Killed:
-                is_killed = True
+
+    count = 0
+    for run in kill_at_every_step(prepare, application.undo, tmp_path, monkeypatch):
         if not (run / "undone").exists():
             assert application.undo(run) == []
-        assert snapshot(library) == before, f"killed at step {step}"
+        assert snapshot(library) == before, f"killed in {run.name}"
         assert not to.exists()
-        if not is_killed:
-            break
-    assert step > 10
+        count += 1
+    assert count > 11
 
 
 def test_an_applied_plan(tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ def listening(service: Service) -> Iterator[int]:
             thread.join()
 
 
+@contextmanager
+def serving(run: Path, *overrides: str) -> Iterator[str]:
+    """The address of a server of the best checkpoint of a run."""
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    with (
+        open_service(load_classifier(checkpoint), serve_config(checkpoint, *overrides)) as service,
+        listening(service) as port,
+    ):
+        yield f"http://127.0.0.1:{port}/"
+
+
 @pytest.fixture(scope="module")
 def port(tight: Service) -> Iterator[int]:
     with listening(tight) as number:

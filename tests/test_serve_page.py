@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 
 from browser import CHROMIUM, Page, browser
-from sports_lightning.models.classifier import load_classifier
-from sports_lightning.serve.service import open_service
-from test_serve import listening, serve_config
+from test_serve import serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,12 +19,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(trained: tuple[Path, str]) -> Iterator[str]:
-    checkpoint = trained[0] / "checkpoints" / "best.ckpt"
-    with (
-        open_service(load_classifier(checkpoint), serve_config(checkpoint, "limits.body_mb=1")) as service,
-        listening(service) as port,
-    ):
-        yield f"http://127.0.0.1:{port}/"
+    with serving(trained[0], "limits.body_mb=1") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -5,36 +5,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 from browser import CHROMIUM, browser
 from commands import run_command
-from sports_lightning.models.classifier import load_classifier
 from sports_lightning.serve import videos
-from sports_lightning.serve.service import open_service
-from test_serve import listening, serve_config
-from test_videos import SIZE, draw_video
+from test_serve import serving
+from test_videos import draw_match
 
 
 @pytest.fixture(scope="module")
 def address(trained: tuple[Path, str]) -> Iterator[str]:
-    checkpoint = trained[0] / "checkpoints" / "best.ckpt"
-    with (
-        open_service(load_classifier(checkpoint), serve_config(checkpoint, "limits.body_mb=1")) as service,
-        listening(service) as port,
-    ):
-        yield f"http://127.0.0.1:{port}/"
+    with serving(trained[0], "limits.body_mb=1") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def match(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of two classes."""
-    classes = sorted((few / "test").iterdir())[:2]
-    shots = [np.asarray(Image.open(next(folder.glob("*.jpg"))).resize(SIZE)) for folder in classes]
     path = tmp_path_factory.mktemp("video") / "match.mp4"
-    return draw_video(path, [i / 10 for i in range(80)], lambda i: shots[i >= 40])
+    draw_match(few, path)
+    return path
 
 
 def test_segments_are_those_of_predict(address: str, match: Path, trained: tuple[Path, str], tmp_path: Path) -> None:

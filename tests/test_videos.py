@@ -56,6 +56,14 @@ def draw_video(path: Path, times: Sequence[float], pixels: Callable[[int], np.nd
     return path
 
 
+def draw_match(few: Path, path: Path) -> list[Path]:
+    """A video that shows an image for four seconds, and one of another class for another four; returns the images."""
+    photos = [next(folder.glob("*.jpg")) for folder in sorted((few / "test").iterdir())[:2]]
+    shots = [np.asarray(Image.open(photo).resize(SIZE)) for photo in photos]
+    draw_video(path, [i / 10 for i in range(80)], lambda i: shots[i >= 40])
+    return photos
+
+
 def numbers(path: Path, every: float) -> list[tuple[float, int]]:
     """(sampled time, number of the frame that is shown)."""
     return [
@@ -105,20 +113,20 @@ def test_a_video_that_does_not_start_at_zero(tmp_path: Path) -> None:
 
 def test_times_count_from_the_start_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "late.mkv"
-    with av.open(str(path), "w") as container:  # sound from the start, pictures from 1 s on
-        sound, picture = container.add_stream("aac", rate=44100), container.add_stream("libx264", rate=25)
-        picture.width, picture.height, picture.pix_fmt = *SIZE, "yuv420p"
-        picture.codec_context.time_base = picture.time_base = Fraction(1, 90000)
+    with av.open(str(path), "w") as container:  # audio from the start, video from 1 s on
+        audio, video = container.add_stream("aac", rate=44100), container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
+        video.codec_context.time_base = video.time_base = Fraction(1, 90000)
         for i in range(130):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
             frame.sample_rate, frame.pts = 44100, 1024 * i
-            container.mux(sound.encode(frame))
-        container.mux(sound.encode())
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode())
         for i in range(50):
             frame = av.VideoFrame.from_ndarray(gray(i), format="rgb24")
             frame.pts, frame.time_base = 90000 + 3600 * i, Fraction(1, 90000)
-            container.mux(picture.encode(frame))
-        container.mux(picture.encode())
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
     found = dict(numbers(path, 0.5))
     assert (found[0.0], found[0.5], found[1.5], found[2.0]) == (0, 0, 12, 25)
     assert read_info(str(path)).seconds == pytest.approx(3.0, abs=0.1)
@@ -324,12 +332,11 @@ def test_a_format_without_chapters_is_one_line(tmp_path: Path, suffix: str) -> N
 def footage(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a video of two classes, an animated GIF, a text named like a video, and an image."""
     folder = tmp_path_factory.mktemp("footage")
-    classes = sorted(path.name for path in (few / "test").iterdir())[:2]
-    shots = [np.asarray(Image.open(next((few / "test" / name).glob("*.jpg"))).resize(SIZE)) for name in classes]
-    draw_video(folder / "match.mp4", [i / 10 for i in range(80)], lambda i: shots[i >= 40])
-    draw_video(folder / "short.gif", [i / 10 for i in range(20)], lambda _: shots[0])
+    photo, _ = draw_match(few, folder / "match.mp4")
+    shot = np.asarray(Image.open(photo).resize(SIZE))
+    draw_video(folder / "short.gif", [i / 10 for i in range(20)], lambda _: shot)
     (folder / "broken.mp4").write_text("no video")
-    shutil.copy(next((few / "test" / classes[0]).glob("*.jpg")), folder / "photo.jpg")
+    shutil.copy(photo, folder / "photo.jpg")
     return folder
 
 

@@ -22,7 +22,7 @@ from sports_lightning.config.overrides import arguments_from, unresolved
 from sports_lightning.config.trusted_targets import check_targets
 from sports_lightning.errors import Pruned, RunFolderLocked, ThroughHydra, UserError, WriteFailed
 from sports_lightning.runs.changed_settings import forget_changes
-from sports_lightning.runs.layout import PARTS, is_finished
+from sports_lightning.runs.layout import is_finished
 from sports_lightning.runs.process import RUN_FOLDER, is_externally_launched, is_rank_zero
 from sports_lightning.runs.provenance import flatten
 from sports_lightning.runs.resume import (
@@ -184,11 +184,12 @@ def _resume_hint(folder: Path) -> str:
 def _remove_without_results(folder: Path) -> None:
     """Remove a run folder that holds only what was written when the run started."""
     log_file = folder / f"{HydraConfig.get().job.name}.log"
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, PARTS, log_file.name}:
-        if (folder / PARTS).is_dir() and any((folder / PARTS).iterdir()):
-            return  # a prediction with finished parts
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    empty = [path for path in entries if path.is_dir() and not any(path.iterdir())]
+    if folder.is_dir() and {path.name for path in entries if path not in empty} <= {".hydra", LOCK, log_file.name}:
         with suppress(OSError):
-            (folder / PARTS).rmdir()
+            for path in empty:
+                path.rmdir()
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         with suppress(OSError):  # Windows keeps an open file, and a network drive keeps it under another name
             for file in (log_file, folder / LOCK):

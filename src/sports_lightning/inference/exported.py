@@ -90,7 +90,7 @@ class ExportedModel:
         """As `logits`, of images that are given by `transform`."""
         _check_settings(inference)
         batches = _runs(((image, True) for image in images), inference.batch_size)
-        found = [self.run(np.stack([image.numpy() for image, _ in items]))[0] for items in batches]
+        found = [self.run(_stacked(items))[0] for items in batches]
         return _logarithms(torch.from_numpy(np.concatenate(found)))
 
     def run_readable(self, files: InputFiles, inference: DictConfig, receive: Callable[[Tensor, Tensor], Any]) -> None:
@@ -103,7 +103,7 @@ class ExportedModel:
         progress = tqdm(total=len(files), desc="predicting", unit="img", delay=2, leave=False, disable=None)
         with progress:
             for items in _runs(files.items(self.transform), inference.batch_size):
-                probabilities, _ = self.run(np.stack([image.numpy() for image, _ in items]))
+                probabilities, _ = self.run(_stacked(items))
                 receive(_logarithms(torch.from_numpy(probabilities)), torch.tensor([ok for _, ok in items]))
                 progress.update(len(items))
 
@@ -113,7 +113,7 @@ class ExportedModel:
         files = open_images(root, split, preprocessing.least_side, None, Path(), preprocessing.value_range)
         images = ((self.transform(image), True) for image in files.many(range(len(split))))
         for items in _runs(images, batch_size):
-            yield np.stack([image.numpy() for image, _ in items])
+            yield _stacked(items)
 
     @cached_property
     def transform(self) -> Callable[[Tensor], Tensor]:
@@ -130,6 +130,11 @@ def _runs(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
     for _, same in groupby(items, key=lambda item: item[0].shape):
         while batch := list(islice(same, batch_size)):
             yield batch
+
+
+def _stacked(items: Iterable[Item]) -> np.ndarray:
+    """Images of one size as a batch."""
+    return np.stack([image.numpy() for image, _ in items])
 
 
 def _logarithms(probabilities: Tensor) -> Tensor:

@@ -28,10 +28,9 @@ from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import SampleKey
-from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
-from sports_lightning.inference.predictor import compute_logits, evaluation_images, run_batches
+from sports_lightning.inference.predictor import compute_logits, evaluation_images, output_settings, run_batches
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.code_digest import foreign_code_digests
 from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_cached_folder, resolve_cache_dir
@@ -283,8 +282,7 @@ class FeatureCache:
         return _load(folder) if folder else None
 
     def _key(self, digests: Sequence[str], augmentation_key: Any, inference: DictConfig) -> str:
-        settings = [inference[key] for key in ("precision", "compile", "flip_tta", "batch_size")]
-        settings += [device_type(inference.accelerator), pixel_limit()]  # other types of device round differently
+        settings = [*output_settings(inference), pixel_limit()]
         return cache_key(__name__, *self.key_parts, *settings, augmentation_key, list(digests))
 
 

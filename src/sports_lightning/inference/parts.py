@@ -61,7 +61,9 @@ class OutputParts:
     @cached_property
     def files(self) -> list[Path]:
         """The file of each part."""
-        states = [[(self.paths[i], _state(self.paths[i])) for i in self.positions(part)] for part in range(len(self))]
+        states = [
+            [(self.paths[i], file_state(self.paths[i])) for i in self.positions(part)] for part in range(len(self))
+        ]
         return [self.folder / f"{part:06d}-{fingerprint([self.key, state])}.npz" for part, state in enumerate(states)]
 
     def load(self, part: int) -> Part | None:
@@ -126,8 +128,8 @@ class PartWriter:
                 self._outputs, self._problems, self._done = [], {}, self._done + 1
 
 
-def _state(path: str) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds."""
+def file_state(path: str) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds; (0, 0) of a file that is not accessible."""
     try:
         status = os.stat(path)
     except OSError:

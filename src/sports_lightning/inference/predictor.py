@@ -58,6 +58,12 @@ class _BatchRunner(pl.LightningModule):
         return outputs[: len(batch[0])].float().cpu()
 
 
+def output_settings(inference: DictConfig) -> list[Any]:
+    """The settings of `conf/inference/*.yaml` that outputs depend on; other types of device round differently."""
+    names = ("precision", "compile", "flip_tta", "batch_size")
+    return [*(inference[name] for name in names), device_type(inference.accelerator)]
+
+
 def pad_batch(batch: Tensor, batch_size: int) -> Tensor:
     """Repeat the last item of `batch` (n, …) until there are `batch_size` items; n <= `batch_size`."""
     if len(batch) == batch_size:

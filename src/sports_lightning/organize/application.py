@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
-from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, check, drive_of
+from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, check, drive_of, nearest_existing
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
 from sports_lightning.organize.taking_back import take_back
 from sports_lightning.storage.disk_cache import fingerprint
@@ -144,5 +144,4 @@ def report_kept(kept: list[str]) -> None:
 
 
 def _free_bytes(to: Path) -> int:
-    existing = next(folder for folder in (to, *to.parents) if folder.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(nearest_existing(to)).free

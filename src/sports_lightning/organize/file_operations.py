@@ -1,6 +1,6 @@
 """One file to one place: copied, moved or linked, never over another file.
 
-Every operation can be repeated after a process was killed in the middle of it; `taking_back` undoes it.
+Whatever a process that was killed in the middle of it has done, `taking_back` undoes.
 """
 
 import base64
@@ -61,11 +61,8 @@ def _partial(target: str) -> str:
 
 def digest_of(path: str) -> str:
     """128-bit BLAKE2b digest of a file's content, in hexadecimal, as of `data.file_hashes`."""
-    digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def content_digest(content: bytes) -> str:
@@ -73,26 +70,13 @@ def content_digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def is_done(operation: Operation) -> bool:
-    """Whether an operation has been carried out."""
-    if not os.path.lexists(operation.target):
-        return False
-    if operation.kind == SYMLINK:
-        return os.path.islink(operation.target) and os.readlink(operation.target) == operation.source
-    is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
-    removes = operation.kind == MOVE or bool(operation.original)
-    return is_same and not (removes and os.path.lexists(operation.source))
-
-
 def carry_out(operation: Operation) -> None:
-    """Carry out an operation, or finish it.
+    """Carry out an operation whose target does not exist.
 
     Raises:
         UserError: the source has changed since the plan, the target is another file, or a drive has no such links.
         WriteFailed: no space or no permission.
     """
-    if is_done(operation):
-        return
     check(operation)
     try:
         _CARRY_OUT[operation.kind](operation)
@@ -111,21 +95,15 @@ def carry_out(operation: Operation) -> None:
 
 
 def check(operation: Operation) -> None:
-    """Raise UserError if the source has changed since the plan, or the target is another file."""
+    """Raise UserError if the source has changed since the plan."""
     if not operation.source:
         return
     try:
         status = os.stat(operation.source, follow_symlinks=False)
     except FileNotFoundError as error:
-        if operation.original and os.path.lexists(operation.target):
-            return
         raise UserError(f"{operation.source} is gone since the plan: plan again") from error
     if (status.st_size, status.st_mtime_ns) != (operation.size, operation.mtime):
         raise UserError(f"{operation.source} has changed since the plan: plan again")
-    if os.path.lexists(operation.target) and not are_hard_links(operation):
-        is_same = os.path.isfile(operation.target) and digest_of(operation.target) == operation.digest
-        if not is_same:
-            raise UserError(f"{operation.target} exists and is another file: nothing is overwritten")
 
 
 def are_hard_links(operation: Operation) -> bool:
@@ -158,16 +136,15 @@ def _copy(operation: Operation) -> None:
 
 
 def _move(operation: Operation) -> None:
-    if not os.path.lexists(operation.target):
-        try:
-            os.link(operation.source, operation.target, follow_symlinks=False)
-        except OSError as error:
-            if error.errno in _NO_LINKS and not os.path.lexists(operation.target):
-                os.rename(operation.source, operation.target)
-                return
-            if error.errno != errno.EXDEV:
-                raise
-            _copy(operation)
+    try:
+        os.link(operation.source, operation.target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_LINKS and not os.path.lexists(operation.target):
+            os.rename(operation.source, operation.target)
+            return
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(operation)
     sync_folder(os.path.dirname(operation.target))
     is_verified = not is_one_place(operation) and digest_of(operation.target) == operation.digest
     if are_hard_links(operation) or is_verified:
@@ -184,20 +161,18 @@ def _symlink(operation: Operation) -> None:
 
 def write_content(operation: Operation) -> None:
     """Write the content of a "write" to its target, and remove its source if that has an `original`."""
-    if not os.path.lexists(operation.target):
-        with open(operation.partial, "wb") as partial:
-            partial.write(base64.b64decode(operation.content))
-            partial.flush()
-            os.fsync(partial.fileno())
-        if operation.source and os.path.lexists(operation.source):
-            shutil.copymode(operation.source, operation.partial)
-        elif operation.mtime:  # a file that is restored
-            os.chmod(operation.partial, operation.mode)
-            os.utime(operation.partial, ns=(operation.mtime, operation.mtime))
-        _name(operation.partial, operation.target)
+    with open(operation.partial, "wb") as partial:
+        partial.write(base64.b64decode(operation.content))
+        partial.flush()
+        os.fsync(partial.fileno())
+    if operation.source:
+        shutil.copymode(operation.source, operation.partial)
+    elif operation.mtime:  # a file that is restored
+        os.chmod(operation.partial, operation.mode)
+        os.utime(operation.partial, ns=(operation.mtime, operation.mtime))
+    _name(operation.partial, operation.target)
     if operation.original:
-        with suppress(FileNotFoundError):
-            os.unlink(operation.source)
+        os.unlink(operation.source)
 
 
 def remove_partial(target: str) -> None:
@@ -223,7 +198,11 @@ _CARRY_OUT: dict[str, Callable[[Operation], None]] = {
 }  # fmt: skip
 
 
+def nearest_existing(path: str | Path) -> Path:
+    """A path, or its nearest parent that exists."""
+    return next(each for each in (Path(path), *Path(path).parents) if each.exists())
+
+
 def drive_of(path: str | Path) -> int:
     """The number of the drive of a path, or of its nearest parent that exists."""
-    existing = next(each for each in (Path(path), *Path(path).parents) if each.exists())
-    return os.stat(existing).st_dev
+    return os.stat(nearest_existing(path)).st_dev

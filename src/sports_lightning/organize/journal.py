@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sports_lightning.errors import UserError
-from sports_lightning.organize.file_operations import Operation
+from sports_lightning.organize.file_operations import MOVE, Operation
 from sports_lightning.storage.files import DAMAGED, write_text
 
 FILE = "journal.jsonl"
@@ -73,4 +73,4 @@ class Journal:
 
 
 def _removes_source(operation: Operation) -> bool:
-    return operation.kind == "move" or bool(operation.original)
+    return operation.kind == MOVE or bool(operation.original)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sports_lightning.errors import UserError
 from sports_lightning.organize.file_operations import MOVE, WRITE, Operation, content_digest
-from sports_lightning.organize.plan import PERSON, SURE, Plan, PlannedImage
+from sports_lightning.organize.plan import NONE, PERSON, SURE, UNSURE, Plan, PlannedImage
 from sports_lightning.organize.targets import folded
 from sports_lightning.organize.xmp import ROOT, with_keyword
 from sports_lightning.storage.files import write_csv
@@ -39,7 +39,7 @@ def write_keywords(plan: Plan, path: Path) -> None:
 
 
 def _has_keyword(image: PlannedImage) -> bool:
-    return bool(image.target) and image.decision in (SURE, PERSON) and image.label not in ("", "unsure", "none")
+    return bool(image.target) and image.decision in (SURE, PERSON) and image.label not in ("", UNSURE, NONE)
 
 
 def _of_image(plan: Plan, image: PlannedImage) -> Iterator[Operation]:

@@ -1,7 +1,6 @@
 """The plan: `plan.csv`, which a person may edit, and `plan.json`, which says what was planned."""
 
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,8 +12,6 @@ from sports_lightning.errors import UserError
 from sports_lightning.organize.sidecars import companion_target
 from sports_lightning.organize.targets import FreeNames, Pattern
 from sports_lightning.storage.files import DAMAGED, unquoted, write_csv, write_json
-
-log = logging.getLogger(__name__)
 
 TABLE, FILE = "plan.csv", "plan.json"
 SURE, UNSURE, NONE, PERSON = "sure", "unsure", "none", "person"  # decisions

@@ -9,6 +9,7 @@ from typing import Any
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.organize.plan import NONE, SURE, UNSURE, Plan, PlannedImage, image_cell
 from sports_lightning.reports.html import thumbnail_uri, write_page
+from sports_lightning.storage.files import harmless
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 _SHOWN = 1500  # images with thumbnails
@@ -30,7 +31,7 @@ def write_plan_page(plan: Plan, classes: list[str], value_range: ValueRange | No
     sections: dict[str, list[dict[str, Any]]] = {}
     for image, uri in zip(shown, uris, strict=True):
         sections.setdefault(image.label or "left where they are", []).append(_card(numbers[image.image], image, uri))
-    rows = [[_sheet_safe(image_cell(image.image)), image.label] for image in plan.images]
+    rows = [[harmless(image_cell(image.image), "image"), image.label] for image in plan.images]
     counts = Counter(image.label or "left where they are" for image in plan.images)
     write_page(
         folder / "plan.html",
@@ -68,7 +69,3 @@ def _card(number: int, image: PlannedImage, uri: str) -> dict[str, Any]:
         "conflict": image.conflict,
         "companions": list(image.companions),
     }
-
-
-def _sheet_safe(text: str) -> str:
-    return f"./{text}" if text[:1] in "=+-@\t\r" else text

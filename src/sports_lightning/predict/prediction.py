@@ -14,12 +14,11 @@ from sports_lightning.data.formats import pixel_limit
 from sports_lightning.data.value_range import Setting, value_range_for_checkpoint
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.decisions import DecisionSettings, decide
-from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.parts import OutputParts, Part, PartWriter
-from sports_lightning.inference.predictor import run_readable
+from sports_lightning.inference.predictor import output_settings, run_readable
 from sports_lightning.inference.ranks import Ranks
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.predict.inputs import find_high_depths
@@ -121,8 +120,7 @@ def logits_and_features(classifier: Classifier, images: Tensor) -> Tensor:
 
 def _key(classifier: AnyClassifier, checkpoint: str, inference: DictConfig, with_features: bool) -> str:
     """Fingerprint of what the outputs for an image depend on."""
-    settings = [inference[name] for name in ("precision", "compile", "flip_tta", "batch_size")]
-    settings += [device_type(inference.accelerator), torch.get_num_threads(), pixel_limit(), with_features]
+    settings = [*output_settings(inference), torch.get_num_threads(), pixel_limit(), with_features]
     return cache_key(__name__, checkpoint, classifier.spec.preprocessing, settings)
 
 
@@ -176,11 +174,11 @@ def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: Mappin
         checks: of the images of more than 8 bits, by path.
     """
     unreadable: dict[str, str] = {}
-    partsd = classifier.preprocessing.value_range
+    stored = classifier.preprocessing.value_range
     for kind in sorted({check.high_depth for check in checks.values()}):
         files = {path: check for path, check in checks.items() if check.high_depth == kind}
         try:
-            found = value_range_for_checkpoint(partsd, setting, list(files.values()), "the input")
+            found = value_range_for_checkpoint(stored, setting, list(files.values()), "the input")
             classifier.set_value_range(found or classifier.preprocessing.value_range)
         except UserError as error:
             unreadable |= dict.fromkeys(files, str(error))

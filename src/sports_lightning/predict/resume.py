@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
 from sports_lightning.errors import UserError
 from sports_lightning.runs.layout import PARTS
-from sports_lightning.runs.resume import load_config
+from sports_lightning.runs.resume import check_trust
 
 
 def check_resumable_prediction(value: str, is_trusted: bool) -> Path:
@@ -26,7 +25,5 @@ def check_resumable_prediction(value: str, is_trusted: bool) -> Path:
         raise UserError(
             f"resume={value} {problem}: pass one that holds the folder {PARTS}, such as outputs/predict/RUN"
         )
-    if not is_trusted:
-        check_targets(load_config(folder), f"resume={value}")
-        distrust_working_folder()
+    check_trust(folder, value, is_trusted)
     return folder

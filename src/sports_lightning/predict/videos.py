@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError, WriteFailed
 from sports_lightning.inference.exported import AnyClassifier
+from sports_lightning.inference.parts import file_state
+from sports_lightning.inference.predictor import output_settings
 from sports_lightning.predict.prediction import SharedWork
 from sports_lightning.storage.disk_cache import cache_key
 from sports_lightning.storage.files import DAMAGED
@@ -20,8 +22,6 @@ from sports_lightning.videos.video_files import FOLDER, read_timeline, write_ind
 from sports_lightning.videos.video_prediction import VideoSettings, predict_video
 
 log = logging.getLogger(__name__)
-
-_SETTINGS = ("precision", "compile", "flip_tta", "batch_size")  # of inference, that the result depends on
 
 
 def predict_videos(
@@ -62,9 +62,13 @@ def _timeline(
     classifier: AnyClassifier, path: str, settings: VideoSettings, inference: DictConfig, place: Path, work: SharedWork
 ) -> Timeline | str:
     """The timeline of a video, or why it cannot be read."""
-    of_inference = [inference[name] for name in _SETTINGS]
     key = cache_key(
-        __name__, work.checkpoint, classifier.spec.preprocessing, vars(settings), of_inference, _state(path)
+        __name__,
+        work.checkpoint,
+        classifier.spec.preprocessing,
+        vars(settings),
+        output_settings(inference),
+        [path, *file_state(path)],
     )
     if finished := _finished(place, key):
         return finished
@@ -108,10 +112,3 @@ def _places(paths: Sequence[str], folder: Path) -> list[Path]:
         taken.add(free.casefold())
         places.append(folder / free)
     return places
-
-
-def _state(path: str) -> list[int | str]:
-    with suppress(OSError):
-        status = os.stat(path)
-        return [path, status.st_size, status.st_mtime_ns]
-    return [path]

@@ -59,7 +59,12 @@ def image_uri(image: Image.Image) -> str:
     """An image as the data URI of a JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(buffer.getvalue())
+
+
+def jpeg_uri(content: bytes) -> str:
+    """The content of a JPEG as a data URI."""
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def chart(lines: Mapping[str, Sequence[tuple[float, float]]], width: int = 460, height: int = 260) -> dict[str, Any]:

@@ -183,10 +183,15 @@ def check_resumable(value: str, is_trusted: bool) -> Path:
             f"resume={value}: {read_only[0]} is read-only: copy the folder to another place, make the copy writable "
             "(chmod -R u+w COPY), and resume the copy"
         )
+    check_trust(folder, value, is_trusted)
+    return folder
+
+
+def check_trust(folder: Path, value: str, is_trusted: bool) -> None:
+    """Raise UserError if the config in `folder`, which `resume=value` names, could run foreign code."""
     if not is_trusted:
         check_targets(load_config(folder), f"resume={value}")
         distrust_working_folder()
-    return folder
 
 
 def enter_working_folder(cwd: Path) -> None:

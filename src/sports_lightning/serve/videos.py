@@ -1,6 +1,5 @@
 """Videos that are sent to the server: the timeline that `predict` finds, by the network that answers images."""
 
-import base64
 import importlib.util
 import os
 import tempfile
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.reports.html import jpeg_uri
 from sports_lightning.serve.answers import VideoAnswer, VideoSegment
 from sports_lightning.serve.network import Network
 from sports_lightning.serve.refusal import Refusal
@@ -54,7 +54,7 @@ def answer_video(upload: Upload, classifier: Classifier, network: Network, secon
             end=segment.end,
             label=segment.label,
             probability=segment.probability,
-            thumbnail=_uri(seen.thumbnail_at((segment.start + segment.end) / 2)),
+            thumbnail=jpeg_uri(seen.thumbnail_at((segment.start + segment.end) / 2)),
         )
         for segment in timeline.segments
     ]
@@ -88,7 +88,3 @@ def _result(future: "Future[Tensor]", deadline: float) -> Tensor:
         future.cancel()
         reason = "not answered within limits.seconds: the video is too long for this server; use predict"
         raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, reason) from None
-
-
-def _uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -156,7 +156,7 @@ def csv_lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[
     """The header and the rows as `write_csv` writes them, each with its line end; cells may contain further ones."""
     yield _csv_line(header)
     for row in rows:
-        yield _csv_line([_harmless(value, column) for value, column in zip(row, header, strict=True)])
+        yield _csv_line([harmless(value, column) for value, column in zip(row, header, strict=True)])
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -166,7 +166,8 @@ def _csv_line(cells: Sequence[Any]) -> str:
     return buffer.getvalue()
 
 
-def _harmless(value: Any, column: str) -> Any:
+def harmless(value: Any, column: str) -> Any:
+    """A cell as `write_csv` writes it, which no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
     is_formula = bool(_FORMULA.match(value)) and not _NUMBER.fullmatch(value)

@@ -51,7 +51,7 @@ def write_edl(timeline: Timeline, rate: float, path: Path) -> None:
 
 
 def write_copy(timeline: Timeline, folder: Path) -> None:
-    """Write a copy of the video with chapters, its pictures, sound and subtitles untouched, with their metadata.
+    """Write a copy of the video with chapters, its video, audio and subtitle streams untouched, with their metadata.
 
     Raises:
         UserError: a format that holds no chapters, or a stream that cannot be copied.

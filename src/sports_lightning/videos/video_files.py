@@ -1,6 +1,5 @@
 """The files of a predicted video, in `videos/NAME/`, and those of all videos of a run."""
 
-import base64
 import io
 import json
 import logging
@@ -14,7 +13,7 @@ from PIL import Image
 
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.decisions import NONE_OF_THESE
-from sports_lightning.reports.html import write_page
+from sports_lightning.reports.html import jpeg_uri, write_page
 from sports_lightning.storage.files import write_bytes, write_csv, write_json
 from sports_lightning.videos.chapter_files import clock, write_copy, write_edl, write_ffmetadata, write_vtt
 from sports_lightning.videos.segments import Segment, Timeline
@@ -112,7 +111,7 @@ def _page_values(prediction: VideoPrediction, folder: Path) -> dict[str, Any]:
                 "label": segment.label,
                 "probability": segment.probability,
                 "color": colors[segment.label],
-                "uri": _uri(prediction.seen.thumbnail_at((segment.start + segment.end) / 2)) if i < _SHOWN else "",
+                "uri": jpeg_uri(prediction.seen.thumbnail_at((segment.start + segment.end) / 2)) if i < _SHOWN else "",
             }
             for i, segment in enumerate(timeline.segments)
         ],
@@ -139,10 +138,6 @@ def _bars(timeline: Timeline, colors: dict[str, str]) -> list[dict[str, Any]]:
         }
         for segment in timeline.segments
     ]
-
-
-def _uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _contact_sheet(prediction: VideoPrediction) -> bytes:

@@ -228,8 +228,8 @@ def _small(image: Tensor) -> np.ndarray:
 
 
 def _thumbnail(image: Tensor) -> bytes:
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    picture.thumbnail((_SIDE, _SIDE), reducing_gap=2.0)
+    small = Image.fromarray(image.permute(1, 2, 0).numpy())
+    small.thumbnail((_SIDE, _SIDE), reducing_gap=2.0)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=75)
+    small.save(buffer, "JPEG", quality=75)
     return buffer.getvalue()
