@@ -25,7 +25,7 @@ from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.preprocessing import Preprocessing
-from sports_lightning.inference import feature_cache as features
+from sports_lightning.inference import predictor
 from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
 from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
 from sports_lightning.inference.predictor import compute_logits
@@ -395,7 +395,7 @@ def test_features_are_recomputed_only_if_something_changes_them(
     assert entries("augment=none", "finetune=last_stages") == 14, "another frozen part"
     assert entries("augment=none", "finetune=last_stages", "finetune.stages=2") == 16, "another number of stages"
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
-    monkeypatch.setattr(features, "device_type", lambda accelerator: "cuda")
+    monkeypatch.setattr(predictor, "device_type", lambda accelerator: "cuda")
     assert entries("augment=none") == 20, "another type of device"
 
 
