@@ -26,6 +26,7 @@ NEEDED = {
     "train": ["data.root=here", "callbacks=[default,early_stopping,ema]", "finetune=last_stages"],
     "benchmark": ["data.root=here", "callbacks=[default,early_stopping]"],
     "evaluate": ["ckpt_path=best.ckpt"],
+    "average": ["ckpt_path=[best.ckpt,best.ckpt]"],
     "organize": ["ckpt_path=best.ckpt", "input=photos", "to=sorted"],
     "export": ["ckpt_path=best.ckpt"],
     "predict": ["ckpt_path=best.ckpt", "input=here"],

@@ -10,6 +10,7 @@ from sports_lightning import __version__
 COMMANDS = {
     "train": "train a classifier on images, and test the best checkpoint",
     "evaluate": "metrics, predictions, confusion matrix and worst mistakes of a checkpoint",
+    "average": "average the weights of several runs, as the validation split chooses",
     "predict": "predict the classes of new images: files, folders or globs",
     "organize": "sort photographs into folders by class: plan, apply, undo",
     "export": "write a checkpoint as ONNX, OpenVINO, torch.export or for timm, and compare its answers",

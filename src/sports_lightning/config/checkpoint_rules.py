@@ -7,6 +7,19 @@ from sports_lightning.config.rules import IN_STATED_PRECISION
 
 CHECKPOINT = (required("ckpt_path", "RUN_FOLDER/checkpoints/best.ckpt"),)
 
+AVERAGE = (
+    required("ckpt_path", "[RUN1,RUN2]"),
+    IN_STATED_PRECISION,
+    Rule(
+        ("ckpt_path",), lambda paths: paths is not None and len(paths) < 2, "ckpt_path names one run: pass two or more"
+    ),
+    Rule(
+        ("method", "ckpt_path"),
+        lambda method, paths: method == "path" and paths is not None and len(paths) != 2,
+        "method=path is between two checkpoints: pass [RUN1,RUN2], or method=greedy",
+    ),
+)
+
 EXPORT = (
     *CHECKPOINT,
     Rule(("format", "int8"), lambda formats, int8: not formats and not int8, "format={0} is empty: pass format=[onnx]"),

@@ -12,7 +12,7 @@ from typing import get_type_hints
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sports_lightning.config import data_rules, groups, organize_rules, rules, schema
-from sports_lightning.config.checkpoint_rules import CHECKPOINT, DECISIONS, EXPORT, PREDICT, SERVE
+from sports_lightning.config.checkpoint_rules import AVERAGE, CHECKPOINT, DECISIONS, EXPORT, PREDICT, SERVE
 from sports_lightning.config.earlier_versions import rename_config_keys
 from sports_lightning.config.lightning import lightning_problems
 from sports_lightning.config.monitors import monitor_problems, resolve_monitor_modes
@@ -89,6 +89,13 @@ def check_evaluate(cfg: DictConfig) -> None:
         (*CHECKPOINT, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET),
     )
     checkpoint_file(cfg.ckpt_path)  # before imports that take seconds
+
+
+def check_average(cfg: DictConfig) -> None:
+    """Raise UserError for all impossible values of `conf/average.yaml`."""
+    _check(cfg, schema.Average, (*AVERAGE, *data_rules.CACHE, *data_rules.READING, *data_rules.DATASET))
+    for path in cfg.ckpt_path:
+        checkpoint_file(path)
 
 
 def check_predict(cfg: DictConfig) -> None:

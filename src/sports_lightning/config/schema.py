@@ -78,6 +78,16 @@ class Evaluate:
 
 
 @dataclass
+class Average:
+    """`conf/average.yaml`."""
+
+    data: Data
+    inference: Inference
+    ckpt_path: list[str] | None
+    method: Literal["greedy", "uniform", "path"]
+
+
+@dataclass
 class Predict:
     """`conf/predict.yaml`."""
 
@@ -180,5 +190,19 @@ class Reproduce(Report):
     changes: Any
 
 
-_SCHEMAS = (Train, Benchmark, Evaluate, Predict, Export, Organize, Serve, Split, Audit, Compare, Reproduce, Report)
+_SCHEMAS = (
+    Train,
+    Benchmark,
+    Evaluate,
+    Average,
+    Predict,
+    Export,
+    Organize,
+    Serve,
+    Split,
+    Audit,
+    Compare,
+    Reproduce,
+    Report,
+)
 COMMANDS: dict[str, type] = {schema.__name__.lower(): schema for schema in _SCHEMAS}
