@@ -1,6 +1,6 @@
 """The baseline: a plain training with pytorch-lightning, torchvision's ImageFolder, two workers and a timm model.
 
-    python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS
+    python benchmarks/plain_loop.py ROOT/train MODEL BATCH_SIZE STEPS [PRECISION WORKERS]
 
 Prints the images per second of the second of two epochs of STEPS steps.
 """
@@ -49,8 +49,9 @@ class Plain(pl.LightningModule):
 
 def main() -> None:
     folder, name, batch_size, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    precision, workers = (sys.argv[5], int(sys.argv[6])) if len(sys.argv) > 5 else ("32-true", 2)
     images = ImageFolder(folder, TRANSFORM)
-    loader = DataLoader(images, batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    loader = DataLoader(images, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
     module = Plain(name, len(images.classes))
     quiet = {
         "logger": False,
@@ -58,7 +59,7 @@ def main() -> None:
         "enable_model_summary": False,
         "enable_progress_bar": False,
     }
-    pl.Trainer(max_epochs=2, limit_train_batches=steps, **quiet).fit(module, loader)  # type: ignore[arg-type]
+    pl.Trainer(max_epochs=2, limit_train_batches=steps, precision=precision, **quiet).fit(module, loader)  # type: ignore[arg-type]
     print(f"{batch_size * steps / module.seconds:.2f}")
 
 

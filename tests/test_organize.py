@@ -497,6 +497,25 @@ def test_an_edited_plan_is_applied_and_undone(planned: Path, tmp_path: Path, tra
     assert "has been undone already" in twice.stderr
 
 
+def test_an_edited_plan_is_checked_without_touching_anything(planned: Path, tmp_path: Path) -> None:
+    shutil.copytree(planned / "plan", tmp_path / "plan")
+    rows = rows_of(tmp_path / "plan/plan.csv")
+    labels = [row["suggested"] for row in rows]
+    rows[0]["label"], rows[1]["label"] = labels[1].upper(), "my dog"
+    write_rows(tmp_path / "plan/plan.csv", [{k: row[k] for k in ("image", "label")} for row in rows])
+    checked = run_command("organize", f"plan={tmp_path / 'plan'}", f"hydra.run.dir={tmp_path / 'check'}").stdout
+    assert f"{2 * len(rows)} files would be in {planned / 'sorted'}" in checked
+    assert "1 my dog" in checked
+    assert labels[1].upper() not in checked, "a label that differs in case only is the class"
+    assert f"plan={tmp_path / 'plan'} apply=true" in checked
+    assert not (planned / "sorted").exists()
+    rows[1]["image"] = rows[0]["image"]
+    write_rows(tmp_path / "plan/plan.csv", rows)
+    result = try_command("organize", f"plan={tmp_path / 'plan'}", f"hydra.run.dir={tmp_path / 'again'}")
+    assert "row 3" in result.stderr
+    assert "is twice" in result.stderr
+
+
 @pytest.mark.parametrize("mode", ["copy", "move", "hardlink"])
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_undo_never_removes_the_only_copy(tmp_path: Path, mode: str, what: str) -> None:
@@ -641,7 +660,7 @@ def test_a_second_plan_leaves_out_what_is_there(planned: Path, tmp_path: Path, t
     ("arguments", "said"),
     [
         (["input=here"], "organize needs ckpt_path=RUN input=PHOTOS to=SORTED to make a plan"),
-        (["plan=here"], "plan=here does nothing without apply=true"),
+        (["plan=here"], "holds no plan.json"),
         (["plan=here", "apply=true", "to=there"], "know the folders already"),
         (["plan=here", "undo=here"], "one at a time"),
         (["plan=here", "apply=true"], "holds no plan.json"),

@@ -20,8 +20,8 @@ ORGANIZE = (
     Rule(
         ("plan", "undo", *_PLANNING),
         lambda plan, undo, *planning: not plan and not undo and None in planning,
-        "organize needs ckpt_path=RUN input=PHOTOS to=SORTED to make a plan, plan=RUN_FOLDER apply=true to apply one, "
-        "or undo=RUN_FOLDER",
+        "organize needs ckpt_path=RUN input=PHOTOS to=SORTED to make a plan, plan=RUN_FOLDER to check one (and "
+        "apply=true to apply it), or undo=RUN_FOLDER",
     ),
     Rule(
         ("plan", "undo", *_PLANNING),
@@ -29,7 +29,6 @@ ORGANIZE = (
         "plan= and undo= know the folders already: leave out ckpt_path, input and to",
     ),
     Rule(("plan", "undo"), lambda plan, undo: plan and undo, "plan={0} and undo={1}: one at a time"),
-    Rule(("plan", "apply"), lambda plan, apply: plan and not apply, "plan={0} does nothing without apply=true"),
     Rule(("undo", "apply"), lambda undo, apply: undo and apply, "undo={0} and apply=true: one at a time"),
     Rule(
         ("input",),

@@ -26,7 +26,7 @@ _SHOWN = 20  # names that got a number
 
 
 def organize(cfg: DictConfig, folder: Path) -> None:
-    """Plan, apply a plan, or undo an application; only the first needs torch.
+    """Plan, check or apply a plan, or undo an application; only the first needs torch.
 
     Args:
         cfg: `conf/organize.yaml`.
@@ -39,6 +39,9 @@ def organize(cfg: DictConfig, folder: Path) -> None:
         return
     planned = Path(cfg.plan).expanduser().absolute() if cfg.plan else folder
     planned = planned.parent if planned.is_file() else planned  # plan.csv itself
+    if cfg.plan and not cfg.apply:
+        _check(planned)
+        return
     has_plan = bool(cfg.plan) or _plan(cfg, folder)
     if cfg.apply and has_plan:
         _apply(planned, folder)
@@ -71,6 +74,24 @@ def _plan(cfg: DictConfig, folder: Path) -> bool:
     return True
 
 
+def _check(planned: Path) -> None:
+    """Read an edited plan, and tell what applying it would do."""
+    plan = Plan.read(planned).with_edits(planned / TABLE)
+    operations = plan_operations(plan)
+    _show_conflicts(plan)
+    counts = Counter(image.label for image in plan.images if image.target)
+    print(
+        f"{len(operations):,} files would be in {plan.to}: {', '.join(f'{n:,} {name}' for name, n in counts.items())}"
+    )
+    print("nothing was touched; to apply the plan:")
+    print(f"    {format_command('organize', [f'plan={planned}', 'apply=true'])}")
+
+
+def _show_conflicts(plan: Plan) -> None:
+    for image in [image for image in plan.images if image.conflict][:_SHOWN]:
+        log.info("%s becomes %s: %s", image.image, image.target, image.conflict)
+
+
 def _apply(planned: Path, folder: Path) -> None:
     plan = Plan.read(planned)
     with application.only_process(Path(plan.to)), application.applied_once(planned, folder):
@@ -80,8 +101,7 @@ def _apply(planned: Path, folder: Path) -> None:
         if "csv" in plan.tags:
             write_keywords(plan, folder / "tags.csv")
         add_decisions(Path(plan.to), plan.images, str(folder))
-    for image in [image for image in plan.images if image.conflict][:_SHOWN]:
-        log.info("%s became %s: %s", image.image, image.target, image.conflict)
+    _show_conflicts(plan)
     print(f"{len(operations):,} files in {plan.to}; to put everything back:")
     print(f"    {format_command('organize', [f'undo={folder}'])}")
 
