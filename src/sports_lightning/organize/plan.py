@@ -114,8 +114,8 @@ class Plan:
         """The plan with the changes that a person has made in its table.
 
         A label that was changed decides; where the target was not changed, too, the pattern gives a new one. One that
-        differs in case only from a label of the plan is that label, so that there are no two folders. An empty label, or
-        a row that was removed, leaves an image where it is.
+        differs in case only from a label of the plan is that label, so that there are no two folders. An empty label,
+        or a row that was removed, leaves an image where it is.
 
         Raises:
             UserError: a row of another image or twice, a column that is missing, or a target outside of `to`.
