@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from sports_lightning import CONF_DIR
 from sports_lightning.inference.exported import open_classifier
 from sports_lightning.videos.reader import Frame, read_frames, read_info
+from sports_lightning.videos.sampling import Regular
 from sports_lightning.videos.video_prediction import VideoSettings, frame_logits, predict_video
 
 
@@ -38,11 +39,11 @@ def main() -> None:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         inference = compose("predict").inference
     least, size = classifier.preprocessing.least_side, classifier.preprocessing.size
-    frames = sum(1 for _ in read_frames(options.video, options.every, least))
+    frames = sum(1 for _ in read_frames(options.video, Regular(options.every), least))
     black = torch.zeros(3, *size, dtype=torch.uint8)
 
     def decode() -> None:
-        for _ in read_frames(options.video, options.every, least):
+        for _ in read_frames(options.video, Regular(options.every), least):
             pass
 
     def still() -> Iterator[Frame]:

@@ -32,9 +32,10 @@ from sports_lightning.evaluate.decisions import NONE_OF_THESE, rejection_scores
 from sports_lightning.inference.exported import open_classifier
 from sports_lightning.storage.files import checkpoint_digest
 from sports_lightning.videos.reader import read_frames, read_info
+from sports_lightning.videos.sampling import Sampling, edges_between
 from sports_lightning.videos.segments import Segment, find_segments
 from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
-from sports_lightning.videos.video_prediction import Seen, VideoSettings, frame_logits
+from sports_lightning.videos.video_prediction import Seen, VideoSettings, choose_sampling, frame_logits
 
 SIZE = (640, 360)
 RATES = ("24", "30000/1001", "variable")
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--none", type=Path)
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=float, default=0.5)
+    parser.add_argument("--every", type=lambda every: every if every == "shot" else float(every), default=0.5)
     parser.add_argument("--crop-mode")
     parser.add_argument("--set", nargs="*", default=[])
     parser.add_argument("--keep", type=Path)
@@ -185,36 +186,38 @@ def main() -> None:
             path = (options.keep or Path(temporary)) / f"{options.seed}-{number:03d}.mp4"
             if not path.exists():
                 write_video(render(plan, rate, draws), rate, path)
-            seen, info = Seen(), read_info(str(path))
+            seen, info, sampling = Seen(), read_info(str(path)), choose_sampling(str(path), settings)
 
-            def watched(path: Path = path, seen: Seen = seen) -> Iterator:
-                for frame in read_frames(str(path), settings.every, classifier.preprocessing.least_side):
+            def watched(path: Path = path, seen: Seen = seen, sampling: Sampling = sampling) -> Iterator:
+                for frame in read_frames(str(path), sampling, classifier.preprocessing.least_side):
                     seen.add(frame)
                     yield frame
 
             cached = path.with_suffix(
-                f".{options.every:g}-{checkpoint_digest(options.ckpt_path)[:8]}{options.crop_mode or ''}.npz"
+                f".{options.every}-{checkpoint_digest(options.ckpt_path)[:8]}{options.crop_mode or ''}.npz"
             )
             if options.keep and cached.exists():
                 stored = np.load(cached)
                 probabilities, scores, small = stored["probabilities"], stored["scores"], stored["small"]
+                seen.seconds = stored["seconds"].tolist()
             else:
-                logits = frame_logits(classifier, watched(), inference, int(info.seconds / settings.every))
+                logits = frame_logits(classifier, watched(), inference, sampling.count(info.seconds))
                 probabilities = logits.double().softmax(dim=1).numpy()
                 scores = rejection_scores(classifier.rejection, logits).numpy()  # type: ignore[arg-type]
                 small = np.stack(seen.small)
                 if options.keep:
-                    np.savez(cached, probabilities=probabilities, scores=scores, small=small)
+                    np.savez(cached, probabilities=probabilities, scores=scores, small=small, seconds=seen.seconds)
         truth, start = [], 0.0
         for label, seconds, _ in plan:
             truth.append(Segment(start, start + seconds, label, 1.0, 0))
             start += seconds
         by_frame = np.where(scores < settings.reject, probabilities.shape[1], probabilities.argmax(axis=1))
-        smoothed = smooth(probabilities, scores, find_cuts(small), settings.every, smoothing, settings.reject)
+        edges = edges_between(seen.seconds, info.seconds, sampling.starts)
+        spans = sampling.spans(edges)
+        cuts = np.isin(edges[:-1], sampling.starts) if sampling.starts else find_cuts(small)
+        smoothed = smooth(probabilities, scores, cuts, spans, smoothing, settings.reject)
         for name, states, least in (("smoothed", smoothed, settings.min_segment), ("frame by frame", by_frame, 0.0)):
-            found = find_segments(
-                states, probabilities, list(classifier.spec.classes), settings.every, info.seconds, least
-            )
+            found = find_segments(states, probabilities, list(classifier.spec.classes), edges, spans, least)
             totals[name].append((len(found), len(truth), *score(found, truth), start))
     for name, rows in totals.items():
         found, true, matched = (sum(row[i] for row in rows) for i in range(3))

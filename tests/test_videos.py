@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -21,6 +22,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.predict import inputs
 from sports_lightning.videos.chapter_files import clock, time_code, write_copy, write_edl, write_ffmetadata, write_vtt
 from sports_lightning.videos.reader import read_frames, read_info
+from sports_lightning.videos.sampling import PerShot, Regular, edges_between
 from sports_lightning.videos.segments import Segment, Timeline, find_segments
 from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
 
@@ -68,7 +70,7 @@ def numbers(path: Path, every: float) -> list[tuple[float, int]]:
     """(sampled time, number of the frame that is shown)."""
     return [
         (round(frame.seconds, 6), round((float(frame.image.float().mean()) - 2) / 4))
-        for frame in read_frames(str(path), every, 32)
+        for frame in read_frames(str(path), Regular(every), 32)
     ]
 
 
@@ -98,8 +100,8 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
     shown = reader._shown
 
-    def counted(frames: Any, every: float) -> Any:
-        return shown((decoded.append(1) or frame for frame in frames), every)
+    def counted(frames: Any, sampling: Any) -> Any:
+        return shown((decoded.append(1) or frame for frame in frames), sampling)
 
     monkeypatch.setattr(reader, "_shown", counted)
     assert [number for _, number in numbers(path, 1.0)] == [0, 25, 50]
@@ -165,7 +167,7 @@ def test_damaged_videos_end_in_frames_or_one_line(tmp_path: Path, seed: int) -> 
         frames: list[Any] = []
         said = ""
         try:
-            frames = list(read_frames(str(path), 0.2, 32))
+            frames = list(read_frames(str(path), Regular(0.2), 32))
         except UserError as error:
             said = str(error)
         assert frames or path.name in said
@@ -186,7 +188,7 @@ def test_a_rotated_video_is_turned(tmp_path: Path) -> None:
         command = ["ffmpeg", "-v", "error", "-display_rotation", str(turn), "-i", plain, "-c", "copy", path]
         if subprocess.run(command, check=False, capture_output=True).returncode:
             pytest.skip("this ffmpeg cannot set a rotation")
-        image = next(read_frames(str(path), 1.0, 32)).image.float().mean(dim=0)
+        image = next(read_frames(str(path), Regular(1.0), 32)).image.float().mean(dim=0)
         parts = {
             "top": image[: len(image) // 2], "bottom": image[len(image) // 2 :],
             "right": image[:, image.shape[1] // 2 :], "left": image[:, : image.shape[1] // 2],
@@ -223,7 +225,7 @@ def test_other_files_are_one_line(tmp_path: Path, name: str) -> None:
             container.mux(stream.encode(frame))
             container.mux(stream.encode())
     with pytest.raises(UserError) as error:
-        list(read_frames(str(path), 0.5, 32))
+        list(read_frames(str(path), Regular(0.5), 32))
     assert name in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -232,7 +234,7 @@ def test_an_encrypted_video_is_one_line(tmp_path: Path) -> None:
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
     path = draw_video(tmp_path / "secret.mp4", [i / 25 for i in range(50)], container=key)
     with pytest.raises(UserError, match=r"secret.mp4 is encrypted"):
-        list(read_frames(str(path), 0.5, 32))
+        list(read_frames(str(path), Regular(0.5), 32))
 
 
 def one_hot(states: Sequence[int], classes: int, sure: float = 0.9) -> np.ndarray:
@@ -244,7 +246,7 @@ def one_hot(states: Sequence[int], classes: int, sure: float = 0.9) -> np.ndarra
 def test_smoothing_removes_a_frame_that_differs() -> None:
     states = [0] * 10 + [1] + [0] * 10 + [2] * 10
     probabilities = one_hot(states, 4, 0.8)
-    smoothed = smooth(probabilities, None, np.zeros(31, bool), 0.5, SmoothingSettings(), None)
+    smoothed = smooth(probabilities, None, np.zeros(31, bool), np.full(31, 0.5), SmoothingSettings(), None)
     assert smoothed.tolist() == [0] * 21 + [2] * 10
 
 
@@ -253,17 +255,19 @@ def test_low_scores_become_none_of_these() -> None:
     scores = np.full(20, 0.001)
     probabilities[:10], scores[:10] = one_hot([0] * 10, 4), 0.6
     none = np.zeros(20, bool)
-    assert smooth(probabilities, scores, none, 0.5, SmoothingSettings(), 0.05).tolist() == [0] * 10 + [4] * 10
-    assert 4 not in smooth(probabilities, scores, none, 0.5, SmoothingSettings(), None)
+    assert (
+        smooth(probabilities, scores, none, np.full(20, 0.5), SmoothingSettings(), 0.05).tolist() == [0] * 10 + [4] * 10
+    )
+    assert 4 not in smooth(probabilities, scores, none, np.full(20, 0.5), SmoothingSettings(), None)
 
 
 def test_a_cut_makes_a_switch_cheap() -> None:
     probabilities = one_hot([0] * 6 + [1] * 3 + [0] * 6, 4, 0.8)
     cuts = np.zeros(15, bool)
     settings = SmoothingSettings(segment_seconds=60, independent_seconds=1.0)
-    assert smooth(probabilities, None, cuts, 0.5, settings, None).tolist() == [0] * 15
+    assert smooth(probabilities, None, cuts, np.full(15, 0.5), settings, None).tolist() == [0] * 15
     cuts[[6, 9]] = True
-    assert smooth(probabilities, None, cuts, 0.5, settings, None).tolist() == [0] * 6 + [1] * 3 + [0] * 6
+    assert smooth(probabilities, None, cuts, np.full(15, 0.5), settings, None).tolist() == [0] * 6 + [1] * 3 + [0] * 6
 
 
 def test_cuts_are_where_all_colors_change() -> None:
@@ -272,14 +276,42 @@ def test_cuts_are_where_all_colors_change() -> None:
 
 
 def test_steps_longer_than_any_segment(tmp_path: Path) -> None:
-    assert smooth(one_hot([0, 1], 3), None, np.zeros(2, bool), 1000.0, SmoothingSettings(), None).tolist() == [0, 1]
+    assert smooth(
+        one_hot([0, 1], 3), None, np.zeros(2, bool), np.full(2, 1000.0), SmoothingSettings(), None
+    ).tolist() == [0, 1]
+
+
+def test_every_shot_is_looked_at_and_a_long_one_several_times() -> None:
+    sampling = PerShot([0.0, 1.0, 3.0], 15.0)
+    assert sampling.times == [0.5, 2.0, 5.0, 9.0, 13.0]
+    assert [sampling.first_from(seconds) for seconds in (0, 0.5, 0.6, 13.5)] == [0.5, 0.5, 2.0, float("inf")]
+    edges = edges_between(sampling.times, 15.0, sampling.starts)
+    assert edges.tolist() == [0, 1, 3, 7, 11, 15]
+    assert sampling.spans(edges).tolist() == [1, 2, 4, 4, 4]
+    assert edges_between([0.5, 5.0], 15.0, sampling.starts).tolist() == [0, 3, 15], "a frame could not be decoded"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_shots_begin_where_the_camera_cuts(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("scenedetect")
+    from sports_lightning.videos.shots import find_shots
+
+    scenes = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    times = [i / 25 for i in range(120)]
+    if suffix == ".mp4":
+        times = [time if time < 2 else 2 * time - 2 for time in times]  # the rate halves after two seconds
+    path = draw_video(tmp_path / f"video{suffix}", times, lambda i: scenes[(i >= 30) + (i >= 80)])
+    shots = find_shots(str(path))
+    assert shots.starts == pytest.approx([0.0, times[30], times[80]], abs=1e-3)
+    assert shots.seconds == pytest.approx(times[-1], abs=0.1)
 
 
 def test_short_segments_join_the_neighbour_that_fits() -> None:
     states = np.array([0, 0, 0, 1, 2, 2, 2])
     probabilities = one_hot(states.tolist(), 3)
     probabilities[3] = [0.1, 0.5, 0.4]
-    found = find_segments(states, probabilities, ["a", "b", "c"], 0.5, 3.4, 1.0)
+    edges = edges_between([0.5 * i for i in range(7)], 3.4, ())
+    found = find_segments(states, probabilities, ["a", "b", "c"], edges, np.full(7, 0.5), 1.0)
     assert [(segment.label, segment.start, segment.end) for segment in found] == [("a", 0.0, 1.25), ("c", 1.25, 3.4)]
     assert found[0].probability == pytest.approx(0.9)
 
@@ -395,6 +427,33 @@ def test_a_resumed_prediction_does_not_repeat_finished_videos(
     assert (tmp_path / "run/predictions.csv").read_bytes() == (watched / "predictions.csv").read_bytes()
     run_command("predict", *settings, "video.reject=null", "video.every=0.25")
     assert len(predicted) == 4
+
+
+def test_a_video_is_predicted_shot_by_shot(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    draw_match(few, tmp_path / "match.mp4")
+    settings = [f"ckpt_path={trained[0]}", str(tmp_path / "match.mp4"), "video.reject=null", "video.min_segment=0"]
+    run_command("predict", *settings, "video.every=shot", f"hydra.run.dir={tmp_path / 'shots'}")
+    run_command("predict", *settings, f"hydra.run.dir={tmp_path / 'regular'}")
+    shots, regular = (
+        json.loads((tmp_path / run / "videos/match/segments.json").read_text()) for run in ("shots", "regular")
+    )
+    assert shots["every"] == "shot"
+    assert [each["label"] for each in shots["segments"]] == [each["label"] for each in regular["segments"]]
+    assert sum(each["frames"] for each in shots["segments"]) == 2, "instead of 16"
+    assert [each["start"] for each in shots["segments"]][1:] == pytest.approx([4.0] * (len(shots["segments"]) - 1))
+    assert shots["seconds"] == pytest.approx(8.0, abs=0.15)
+
+
+def test_shots_need_a_package(
+    trained: tuple[Path, str], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scenedetect", None)
+    draw_match(few, tmp_path / "match.mp4")
+    result = try_command("predict", f"ckpt_path={trained[0]}", str(tmp_path / "match.mp4"), "video.every=shot")
+    assert "video.every=shot needs PySceneDetect: pip install -e '.[shots]'" in result.stderr
+    wrong = try_command("predict", f"ckpt_path={trained[0]}", str(tmp_path / "match.mp4"), "video.every=scene")
+    assert "video.every=scene" in wrong.stderr
 
 
 def test_a_video_is_predicted_by_an_exported_file_too(

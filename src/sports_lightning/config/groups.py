@@ -256,7 +256,7 @@ class Inference:
 class Video:
     """`video` of `conf/predict.yaml`."""
 
-    every: Positive
+    every: Positive | Literal["shot"]
     min_segment: PositiveOrZero
     reject: Positive | None
     chapters: bool

@@ -21,7 +21,7 @@ from sports_lightning.serve.refusal import Refusal
 from sports_lightning.serve.uploads import Upload
 from sports_lightning.videos.reader import read_frames, read_info
 from sports_lightning.videos.segments import Timeline
-from sports_lightning.videos.video_prediction import Seen, VideoSettings, find_timeline
+from sports_lightning.videos.video_prediction import Seen, VideoSettings, choose_sampling, find_timeline
 
 _WAITING = 64  # frames in the queue of the network
 
@@ -63,12 +63,13 @@ def answer_video(upload: Upload, classifier: Classifier, network: Network, secon
 
 def _watch(path: str, classifier: Classifier, network: Network, deadline: float) -> tuple[Timeline, Seen]:
     settings, seen = VideoSettings(), Seen()
+    sampling = choose_sampling(path, settings)
     info = read_info(path)
     transform = classifier.preprocessing.transform()
     waiting: deque[Future[Tensor]] = deque()
     outputs: list[Tensor] = []
     try:
-        for frame in read_frames(path, settings.every, classifier.preprocessing.least_side):
+        for frame in read_frames(path, sampling, classifier.preprocessing.least_side):
             seen.add(frame)
             waiting.append(network.submit(transform(frame.image)))
             if len(waiting) >= _WAITING:
@@ -78,7 +79,7 @@ def _watch(path: str, classifier: Classifier, network: Network, deadline: float)
     finally:
         for future in waiting:
             future.cancel()
-    return find_timeline(classifier, path, info, seen, torch.stack(outputs), settings), seen
+    return find_timeline(classifier, path, info, sampling, seen, torch.stack(outputs), settings), seen
 
 
 def _result(future: "Future[Tensor]", deadline: float) -> Tensor:

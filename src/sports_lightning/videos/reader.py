@@ -1,7 +1,6 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
 import logging
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
+from sports_lightning.videos.sampling import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ EXTENSIONS = (
 )
 _MOST_PACKETS = 600  # that are held back until it is known whether they are needed
 _BACK = 0.5  # seconds by which time stamps may go back within a recording
+_LONGEST_FRAME = 10.0  # seconds that a frame of unknown duration may be shown
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
 
@@ -85,15 +86,15 @@ def read_info(path: str) -> VideoInfo:
         return VideoInfo(seconds, stream.width, stream.height, float(stream.average_rate or 0))
 
 
-def read_frames(path: str, every: float, least: int) -> Iterator[Frame]:
-    """The frames that are shown at 0, `every`, 2 `every`, … seconds after the start of the file, as players count them.
+def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
+    """The frames that are shown at sampled times, in seconds after the start of the file, as players count them.
 
     Between two key frames, only what is needed for the frames in question is decoded. A video whose end is damaged
     ends there.
 
     Args:
         path: the file.
-        every: seconds between two frames.
+        sampling: the times.
         least: number of pixels that the shorter side must keep; larger frames are scaled by a whole number.
 
     Raises:
@@ -101,11 +102,34 @@ def read_frames(path: str, every: float, least: int) -> Iterator[Frame]:
     """
     count = 0
     with _opened(path) as (container, stream):
-        for seconds, frame in _shown(_decoded(container, stream, every), every):
+        for seconds, frame in _shown(_decoded(container, stream, sampling), sampling):
             with suppress(*_errors()):  # a frame in a form that FFmpeg cannot convert
                 image = _to_rgb(frame, least)
                 count += 1
                 yield Frame(seconds, image)
+    if not count:
+        raise UserError(f"{printable(path)}: no frame can be decoded")
+
+
+def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.ndarray]]:
+    """All frames that can be decoded: (the time at which each begins, and ends, in seconds; uint8 (h, w, 3), RGB).
+
+    Args:
+        path: the file.
+        least: number of pixels that the shorter side must keep.
+
+    Raises:
+        UserError: not a video, encrypted, or no frame can be decoded.
+    """
+    count = 0
+    with _opened(path) as (container, stream):
+        for seconds, frame in _decoded(container, stream, None):
+            with suppress(*_errors()):
+                scale = max(1, min(frame.width, frame.height) // least)
+                size = max(1, frame.width // scale), max(1, frame.height // scale)
+                pixels = frame.reformat(*size, "rgb24").to_ndarray()
+                count += 1
+                yield seconds, seconds + float((frame.duration or 0) * (frame.time_base or 0)), pixels
     if not count:
         raise UserError(f"{printable(path)}: no frame can be decoded")
 
@@ -137,8 +161,8 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _decoded(container: Any, stream: Any, every: float) -> Iterator[tuple[float, Any]]:
-    """(seconds, frame) of the frames that may be shown at a multiple of `every`, in order.
+def _decoded(container: Any, stream: Any, sampling: Sampling | None) -> Iterator[tuple[float, Any]]:
+    """(seconds, frame) of the frames that may be shown at a sampled time, in order; without sampling, of all frames.
 
     Time stamps that go back, as where two recordings were joined, go on from there.
     """
@@ -149,7 +173,9 @@ def _decoded(container: Any, stream: Any, every: float) -> Iterator[tuple[float,
         if start is None:
             start = min(times, default=0.0)
         is_jump = bool(times) and min(times) - start < end - _BACK
-        is_needed = not (times and is_whole) or _holds_sample(min(times) - start, max(times) - start, group, every)
+        is_needed = not (times and is_whole and sampling) or _holds_sample(
+            min(times) - start, max(times) - start, group, sampling
+        )
         if has_decoded and (is_jump or not is_needed):  # the decoder holds frames back, and begins anew at a key frame
             yield from _timed(_flushed(stream), stream, start)
             has_decoded = False
@@ -205,28 +231,28 @@ def _groups(container: Any, stream: Any) -> Iterator[tuple[list[Any], bool]]:
     yield group, has_start
 
 
-def _holds_sample(first: float, last: float, group: list[Any], every: float) -> bool:
-    """Whether a group of packets shows a frame at a multiple of `every`. The last frame is shown for its duration."""
+def _holds_sample(first: float, last: float, group: list[Any], sampling: Sampling) -> bool:
+    """Whether a group of packets shows a frame at a sampled time. The last frame is shown for its duration."""
     durations = [float(packet.duration * packet.time_base) for packet in group if packet.duration]
-    until = last + (max(durations) if durations else every)
+    until = last + (max(durations) if durations else _LONGEST_FRAME)
     is_end = any(packet.pts is None for packet in group)
-    return is_end or math.floor(until / every + 1e-9) >= math.ceil(max(first, 0.0) / every - 1e-9)
+    return is_end or sampling.first_from(max(first, 0.0)) <= until + 1e-9
 
 
-def _shown(frames: Iterator[tuple[float, Any]], every: float) -> Iterator[tuple[float, Any]]:
+def _shown(frames: Iterator[tuple[float, Any]], sampling: Sampling) -> Iterator[tuple[float, Any]]:
     """(sampled time, frame that is shown then): the last one that starts by that time, or the first one of all."""
     shown: Any = None
     number = 0
     end = 0.0
     for seconds, frame in frames:
         shown = frame if shown is None else shown
-        while number * every < seconds - 1e-6:
-            yield number * every, shown
+        while sampling.at(number) < seconds - 1e-6:
+            yield sampling.at(number), shown
             number += 1
         shown = frame
         end = seconds + float((frame.duration or 0) * (frame.time_base or 0))
-    while shown is not None and (number == 0 or number * every < max(end, 1e-6) - 1e-6):
-        yield number * every, shown
+    while shown is not None and (number == 0 or sampling.at(number) < max(end, 1e-6) - 1e-6):
+        yield sampling.at(number), shown
         number += 1
 
 

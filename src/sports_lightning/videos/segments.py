@@ -40,13 +40,13 @@ class Timeline:
     Attributes:
         path: its file.
         seconds: its duration.
-        every: seconds between sampled frames.
+        every: seconds between sampled frames, or "shot".
         segments: in order, without gaps.
     """
 
     path: str
     seconds: float
-    every: float
+    every: float | str
     segments: list[Segment]
 
     @property
@@ -70,24 +70,29 @@ class Timeline:
 
 
 def find_segments(
-    states: np.ndarray, probabilities: np.ndarray, classes: list[str], every: float, seconds: float, least: float
+    states: np.ndarray,
+    probabilities: np.ndarray,
+    classes: list[str],
+    edges: np.ndarray,
+    spans: np.ndarray,
+    least: float,
 ) -> list[Segment]:
-    """Group frames with the same label into segments; boundaries are half-way between two sampled frames.
+    """Group frames with the same label into segments.
 
     Args:
         states: (n,) labels of frames; the number of classes stands for "none of these".
         probabilities: (n, classes) float64, calibrated.
         classes: their names.
-        every: seconds between two frames.
-        seconds: duration of the video.
+        edges: (n + 1,) times in seconds between the frames, from the start of the video to its end.
+        spans: (n,) seconds that each frame stands for.
         least: shorter segments become part of the neighbour whose label is more probable in them.
     """
     runs = _runs(states)
     evidence = np.log(np.maximum(probabilities, 1e-12))
     while len(runs) > 1:
-        shortest = min(range(len(runs)), key=lambda i: runs[i][1] - runs[i][0])
+        shortest = min(range(len(runs)), key=lambda i: spans[runs[i][0] : runs[i][1]].sum())
         start, end, _ = runs[shortest]
-        if (end - start) * every >= least - 1e-9:
+        if spans[start:end].sum() >= least - 1e-6:
             break
         near = [i for i in (shortest - 1, shortest + 1) if 0 <= i < len(runs)]
         into = max(near, key=lambda i: _support(evidence[start:end], runs[i][2]))
@@ -101,8 +106,8 @@ def find_segments(
         is_none = state == len(classes)
         segments.append(
             Segment(
-                max(0.0, (start - 0.5) * every) if start else 0.0,
-                (end - 0.5) * every if end < len(states) else seconds,
+                float(edges[start]),
+                float(edges[end]),
                 NONE_OF_THESE if is_none else classes[state],
                 float(part.max(axis=1).mean() if is_none else part[:, state].mean()),
                 end - start,

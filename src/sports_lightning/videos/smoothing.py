@@ -35,7 +35,7 @@ def smooth(
     probabilities: np.ndarray,
     scores: np.ndarray | None,
     cuts: np.ndarray,
-    every: float,
+    spans: np.ndarray,
     settings: SmoothingSettings,
     reject: float | None,
 ) -> np.ndarray:
@@ -45,13 +45,14 @@ def smooth(
         probabilities: (n, classes) float64, calibrated.
         scores: (n,) float64, rejection scores; None: there are none, and no frame is "none of these".
         cuts: (n,) bool, whether the camera cuts between a frame and the one before it.
-        every: seconds between two frames.
+        spans: (n,) seconds that each frame stands for.
         settings: the parameters.
         reject: rejection score at which an image is as probable under "none of these" as under the known classes;
             None: no frame is.
     """
-    emissions = _emissions(probabilities, scores, settings, reject) * min(1.0, every / settings.independent_seconds)
-    return _viterbi(emissions, cuts, every, settings)
+    weights = np.minimum(1.0, spans / settings.independent_seconds)
+    emissions = _emissions(probabilities, scores, settings, reject) * weights[:, None]
+    return _viterbi(emissions, cuts, spans, settings)
 
 
 def _emissions(
@@ -79,10 +80,11 @@ def _shape(reject: float) -> float:
     return (low + high) / 2
 
 
-def _viterbi(emissions: np.ndarray, cuts: np.ndarray, every: float, settings: SmoothingSettings) -> np.ndarray:
+def _viterbi(emissions: np.ndarray, cuts: np.ndarray, spans: np.ndarray, settings: SmoothingSettings) -> np.ndarray:
     """The most probable states (n,). A switch goes to every other state with the same probability."""
     count, states = emissions.shape
-    usual = min(1 - math.exp(-every / settings.segment_seconds), settings.cut_switches)
+    gaps = (spans + np.roll(spans, 1)) / 2  # between a frame and the one before it
+    usual = np.minimum(1 - np.exp(-gaps / settings.segment_seconds), settings.cut_switches)
     switch = np.where(cuts, settings.cut_switches, usual)
     best = emissions[0]
     came_from = np.zeros((count, states), dtype=np.int64)

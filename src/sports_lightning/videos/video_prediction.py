@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from sports_lightning.models.classifier import Classifier
 from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.storage.parallel import in_background
 from sports_lightning.videos.reader import Frame, VideoInfo, read_frames, read_info
+from sports_lightning.videos.sampling import PerShot, Regular, Sampling, edges_between
 from sports_lightning.videos.segments import Timeline, find_segments
+from sports_lightning.videos.shots import find_shots
 from sports_lightning.videos.smoothing import SmoothingSettings, find_cuts, smooth
 
 _SIDE = 160  # pixels of a thumbnail
@@ -34,14 +36,14 @@ class VideoSettings:
     """`video` of `conf/predict.yaml`.
 
     Attributes:
-        every: seconds between two frames.
+        every: seconds between two frames, or "shot": frames of each shot (see `PerShot`).
         min_segment: shorter segments become part of a neighbour.
         reject: rejection score at which a frame is as probable to show none of the classes as one of them; None: every
             segment has a class.
         chapters: whether a copy of the video with chapters is written.
     """
 
-    every: float = 0.5
+    every: float | Literal["shot"] = 0.5
     min_segment: float = 1.0
     reject: float | None = 0.05
     chapters: bool = False
@@ -115,23 +117,34 @@ def predict_video(
         UserError: not a video, or no frame of it can be decoded.
     """
     info = read_info(path)
-    expected = int(info.seconds / settings.every) + 1
+    sampling = choose_sampling(path, settings)
+    expected = sampling.count(info.seconds)
 
     def look(batches: DictConfig) -> tuple[Seen, Tensor]:
         seen = Seen()
-        frames = _watched(read_frames(path, settings.every, classifier.preprocessing.least_side), seen, expected, path)
+        frames = _watched(read_frames(path, sampling, classifier.preprocessing.least_side), seen, expected, path)
         return seen, frame_logits(classifier, frames, batches, expected)
 
     (seen, logits), _ = halve_batch_on_out_of_memory(look, inference)
     return VideoPrediction(
-        find_timeline(classifier, path, info, seen, logits, settings, smoothing), logits, seen, info.rate
+        find_timeline(classifier, path, info, sampling, seen, logits, settings, smoothing), logits, seen, info.rate
     )
+
+
+def choose_sampling(path: str, settings: VideoSettings) -> Sampling:
+    """When a video is looked at.
+
+    Raises:
+        UserError: shots are wanted, and PySceneDetect is not installed or the video cannot be decoded.
+    """
+    return find_shots(path) if settings.every == "shot" else Regular(settings.every)
 
 
 def find_timeline(
     classifier: AnyClassifier,
     path: str,
     info: VideoInfo,
+    sampling: Sampling,
     seen: Seen,
     logits: Tensor,
     settings: VideoSettings,
@@ -142,21 +155,27 @@ def find_timeline(
     Args:
         classifier: whose logits they are.
         path, info: the video.
+        sampling: the times at which it was looked at.
         seen: its frames.
         logits: (n, classes) float32 of the frames.
         settings, smoothing: as for `predict_video`.
     """
-    last, seconds = seen.seconds[-1], info.seconds
-    if seconds <= last or last + 2 * settings.every < seconds:  # a wrong header, or a broken end
-        seconds = last + settings.every
+    seconds = _duration(info.seconds, seen.seconds[-1], sampling)
+    edges = edges_between(seen.seconds, seconds, sampling.starts)
+    spans = sampling.spans(edges)
     probabilities = logits.double().softmax(dim=1).numpy()
     scores = rejection_scores(classifier.rejection, logits).numpy() if classifier.rejection else None
-    cuts = find_cuts(np.stack(seen.small))
-    states = smooth(probabilities, scores, cuts, settings.every, smoothing or SmoothingSettings(), settings.reject)
-    segments = find_segments(
-        states, probabilities, list(classifier.spec.classes), settings.every, seconds, settings.min_segment
-    )
+    cuts = np.isin(edges[:-1], sampling.starts) if sampling.starts else find_cuts(np.stack(seen.small))
+    states = smooth(probabilities, scores, cuts, spans, smoothing or SmoothingSettings(), settings.reject)
+    segments = find_segments(states, probabilities, list(classifier.spec.classes), edges, spans, settings.min_segment)
     return Timeline(path, seconds, settings.every, segments)
+
+
+def _duration(stated: float, last: float, sampling: Sampling) -> float:
+    """The duration of a video in seconds, whose header may be wrong and whose end may be broken."""
+    if isinstance(sampling, PerShot):
+        return sampling.seconds
+    return stated if last < stated <= last + 2 * sampling.every else last + sampling.every
 
 
 def frame_logits(classifier: AnyClassifier, frames: Iterator[Frame], inference: DictConfig, expected: int) -> Tensor:
