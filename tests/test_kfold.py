@@ -29,7 +29,7 @@ from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, c
 from sports_lightning.evaluate.intervals import wilson
 from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.inference import feature_cache
-from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
+from sports_lightning.inference.feature_cache import cached_part, logits_from_features, use_cached_features
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, build_classifier
 from sports_lightning.models.freezing import set_trainable
@@ -188,8 +188,9 @@ def test_folds_share_features_that_equal_those_of_their_images(
         for cfg, index in folds_of(images, tmp_path, *settings):
             classifier, data = module_of(cfg, index)
             plain, validation = data.train_set, data.val_set
-            part = use_cached_features(classifier, data, cfg)
+            part = cached_part(classifier, data.index, cfg)
             assert part
+            use_cached_features(part, classifier, data, cfg, cfg.trainer.precision)
             rest = partial(part.rest, classifier.eval())
             with torch.inference_mode():
                 for key in ((0, 0, 0), (1, 5, 0), (4, 3, 1)):

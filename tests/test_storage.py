@@ -26,8 +26,14 @@ from sports_lightning.data.decoded_cache import ImageFiles, open_images
 from sports_lightning.data.file_hashes import check_files
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.inference import predictor
-from sports_lightning.inference.feature_cache import logits_from_features, use_cached_features
-from sports_lightning.inference.frozen_part import FrozenBackbone, FrozenStages, find_frozen_part, first_modules
+from sports_lightning.inference.feature_cache import cached_part, logits_from_features, use_cached_features
+from sports_lightning.inference.frozen_part import (
+    FrozenBackbone,
+    FrozenPart,
+    FrozenStages,
+    find_frozen_part,
+    first_modules,
+)
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
 from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
@@ -222,6 +228,14 @@ def compose_frozen(few: Path, cache: Path, *overrides: str) -> DictConfig:
     )
 
 
+def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
+    """Replace the images by cached outputs, as training does."""
+    part = cached_part(classifier, data.index, cfg)
+    if part:
+        use_cached_features(part, classifier, data, cfg, cfg.trainer.precision)
+    return part
+
+
 def small(cfg: DictConfig) -> tuple[Classifier, SportsDataModule]:
     """The model and four images per split."""
     torch.manual_seed(0)
@@ -251,7 +265,7 @@ def test_features_give_the_logits_of_the_whole_model(
     classifier, data = small(cfg)
     images, val_images = data.train_set, data.val_set
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
-    part = use_cached_features(classifier.train(), data, cfg)
+    part = use_features(classifier.train(), data, cfg)
     assert part
     assert all(torch.equal(tensor, before[key]) for key, tensor in classifier.state_dict().items())
     with torch.inference_mode():
@@ -273,7 +287,7 @@ def test_logits_from_features_equal_those_from_images(few: Path, tmp_path: Path,
     settings = ["augment=none", "model.name=test_resnet", f"finetune={mode}", way]
     cfg = compose_frozen(few, tmp_path, *settings)
     classifier, data = small(cfg)
-    part = use_cached_features(classifier, data, cfg)
+    part = use_features(classifier, data, cfg)
     assert part
     torch.testing.assert_close(
         logits_from_features(part, classifier, data.index, "val", cfg.inference, tmp_path),
@@ -325,7 +339,7 @@ def test_a_zero_head_does_not_hide_that_a_model_cannot_be_split(few: Path, tmp_p
     classifier, data = small(cfg)
     nn.init.zeros_(classifier.net.get_classifier().weight)  # type: ignore[operator]
     nn.init.zeros_(classifier.net.get_classifier().bias)  # type: ignore[operator]
-    assert use_cached_features(classifier, data, cfg) is None
+    assert use_features(classifier, data, cfg) is None
 
 
 @pytest.mark.parametrize("mode", ["head", "last_stages"])
@@ -337,7 +351,7 @@ def test_a_model_with_operations_outside_its_stages_is_not_split(
     cfg = compose_frozen(few, tmp_path, "augment=none", f"finetune={mode}", "model.name=tf_efficientnet_lite0")
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
-        assert use_cached_features(classifier, data, cfg) is None
+        assert use_features(classifier, data, cfg) is None
     assert "no outputs of tf_efficientnet_lite0 can be cached" in caplog.text
 
 
@@ -345,7 +359,7 @@ def test_the_last_stages_train_identically_on_cached_features(few: Path, tmp_pat
     cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
     classifier, data = small(cfg)
     images = data.train_set
-    part = use_cached_features(classifier, data, cfg)
+    part = use_features(classifier, data, cfg)
     assert part
     gradients = []
     for dataset, forward in ((images, classifier), (data.train_set, partial(part.rest, classifier))):
@@ -365,7 +379,7 @@ def test_stages_with_outputs_above_the_cache_limit_run_in_every_epoch(
     cfg = compose_frozen(few, tmp_path, *settings)
     classifier, data = small(cfg)
     with caplog.at_level("INFO"):
-        assert use_cached_features(classifier, data, cfg) is None
+        assert use_features(classifier, data, cfg) is None
     assert "finetune.cache_limit_gb=1e-06" in caplog.text
     assert not (tmp_path / "features").exists()
 
@@ -380,7 +394,7 @@ def test_features_are_recomputed_only_if_something_changes_them(
         if change:
             with torch.no_grad():
                 next(classifier.net.parameters())[0] += 1
-        assert use_cached_features(classifier, data, cfg)
+        assert use_features(classifier, data, cfg)
         return len(list((tmp_path / "features").iterdir()))
 
     assert entries("augment=none") == 2, "one for each split"
@@ -403,7 +417,7 @@ def test_the_backbone_runs_where_features_cannot_be_cached(few: Path, tmp_path: 
     for overrides in (["augment=standard"], ["augment=none", "augment.mixup=0.2"], ["augment=none", "finetune=full"]):
         cfg = compose_frozen(few, tmp_path, *overrides)
         classifier, data = small(cfg)
-        assert not use_cached_features(classifier, data, cfg)
+        assert not use_features(classifier, data, cfg)
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_c
 log = logging.getLogger(__name__)
 
 _KIND = "features"  # of cached folder
+_LARGEST_BATCH = 256  # of data.batch_size=auto
 
 
 class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
@@ -105,32 +106,43 @@ def count_fixed_augmentations(augment: DictConfig) -> int | None:
     return 1 if kinds <= {"sports_lightning.data.preprocessing.ResizeAndCrop"} else augment.fixed_augmentations
 
 
-def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig) -> FrozenPart | None:
-    """Replace the images of `data` by the outputs of the frozen part of the classifier, if the settings allow it.
+def cached_part(classifier: Classifier, index: DatasetIndex, cfg: DictConfig) -> FrozenPart | None:
+    """The frozen part of a classifier whose outputs a run caches; None if the whole model has to run.
 
-    The settings allow it if the first part of the model is frozen for the whole run, if the number of augmentations per
-    image is fixed, if the run is not limited to fewer images than there are, and, for stages, if all outputs fit into
-    `finetune.cache_limit_gb`. The logits are those of the whole model.
+    They are cached if the first part of the model is frozen for the whole run, if the number of augmentations per image
+    is fixed, if the run is not limited to fewer images than there are, and, for stages, if all outputs fit into
+    `finetune.cache_limit_gb`.
 
     Args:
         classifier: with `requires_grad` set as in training.
-        data: its `train_set` and `val_set` are replaced.
+        index: the images.
         cfg: `conf/train.yaml`.
-
-    Returns:
-        The part whose outputs are cached; None if the whole model has to run.
     """
     count = count_fixed_augmentations(cfg.augment)
     may_cache = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
-    if count is None or not may_cache or _trains_on_few(cfg, len(data.index.splits["train"])):
+    if count is None or not may_cache or _trains_on_few(cfg, len(index.splits["train"])):
         return None
     part = find_frozen_part(classifier)
-    if part is None:
+    if isinstance(part, FrozenStages) and not _fits_on_disk(part.size(classifier), count, index, cfg):
         return None
+    return part
+
+
+def use_cached_features(
+    part: FrozenPart, classifier: Classifier, data: SportsDataModule, cfg: DictConfig, precision: str
+) -> None:
+    """Replace the images of `data` by the outputs of a frozen part. The logits are those of the whole model.
+
+    Args:
+        part: see `cached_part`.
+        classifier: with `requires_grad` set as in training.
+        data: its `train_set` and `val_set` are replaced.
+        cfg: `conf/train.yaml`.
+        precision: of the pass through the part.
+    """
     train, val, pool = data.index.splits["train"], data.index.splits["val"], data.index.pool
-    if isinstance(part, FrozenStages) and not _fits_on_disk(part.size(classifier), count, data.index, cfg):
-        return None
-    inference: Any = OmegaConf.merge(cfg.inference, {"precision": cfg.trainer.precision, "flip_tta": False})
+    count = count_fixed_augmentations(cfg.augment) or 1
+    inference: Any = OmegaConf.merge(cfg.inference, {"precision": precision, "flip_tta": False})
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
@@ -150,7 +162,6 @@ def use_cached_features(classifier: Classifier, data: SportsDataModule, cfg: Dic
     data.train_set = TrainingFeatures(features, train.labels)
     found = store.split_features(val, pool, data.evaluation_images)
     data.val_set = SplitFeatures(found.features, found.rows, val.labels)
-    return part
 
 
 def _fits_on_disk(image_size: int, augmentations: int, index: DatasetIndex, cfg: DictConfig) -> bool:
@@ -178,7 +189,8 @@ def _trains_on_few(cfg: DictConfig, images: int) -> bool:
     limit, epochs = cfg.trainer.limit_train_batches, limit_of(cfg.trainer.max_epochs)
     if limit is None:
         return False
-    per_epoch = limit * images if isinstance(limit, float) else limit * cfg.data.batch_size
+    batch_size = _LARGEST_BATCH if cfg.data.batch_size == "auto" else cfg.data.batch_size
+    per_epoch = limit * images if isinstance(limit, float) else limit * batch_size
     return bool(epochs * per_epoch < images)
 
 

@@ -136,10 +136,11 @@ def _fits(module: ClassifierModule, precision: str, device: torch.device, size: 
 
 
 def _step(module: ClassifierModule, precision: str, device: torch.device, size: int) -> None:
-    """Run a training step of a copy on random images."""
+    """Run a training step of a copy on random images, all through the whole model."""
     with torch.random.fork_rng(devices=[]):
         images = torch.randint(0, 256, (size, 3, *module.classifier.spec.preprocessing["size"]), dtype=torch.uint8)
         labels = torch.arange(size) % len(module.classifier.spec.classes)
         trial = copy.deepcopy(module).to(device).train()
+        trial.frozen = None
         optimizer = torch.optim.AdamW([p for p in trial.parameters() if p.requires_grad])
         training_step(trial, optimizer, precision, images.to(device), labels.to(device))

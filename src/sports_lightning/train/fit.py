@@ -16,7 +16,7 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import select_device
-from sports_lightning.inference.feature_cache import use_cached_features
+from sports_lightning.inference.feature_cache import cached_part, use_cached_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.models.freezing import count_parameters
@@ -37,7 +37,7 @@ from sports_lightning.train.build import build_data, build_module, resolve_with_
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import build_loggers, log_settings, open_loggers
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import PRECISION, PrecisionChoice, choose_precision
+from sports_lightning.train.precision import FROZEN_PRECISION, PRECISION, PrecisionChoice, choose_precision
 from sports_lightning.train.refit_head import check_head
 from sports_lightning.train.trainer import (
     RunCallbacks,
@@ -113,13 +113,15 @@ def fit(
     processes = _count_processes(cfg, index)
     select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
+    module.frozen = cached_part(module.classifier, index, cfg)
     precision = _precision(cfg, module, point)
     batch_size = _batch_size(cfg, module, precision.precision, processes, point)
     run_cfg = resolve_with_preprocessing(
         cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size}
     )
     data = build_data(run_cfg, index)
-    callbacks = _callbacks(run_cfg, _recorded(run_cfg, provenance, run_settings(folder, cfg), processes), started)
+    recorded = _recorded(run_cfg, precision, provenance, run_settings(folder, cfg), processes)
+    callbacks = _callbacks(run_cfg, recorded, started)
     trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
     if cfg.resume and trainer.is_global_zero:
@@ -128,9 +130,10 @@ def fit(
     parameters = count_parameters(module.classifier)
     _log_start(run_cfg, index, folder, parameters, precision)
     module.continues = point is not None and point.continues
-    module.frozen = use_cached_features(module.classifier, data, run_cfg)
+    if module.frozen:
+        use_cached_features(module.frozen, module.classifier, data, run_cfg, precision.of_frozen_part)
     _seed(cfg.seed)  # the number of draws so far depends on the state of the caches
-    _run(trainer, module, data, run_cfg, resume_from)
+    _run(trainer, module, data, run_cfg, precision, resume_from)
     if pruning:
         pruning.raise_if_pruned(trainer)
     return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
@@ -149,12 +152,15 @@ def _callbacks(cfg: DictConfig, recorded: dict[str, Any], started: float) -> Run
     return callbacks
 
 
-def _recorded(cfg: DictConfig, provenance: dict[str, Any], settings: str, processes: int) -> dict[str, Any]:
+def _recorded(
+    cfg: DictConfig, precision: PrecisionChoice, provenance: dict[str, Any], settings: str, processes: int
+) -> dict[str, Any]:
     """The part of a run's provenance that its last checkpoint holds, which a resumed run must share."""
     return {
         **without_diff(provenance),
         "settings": settings,
         "precision": cfg.trainer.precision,
+        "frozen_precision": precision.of_frozen_part,
         "batch_size": cfg.data.batch_size,
         "processes": processes,
     }
@@ -236,8 +242,13 @@ def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | N
     """The precision of the run; a resumed run uses its earlier one, since a new trial may choose another."""
     is_fixed = point and not point.continues
     requested = point.precision if point and is_fixed else cfg.trainer.precision
-    chosen = choose_precision(requested, cfg.trainer.accelerator, module, resolve_cache_dir(cfg.data))
-    return replace(chosen, why="the precision before the interruption") if is_fixed else chosen
+    batch_size = 32 if cfg.data.batch_size == "auto" else cfg.data.batch_size
+    cache_dir = resolve_cache_dir(cfg.data)
+    chosen = choose_precision(requested, cfg.trainer.accelerator, module, cache_dir, batch_size)
+    if point and is_fixed:
+        why = "the precision before the interruption"
+        return replace(chosen, why=why, frozen_precision=point.frozen_precision)
+    return chosen
 
 
 def _batch_size(
@@ -261,12 +272,23 @@ def _log_start(
 
 
 def _run(
-    trainer: pl.Trainer, module: ClassifierModule, data: SportsDataModule, cfg: DictConfig, resume_from: Path | None
+    trainer: pl.Trainer,
+    module: ClassifierModule,
+    data: SportsDataModule,
+    cfg: DictConfig,
+    precision: PrecisionChoice,
+    resume_from: Path | None,
 ) -> None:
     batch_size = cfg.data.batch_size
     with (
         # The processes that Lightning starts take over what "auto" stands for.
-        environment(**{BATCH_SIZE: str(batch_size), PRECISION: str(cfg.trainer.precision)}),
+        environment(
+            **{
+                BATCH_SIZE: str(batch_size),
+                PRECISION: str(precision.precision),
+                FROZEN_PRECISION: precision.of_frozen_part,
+            }
+        ),
         stop_together(trainer),
         deferred(),
         explain_batch_errors(batch_size),

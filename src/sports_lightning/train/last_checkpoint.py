@@ -141,6 +141,7 @@ class ResumePoint:
         path: the checkpoint.
         provenance: of the run, by dotted keys.
         precision, batch_size: the resolved values of `trainer.precision` and `data.batch_size`.
+        frozen_precision: of the pass through a frozen part whose outputs are cached.
         epochs: that have ended.
         steps: of the optimizer that have been taken.
         continues: whether the checkpoint is of another run, which the new run continues.
@@ -149,6 +150,7 @@ class ResumePoint:
     path: Path
     provenance: dict[str, Any]
     precision: str
+    frozen_precision: str
     batch_size: int
     epochs: int
     steps: int
@@ -176,7 +178,9 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         progress = (epochs, checkpoint["global_step"])
         continues = path != folder / LAST_CHECKPOINT
-        return ResumePoint(path, provenance, provenance["precision"], provenance["batch_size"], *progress, continues)
+        precision = provenance["precision"]
+        frozen = provenance.get("frozen_precision", precision)  # in earlier versions the same
+        return ResumePoint(path, provenance, precision, frozen, provenance["batch_size"], *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 

@@ -1,9 +1,10 @@
 """Training precision: the fastest on this machine among those that change results by rounding only.
 
-Rules decide where they can, otherwise a short trial, whose outcome is cached. Images are always channels_last, the
-fastest layout for most convolutions (docs/RESULTS.md). Where a GPU trains in bfloat16, its remaining float32 products
-run in TF32. float16 is never chosen, because its range requires loss scaling, and neither is torch.compile
-(model.compile=true), which takes a minute or more.
+Rules decide where they can, otherwise a short trial, whose outcome is cached. Where the outputs of a frozen part are
+cached, the pass through that part and the training steps on its outputs are tried and chosen separately. Images are
+always channels_last, the fastest layout for most convolutions (docs/RESULTS.md). Where a GPU trains in bfloat16, its
+remaining float32 products run in TF32. float16 is never chosen, because its range requires loss scaling, and neither is
+torch.compile (model.compile=true), which takes a minute or more.
 """
 
 import copy
@@ -11,21 +12,29 @@ import json
 import os
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
+from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
+from sports_lightning.models.classifier import Classifier
+from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.runs.process import Process
 from sports_lightning.runs.provenance import processor
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint
 from sports_lightning.train.module import ClassifierModule
 
-PRECISION = "SPORTS_LIGHTNING_PRECISION"  # in the environment of the other processes of a distributed run
-_TRIAL_BATCH = 8
+# In the environment of the other processes of a distributed run.
+PRECISION, FROZEN_PRECISION = "SPORTS_LIGHTNING_PRECISION", "SPORTS_LIGHTNING_FROZEN_PRECISION"
+_TRIAL_BATCH = 8  # images of a step of the whole model
+_FROZEN_BATCH = 32  # images of a pass through a frozen part
+_CLEARLY_FASTER = 1.2  # bfloat16 rounds more, and a trial as short as this is noisy
 
 
 @dataclass(frozen=True)
@@ -36,33 +45,48 @@ class PrecisionChoice:
         precision: Lightning's name.
         why: the reason, in one line.
         images_per_second: {precision: rate} of the trial, where there was one.
+        frozen_precision: of the pass through a frozen part, where its outputs are cached and the pass was tried alone;
+            None: the same.
     """
 
     precision: str
     why: str
     images_per_second: dict[str, float]
+    frozen_precision: str | None = None
+
+    @property
+    def of_frozen_part(self) -> str:
+        """The precision in which the outputs of a frozen part are computed."""
+        return self.frozen_precision or self.precision
 
     def __str__(self) -> str:
         return f"{self.precision}, channels_last: {self.why}"
 
 
-def choose_precision(precision: str, accelerator: str, module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
+def choose_precision(
+    precision: str,
+    accelerator: str,
+    module: ClassifierModule,
+    cache_dir: Path,
+    batch_size: int = _FROZEN_BATCH,
+) -> PrecisionChoice:
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
     Args:
         precision: `trainer.precision`; Lightning takes 16, 32 and 64 too.
         accelerator: `trainer.accelerator`, Lightning's name.
-        module: the model to train; it is not modified.
+        module: the model to train, with the part whose outputs will be cached; it is not modified.
         cache_dir: `data.cache_dir`, where the outcome of a trial is cached per machine and model.
+        batch_size: of the training steps on cached outputs.
     """
     device = device_type(accelerator)
-    choice = _choose(precision, device, module, cache_dir)
+    choice = _choose(precision, device, module, cache_dir, batch_size)
     if device == "cuda" and choice.precision == "bf16-mixed":  # chosen, requested, or that of a resumed run
         torch.set_float32_matmul_precision("high")
     return choice
 
 
-def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
+def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path, batch_size: int) -> PrecisionChoice:
     if precision != "auto":
         if device == "cpu" and "bf16" in str(precision) and not cpu_has_bfloat16():
             return PrecisionChoice(
@@ -70,7 +94,8 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
             )
         return PrecisionChoice(precision, "requested", {})
     if PRECISION in os.environ:
-        return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {})
+        frozen = os.environ.get(FROZEN_PRECISION)
+        return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {}, frozen)
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
@@ -83,31 +108,55 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
         return PrecisionChoice(
             "32-true", "with torchrun or srun there is no trial, whose outcome may differ by rank", {}
         )
-    return _by_trial(module, cache_dir)
+    if module.frozen:
+        return _by_trial_of_phases(module, module.frozen, cache_dir, batch_size)
+    rates = _cached_rates(module, cache_dir, [], lambda: _trial(module))
+    return PrecisionChoice(_fastest(rates), f"{_compared(rates)}, in a short trial", rates)
 
 
-def _by_trial(module: ClassifierModule, cache_dir: Path) -> PrecisionChoice:
+def _by_trial_of_phases(
+    module: ClassifierModule, part: FrozenPart, cache_dir: Path, batch_size: int
+) -> PrecisionChoice:
+    """Choose for the pass through the frozen part, and for the steps on its outputs. A linear head alone is no work."""
+    with_step = isinstance(part, FrozenStages)
+    step_size = batch_size if with_step else 0
+    key = [asdict(part), step_size]
+    rates = _cached_rates(module, cache_dir, key, lambda: _trial_of_phases(module, part, step_size))
+    frozen = {name: rates[f"frozen {name}"] for name in precisions("cpu")}
+    why = f"frozen part in {_fastest(frozen)}: {_compared(frozen)}, in a short trial"
+    if not with_step:
+        return PrecisionChoice("32-true", f"a linear head is no work; {why}", rates, _fastest(frozen))
+    step = {name: rates[name] for name in precisions("cpu")}
+    return PrecisionChoice(_fastest(step), f"{_compared(step)} on cached outputs; {why}", rates, _fastest(frozen))
+
+
+def _fastest(rates: dict[str, float]) -> str:
+    return "bf16-mixed" if rates["bf16-mixed"] > _CLEARLY_FASTER * rates["32-true"] else "32-true"
+
+
+def _compared(rates: dict[str, float]) -> str:
+    return f"bf16-mixed {rates['bf16-mixed']:.1f} img/s against {rates['32-true']:.1f} in 32-true"
+
+
+def _cached_rates(
+    module: ClassifierModule, cache_dir: Path, more_key: list[Any], trial: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """The outcome of a trial, from the cache if this machine has tried the same before."""
     spec = module.classifier.spec
     trainable = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
     # Not the code: an edit would repeat the trial, whose outcome may differ from that of the last run.
     key_parts = [processor(), torch.__version__, torch.get_num_threads(), spec.architecture, spec.arguments]
-    key = fingerprint([*key_parts, spec.preprocessing["size"], trainable])
+    key = fingerprint([*key_parts, spec.preprocessing["size"], trainable, *more_key])
 
     def build(folder: Path) -> None:
-        (folder / "rates.json").write_text(json.dumps(_trial(module)), encoding="utf-8")
+        (folder / "rates.json").write_text(json.dumps(trial()), encoding="utf-8")
 
     try:
-        rates = json.loads(
-            (cached_folder(cache_dir, "precision", key, build) / "rates.json").read_text(encoding="utf-8")
-        )
+        file = cached_folder(cache_dir, "precision", key, build) / "rates.json"
+        rates: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
     except UserError:  # the cache cannot be written: the trial is repeated each time
-        rates = _trial(module)
-    full, half = rates["32-true"], rates["bf16-mixed"]
-    # bfloat16 has to be clearly faster, because it rounds more and a trial as short as this is noisy.
-    fastest = "bf16-mixed" if half > 1.2 * full else "32-true"
-    return PrecisionChoice(
-        fastest, f"bf16-mixed {half:.1f} img/s against {full:.1f} in 32-true, in a short trial", rates
-    )
+        rates = trial()
+    return rates
 
 
 def _trial(module: ClassifierModule) -> dict[str, float]:
@@ -122,6 +171,47 @@ def _trial(module: ClassifierModule) -> dict[str, float]:
     return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}
 
 
+def _trial_of_phases(module: ClassifierModule, part: FrozenPart, batch_size: int) -> dict[str, float]:
+    """As `_trial`, of steps on the outputs of a frozen part, and of the pass through it, under "frozen PRECISION".
+
+    With a `batch_size` of 0, only the pass is tried.
+    """
+    module = copy.deepcopy(module).train()
+    module.frozen = part
+    classifier = fuse_conv_bn(module.classifier)  # as the pass runs it
+    size, classes = module.classifier.spec.preprocessing["size"], len(module.classifier.spec.classes)
+    rounds: list[dict[str, float]] = []
+    with torch.random.fork_rng(devices=[]):
+        images = torch.randint(0, 256, (_FROZEN_BATCH, 3, *size), dtype=torch.uint8)
+        for _ in range(3):
+            rates = {f"frozen {name}": pass_rate(part, classifier, name, images) for name in precisions("cpu")}
+            if batch_size:
+                with torch.inference_mode():
+                    outputs = part.run(classifier, images)
+                outputs = outputs.clone()[torch.arange(batch_size) % _FROZEN_BATCH]
+                labels = torch.arange(batch_size) % classes
+                rates |= {name: step_rate(module, name, outputs, labels, 1) for name in precisions("cpu")}
+            rounds.append(rates)
+    return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}
+
+
+def pass_rate(part: FrozenPart, classifier: Classifier, precision: str, images: Tensor) -> float:
+    """Images per second of a pass through a frozen part, after an untimed one.
+
+    Args:
+        part: the part.
+        classifier: to which it belongs, in eval mode.
+        precision: "32-true" or "bf16-mixed".
+        images: uint8 (n, 3, height, width), on the classifier's device.
+    """
+    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision != "32-true"):
+        part.run(classifier, images)
+        started = time.perf_counter()
+        part.run(classifier, images)
+        synchronize(images.device)
+        return len(images) / (time.perf_counter() - started)
+
+
 def precisions(device: str) -> list[str]:
     """The precisions that may be fastest on this device (torch's name)."""
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bfloat16()
@@ -134,7 +224,7 @@ def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: 
     Args:
         module: its weights do not change, but its BatchNorm statistics do.
         precision: "32-true", "bf16-mixed" or "16-mixed".
-        images: uint8 (n, 3, height, width), on the module's device.
+        images: uint8 (n, 3, height, width), on the module's device; or outputs of its frozen part, if it has one.
         labels: int64 (n,), or float32 (n, classes).
         steps: number of timed steps.
     """
@@ -154,7 +244,7 @@ def training_step(
     """A training step like Lightning's, without Lightning."""
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with torch.autocast(images.device.type, dtype, enabled=precision != "32-true"):
-        loss = module.loss(module.classifier(images), labels)
+        loss = module.loss(module(images), labels)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
