@@ -21,11 +21,12 @@ from sports_lightning.compare.significance import paired_difference
 from sports_lightning.data.augment import EpochTransform
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages
-from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.decoded_cache import ImageFiles
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_wilson
+from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_wilson, describe_methods
+from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import wilson
 from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.inference import feature_cache
@@ -286,6 +287,27 @@ def test_the_interval_of_few_large_groups_has_its_nominal_coverage(groups: int, 
         low, high = clustered_wilson(correct, codes)
         covered += low <= 0.8 <= high
     assert covered / 400 >= 0.92  # 0.84 to 0.93 with the quantile of a normal distribution
+
+
+def test_the_near_copies_of_a_single_run_count_as_one_observation() -> None:
+    """Twenty pairs of copies, each with one outcome, tell as much as twenty images."""
+    labels = np.repeat(np.arange(20) % 4, 2)
+    predicted = torch.from_numpy(np.where(np.repeat(np.arange(20), 2) < 16, labels, (labels + 1) % 4))
+    logits = 5 * torch.nn.functional.one_hot(predicted, 4).float()
+    paths = [f"{i}.png" for i in range(40)]
+    pairs, alone = (
+        Evaluation(Path(), Split(paths, labels.tolist(), (), groups), list("abcd"), logits).metrics()
+        for groups in (np.repeat(np.arange(20), 2), np.arange(40))
+    )
+    without = Evaluation(Path(), Split(paths, labels.tolist()), list("abcd"), logits).metrics()
+    assert alone == without, "no two images are copies"
+    assert "groups" not in alone
+    assert pairs["groups"] == 20
+    assert pairs["ci95"]["acc"] == clustered_wilson(predicted.numpy() == labels, np.repeat(np.arange(20), 2))
+    widths = [metrics["ci95"]["acc"][1] - metrics["ci95"]["acc"][0] for metrics in (pairs, alone)]
+    assert 1.3 < widths[0] / widths[1] < 1.6, "about the square root of two"
+    assert "near copies count as one observation" in describe_methods({"test": pairs})
+    assert "near copies" not in describe_methods({"test": alone})
 
 
 def test_one_group_says_nothing_about_others() -> None:

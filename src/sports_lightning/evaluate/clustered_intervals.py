@@ -11,17 +11,23 @@ variance exists (Bengio and Grandvalet 2004).
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from scipy import sparse, stats
 
-from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval, wilson
+from sports_lightning.evaluate.intervals import METHODS, RESAMPLES, TAILS, Interval, wilson
 
-METHODS = (
+_METHODS = (
     "95 % intervals: groups of near copies count as one observation; Wilson with the effective number of images for "
     "accuracies, bootstrap of groups for the rest; recall and F1 of a class: Wilson, as if images were independent"
 )
 _BATCH = 2**22  # weights of resampled groups that are in memory at once
+
+
+def describe_methods(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the intervals of {split: {metric: value}} were computed, in one line."""
+    return _METHODS if any("groups" in values for values in metrics.values()) else METHODS
 
 
 def clustered_wilson(correct: np.ndarray, groups: np.ndarray) -> Interval:

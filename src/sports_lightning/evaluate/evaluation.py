@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -15,6 +16,7 @@ from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.evaluate.calibration import brier_scores, calibration_metrics
 from sports_lightning.evaluate.caveats import find_caveats
+from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_wilson
 from sports_lightning.evaluate.intervals import Interval, bootstrap_mean, wilson, wilson_f1
 from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
 from sports_lightning.inference.exported import AnyClassifier
@@ -107,23 +109,39 @@ class Evaluation:
         rest = [i for i, path in enumerate(self.split.paths) if path not in paths]
         return replace(self, split=self.split.take(rest), logits=self.logits[rest])
 
-    def metrics(self, intervals: Mapping[str, Interval] | None = None) -> dict[str, Any]:
+    @property
+    def is_in_top5(self) -> Tensor:
+        """(n,) bool."""
+        top = self.logits.topk(min(5, len(self.classes)), dim=1).indices
+        return (top == self.labels[:, None]).any(dim=1)
+
+    @property
+    def losses(self) -> Tensor:
+        """Cross-entropy of each image, (n,) float64. Not the logarithm of a probability, which may be 0."""
+        return F.cross_entropy(self.logits.double(), self.labels, reduction="none")
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """(n,) int64, images with the same number are near copies or of one scene; None if no two are."""
+        groups = self.split.groups
+        return None if groups is None or len(np.unique(groups)) == len(groups) else groups
+
+    def metrics(self) -> dict[str, Any]:
         """Loss, accuracies, macro averages (see metrics), calibration, `count`, and `ci95`: the intervals by name.
 
-        `acc_majority` is the accuracy of always predicting the class with the most images. `classes_missing` lists the
-        classes without images, and `caveats` sentences about metrics that mean little here, if there are any.
-
-        Args:
-            intervals: for `ci95`; by default those of independent images.
+        `groups` is the number of groups of images that are near copies or of one scene, if there are any; a group then
+        counts as one observation (see `clustered_intervals`). `acc_majority` is the accuracy of always predicting the
+        class with the most images. `classes_missing` lists the classes without images, and `caveats` sentences about
+        metrics that mean little here, if there are any.
         """
         metrics: dict[str, Any] = compute_metrics(self.logits, self.labels)
         metrics |= calibration_metrics(self.probabilities, self.labels)
-        count = len(self.split)
-        if intervals is None:
-            intervals = self._intervals(metrics)
+        count, groups = len(self.split), self.groups
+        intervals = self._intervals(metrics) if groups is None else self._clustered_intervals(groups)
         images = self.confusion.sum(dim=1).tolist()
         missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
         metrics |= {"acc_majority": max(images) / count, "count": count, "ci95": intervals}
+        metrics |= {} if groups is None else {"groups": len(np.unique(groups))}
         caveats = find_caveats(metrics, images, self.classes, self.confidence.numpy())
         return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
 
@@ -132,11 +150,19 @@ class Evaluation:
         intervals = {name: wilson(round(metrics[name] * count), count) for name in ("acc", "acc_top5")}
         intervals |= macro_intervals(self.confusion)
         if count > 1:
-            # Not the logarithm of a probability, which may be 0. torch's last digit varies from one process to another.
-            losses = F.cross_entropy(self.logits.double(), self.labels, reduction="none").float()
-            intervals["loss"] = bootstrap_mean(losses.double().numpy())
+            # In float32, because torch's last digit varies from one process to another.
+            intervals["loss"] = bootstrap_mean(self.losses.float().double().numpy())
             intervals["brier"] = bootstrap_mean(brier_scores(self.probabilities, self.labels).numpy())
         return intervals
+
+    def _clustered_intervals(self, groups: np.ndarray) -> dict[str, Interval]:
+        brier = brier_scores(self.probabilities, self.labels).numpy()
+        values = {"loss": self.losses.float().double().numpy(), "brier": brier}
+        return {
+            "acc": clustered_wilson(self.is_correct.numpy(), groups),
+            "acc_top5": clustered_wilson(self.is_in_top5.numpy(), groups),
+            **clustered_bootstrap(values, self.predicted.numpy(), self.split.labels, groups, len(self.classes)),
+        }
 
     def per_class(self) -> list[ClassMetrics]:
         """One row per class, in the order of `classes`."""

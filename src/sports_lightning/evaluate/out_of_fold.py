@@ -4,15 +4,13 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from sports_lightning.data.dataset_index import Split, split_fingerprint
 from sports_lightning.errors import UserError
-from sports_lightning.evaluate.calibration import brier_scores
-from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_variance, clustered_wilson
+from sports_lightning.evaluate.clustered_intervals import clustered_variance
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.storage.files import write_bytes
 
@@ -26,31 +24,23 @@ class PooledFolds:
     Attributes:
         evaluation: of n images, in the order of their paths.
         folds: (n,) int64, the fold that each image was tested in.
-        groups: (n,) int64, from 0; images of a group are in the same fold.
     """
 
     evaluation: Evaluation
     folds: np.ndarray
-    groups: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(n,) int64, from 0; images of a group are in the same fold."""
+        groups = self.evaluation.split.groups
+        assert groups is not None
+        return groups
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the content and classes of the images, in order."""
         split = self.evaluation.split
         return split_fingerprint((self.evaluation.classes[label] for label in split.labels), split.digests)
-
-    def metrics(self) -> dict[str, Any]:
-        """As `Evaluation.metrics`, with intervals that respect the groups (see `clustered_intervals`), and `groups`."""
-        evaluation = self.evaluation
-        labels, predicted = evaluation.split.labels, evaluation.predicted.numpy()
-        correct, top5, losses = _correct_top5_losses(evaluation)
-        values = {"loss": losses, "brier": brier_scores(evaluation.probabilities, evaluation.labels).numpy()}
-        intervals = {
-            "acc": clustered_wilson(correct, self.groups),
-            "acc_top5": clustered_wilson(top5, self.groups),
-            **clustered_bootstrap(values, predicted, labels, self.groups, len(evaluation.classes)),
-        }
-        return {**evaluation.metrics(intervals), "groups": len(np.unique(self.groups))}
 
     def between_folds(self, per_fold: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         """The mean of each metric over the folds, its standard deviation, and the one that chance would give.
@@ -60,7 +50,7 @@ class PooledFolds:
         Args:
             per_fold: {fold: {metric: value}}, among them "acc" and "loss".
         """
-        correct, _, losses = _correct_top5_losses(self.evaluation)
+        correct, losses = self.evaluation.is_correct.numpy(), self.evaluation.losses.numpy()
         found = {}
         for name in ("acc", "loss", "f1_macro"):
             values = [metrics[name] for metrics in per_fold.values()]
@@ -71,13 +61,6 @@ class PooledFolds:
             if np.isfinite(variances).all():  # no fold is a single group
                 found[name]["sd_by_chance"] = float(np.mean(variances)) ** 0.5
         return found
-
-
-def _correct_top5_losses(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each image: whether its label is the prediction, whether it is in the top five, and its cross-entropy."""
-    top = evaluation.logits.topk(min(5, len(evaluation.classes)), dim=1).indices
-    losses = -evaluation.logits.double().log_softmax(dim=1).gather(1, evaluation.labels[:, None]).flatten()
-    return evaluation.is_correct.numpy(), (top == evaluation.labels[:, None]).any(dim=1).numpy(), losses.numpy()
 
 
 def write_fold(evaluation: Evaluation, folder: Path) -> None:
@@ -130,4 +113,4 @@ def pool(folders: Mapping[int, Path], root: Path) -> PooledFolds:
     groups = groups.flatten()
     split = Split(paths[order].tolist(), joined("labels"), joined("digests").tolist(), groups)
     classes = next(iter(parts.values()))["classes"].tolist()
-    return PooledFolds(Evaluation(root, split, classes, torch.from_numpy(joined("logits"))), folds, groups)
+    return PooledFolds(Evaluation(root, split, classes, torch.from_numpy(joined("logits"))), folds)

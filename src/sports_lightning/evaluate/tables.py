@@ -11,8 +11,9 @@ from rich.table import Table
 from torch import Tensor
 
 from sports_lightning.evaluate.caveats import describe_caveats
+from sports_lightning.evaluate.clustered_intervals import describe_methods
 from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
-from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_without
+from sports_lightning.evaluate.intervals import format_metric, metrics_without
 from sports_lightning.storage.files import write_csv
 
 
@@ -62,7 +63,7 @@ def top5_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Print {split: {name: value}}: one row per metric, with its 95 % interval if it has one."""
     metrics = _with_columns_without(metrics)
-    caption = METHODS if any("ci95" in values for values in metrics.values()) else None
+    caption = describe_methods(metrics) if any("ci95" in values for values in metrics.values()) else None
     table = Table("", *metrics, caption=caption)
     names = [name for name, value in next(iter(metrics.values())).items() if isinstance(value, int | float)]
     for name in names:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from sports_lightning import __version__
 from sports_lightning.evaluate.caveats import describe_caveats
-from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_without
+from sports_lightning.evaluate.clustered_intervals import describe_methods
+from sports_lightning.evaluate.intervals import format_metric, metrics_without
 from sports_lightning.serve.neighbours import NoNeighbours
 from sports_lightning.serve.run_folder import read_metrics
 from sports_lightning.serve.service import Service
@@ -80,6 +81,6 @@ def page_values(info: Info) -> dict[str, Any]:
         "columns": [(split, own), *metrics_without(own)] if own else [],
         "rows": _SHOWN,
         "shown": format_metric,
-        "methods": METHODS,
+        "methods": describe_methods({split: own}),
         "caveats": describe_caveats({split: own}) if own else [],
     }

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import write_arrays
 from sports_lightning.evaluate.caveats import describe_caveats
-from sports_lightning.evaluate.clustered_intervals import METHODS, clustered_wilson
+from sports_lightning.evaluate.clustered_intervals import clustered_wilson, describe_methods
 from sports_lightning.evaluate.drawings import evaluation_drawings
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.evaluate.out_of_fold import PooledFolds, pool
@@ -75,7 +77,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     pooled = pool(finished, Path(provenances[0]["data"]["root"]))
     rows = [_fold_row(pooled, fold, run, folder, provenances[fold]) for fold, run in sorted(finished.items())]
     between = pooled.between_folds({row["fold"]: row for row in rows})
-    metrics = {"test": pooled.metrics()}
+    metrics = {"test": pooled.evaluation.metrics() | {"groups": len(np.unique(pooled.groups))}}
     if not is_finished(folder) or read_provenance(folder).get("folds") != rows:  # a fold has been trained again
         for name in ("metrics.json", "report.html", *evaluation_drawings(pooled.evaluation)):
             (folder / name).unlink(missing_ok=True)
@@ -84,7 +86,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
         "metrics": metrics,
         "folds": rows,
         "between": between,
-        "methods": METHODS,
+        "methods": describe_methods(metrics),
         "shown": format_metric,
         "caveats": describe_caveats(metrics),
         "model": load_config(finished[0])["model"]["name"],
@@ -151,4 +153,4 @@ def _print_metrics(test: Mapping[str, Any], between: Mapping[str, Mapping[str, f
         if chance := between[name].get("sd_by_chance"):
             spread += f" ({chance:.4f} by chance)"
         print(f"{name:>9} {format_metric(test, name):<25} {spread}")
-    print(METHODS)
+    print(describe_methods({"test": test}))

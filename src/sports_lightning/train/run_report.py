@@ -15,8 +15,9 @@ from sports_lightning.config.overrides import quote_value
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.evaluate.calibration import reliability
 from sports_lightning.evaluate.caveats import describe_caveats
+from sports_lightning.evaluate.clustered_intervals import describe_methods
 from sports_lightning.evaluate.evaluation import Evaluation
-from sports_lightning.evaluate.intervals import METHODS, format_metric, metrics_without
+from sports_lightning.evaluate.intervals import format_metric, metrics_without
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -70,7 +71,7 @@ def _shared_values(results: RunResults) -> dict[str, Any]:
         "metrics": results.metrics,
         "provenance": results.provenance,
         "split": results.split,
-        "methods": METHODS,
+        "methods": describe_methods(results.metrics),
         "shown": format_metric,
         "without": metrics_without,
         "model": cfg.model.name,
