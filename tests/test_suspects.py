@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
@@ -58,6 +59,23 @@ def test_copies_with_the_same_wrong_label_do_not_hide_each_other() -> None:
     copies = set(range(600, 620))
     assert not suspects(features, labels, alone) & copies
     assert copies <= suspects(features, labels, groups)
+
+
+def test_the_label_of_most_copies_is_the_suggested_one(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for name, labels in {"three": "aab", "two": "ab", "other": "abb"}.items():
+        image = Image.fromarray(draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((96, 96))
+        for i, label in enumerate(labels):
+            (tmp_path / "data/train" / label).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "data/train" / label / f"{name} {i}.png")
+    found = scan(tmp_path / "data", tmp_path / "cache")
+    suggested = {found.paths[suspect.image]: suspect.suggested for suspect in check_labels(found).suspects}
+    assert suggested == {
+        "train/b/three 2.png": "a",
+        "train/a/two 0.png": "b",
+        "train/b/two 1.png": "a",
+        "train/a/other 0.png": "b",
+    }
 
 
 def test_images_of_classes_that_no_other_fold_has_are_not_judged() -> None:

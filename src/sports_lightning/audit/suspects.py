@@ -1,5 +1,7 @@
 """Suspects: images whose label may be wrong, by classifiers and neighbours, or as copies with two labels."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +71,7 @@ def check_labels(
     groups = join_groups(len(labels), ((pair.first, pair.second) for pair in scan.pairs), given_groups)
     rows = features.row_of(scan) if features else np.full(len(labels), -1)
     judgement = _judge(labels, groups, rows, len(names), features, log_probabilities)
-    copies = _copies_with_other_labels(scan)
+    copies = _copies_to_relabel(scan)
     candidates = sorted({*judgement.candidates.tolist(), *copies})
     similar = _similar_images(features, rows, groups, candidates)
     found = []
@@ -84,7 +86,7 @@ def check_labels(
         suggested = names[judgement.suggested[image]]
         others = copies.get(image, [])
         if others and _may_be_wrong(image, others, scan, judgement):
-            score, suggested = np.inf, scan.labels[others[0]]
+            score, suggested = np.inf, _most_common(scan.labels[other] for other in others)
         if score >= judgement.threshold:
             of_label, of_suggested = judgement.label_probability[image], judgement.suggested_probability[image]
             found.append(Suspect(image, suggested, score, float(of_label), float(of_suggested), near, others))
@@ -115,14 +117,27 @@ def _judge(
     return judged.spread(len(labels), readable)
 
 
-def _copies_with_other_labels(scan: DatasetScan) -> dict[int, list[int]]:
-    """{image: its copies that have other labels}, as positions in the scan."""
-    found: dict[int, list[int]] = {}
+def _copies_to_relabel(scan: DatasetScan) -> dict[int, list[int]]:
+    """{image: its copies that have other labels}, as positions in the scan.
+
+    Images whose label more of their copies have than any other label are left out.
+    """
+    groups = join_groups(len(scan.paths), ((pair.first, pair.second) for pair in scan.pairs))
+    votes: dict[int, Counter[str]] = {}
+    for image in {image for pair in scan.pairs for image in (pair.first, pair.second)}:
+        votes.setdefault(groups[image], Counter())[scan.labels[image]] += 1
+    others: dict[int, list[int]] = {}
     for pair in scan.pairs:
-        if scan.labels[pair.first] != scan.labels[pair.second]:
-            found.setdefault(pair.first, []).append(pair.second)
-            found.setdefault(pair.second, []).append(pair.first)
-    return found
+        for image, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            own, theirs = scan.labels[image], scan.labels[other]
+            counts = votes[groups[image]]
+            if own != theirs and counts[own] <= max(counts[label] for label in counts if label != own):
+                others.setdefault(image, []).append(other)
+    return others
+
+
+def _most_common(labels: Iterable[str]) -> str:
+    return Counter(labels).most_common(1)[0][0]
 
 
 def _may_be_wrong(image: int, others: list[int], scan: DatasetScan, judgement: Judgement) -> bool:
