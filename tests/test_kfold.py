@@ -30,8 +30,9 @@ from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import wilson
 from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.inference import feature_cache
-from sports_lightning.inference.feature_cache import cached_part, logits_from_features, use_cached_features
+from sports_lightning.inference.feature_cache import logits_from_features
 from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.inference.training_features import cached_part, use_cached_features
 from sports_lightning.models.classifier import Classifier, build_classifier
 from sports_lightning.models.freezing import set_trainable
 from sports_lightning.split.assignment import assign_folds

@@ -16,8 +16,8 @@ from image_lists import list_index
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import require_compiler
-from sports_lightning.inference.feature_cache import cached_part
 from sports_lightning.inference.predictor import compute_logits
+from sports_lightning.inference.training_features import cached_part
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.train import precision as precision_module

@@ -19,7 +19,7 @@ from interruption import signal_at_step
 from outcome import outcome
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.errors import UserError
-from sports_lightning.inference.feature_cache import _trains_on_few
+from sports_lightning.inference.training_features import _trains_on_few
 from sports_lightning.runs.checkpoint_files import save_checkpoint
 from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.storage.files import read_csv
@@ -205,7 +205,7 @@ def test_a_continued_run_has_the_weights_of_a_longer_one(few: Path, tmp_path: Pa
 def test_a_continued_run_needs_epochs_and_steps_that_are_left(
     max_epochs: int | None, max_steps: int, said: str | None
 ) -> None:
-    point = ResumePoint(Path("last.ckpt"), {}, "32-true", 8, epochs=5, steps=100, continues=True)
+    point = ResumePoint(Path("last.ckpt"), {}, "32-true", "32-true", 8, epochs=5, steps=100, continues=True)
     trainer = OmegaConf.create({"max_epochs": max_epochs, "max_steps": max_steps})
     check_not_over(replace(point, continues=False), trainer)
     with pytest.raises(UserError, match=said) if said else nullcontext():

@@ -37,7 +37,7 @@ class SportsDataModule(pl.LightningDataModule):
 
     Attributes:
         train_set, val_set: the datasets, addressed by `SampleKey` and by index. Datasets of cached features for the
-            same positions can replace them (see `inference.feature_cache`).
+            same positions can replace them (see `inference.training_features`).
     """
 
     def __init__(

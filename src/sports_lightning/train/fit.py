@@ -16,9 +16,9 @@ from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import select_device
-from sports_lightning.inference.feature_cache import cached_part, use_cached_features
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.inference.predictor import build_inference_trainer
+from sports_lightning.inference.training_features import cached_part, use_cached_features
 from sports_lightning.models.freezing import count_parameters
 from sports_lightning.runs.changed_settings import store_changes
 from sports_lightning.runs.process import PROCESS_START
@@ -216,6 +216,11 @@ def check_before_training(
     """Raise UserError for everything that would fail during or after the training."""
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
+    if cfg.finetune.get("feature_mixup") and module.frozen is None:
+        raise UserError(
+            f"finetune.feature_mixup={cfg.finetune.feature_mixup} mixes cached outputs of a frozen part, and none are "
+            "cached: set augment.fixed_augmentations or augment=none, or use augment.mixup"
+        )
     if point:
         check_not_over(point, cfg.trainer)
     if point and trainer.is_global_zero:
