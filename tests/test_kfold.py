@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from scipy import stats
 
 from commands import jobs_in_this_process, run_command, try_command
@@ -351,6 +352,27 @@ def test_a_fold_that_was_trained_again_changes_the_pooled_result(swept: Path, tm
     assert json.loads((target / "metrics.json").read_text()) != before
     (changed / "metrics.json").unlink()
     assert not pool_folds(target, jobs)
+
+
+@pytest.mark.slow
+def test_the_pooled_result_has_metrics_without_suspects(swept: Path, images: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    shutil.copytree(swept, sweep)
+    rows = rows_of(sweep / "pooled-0" / "folds.csv")
+    jobs = {(sweep / "pooled-0" / row["job"]).resolve(): [f"data.fold={row['fold']}"] for row in rows}
+    with np.load(next(iter(jobs)) / "out_of_fold.npz") as arrays:
+        path, digest = str(arrays["paths"][0]), str(arrays["digests"][0])
+    suspects = tmp_path / "suspects.csv"
+    suspects.write_text(f"image,label,split,digest\n{path},{path.partition('/')[0]},train,{digest}\n")
+    for job in jobs:
+        config = OmegaConf.load(job / ".hydra/config.yaml")
+        config.data.suspects = str(suspects)
+        OmegaConf.save(config, job / ".hydra/config.yaml")
+    assert pool_folds(tmp_path / "pooled", jobs)
+    test = json.loads((tmp_path / "pooled/metrics.json").read_text())["test"]
+    copies = sum(file.read_bytes() == (images / path).read_bytes() for file in images.rglob("*.jpg"))
+    assert test["suspects"] == copies
+    assert test["without_suspects"]["count"] == 24 - copies
 
 
 def test_the_paired_test_respects_groups() -> None:

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from sports_lightning.audit.known_suspects import find_suspects
 from sports_lightning.config.overrides import format_command
+from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.arrays import write_arrays
 from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.clustered_intervals import clustered_wilson, describe_methods
 from sports_lightning.evaluate.drawings import evaluation_drawings
-from sports_lightning.evaluate.intervals import format_metric
+from sports_lightning.evaluate.evaluation import metrics_with_and_without
+from sports_lightning.evaluate.intervals import format_metric, metrics_without
 from sports_lightning.evaluate.out_of_fold import PooledFolds, pool
 from sports_lightning.evaluate.tables import write_tables
 from sports_lightning.reports.decorations import draw_missing
@@ -77,7 +80,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     pooled = pool(finished, Path(provenances[0]["data"]["root"]))
     rows = [_fold_row(pooled, fold, run, folder, provenances[fold]) for fold, run in sorted(finished.items())]
     between = pooled.between_folds({row["fold"]: row for row in rows})
-    metrics = {"test": pooled.evaluation.metrics() | {"groups": len(np.unique(pooled.groups))}}
+    metrics = {"test": _metrics(pooled, load_config(finished[0])["data"].get("suspects"))}
     if not is_finished(folder) or read_provenance(folder).get("folds") != rows:  # a fold has been trained again
         for name in ("metrics.json", "report.html", *evaluation_drawings(pooled.evaluation)):
             (folder / name).unlink(missing_ok=True)
@@ -99,6 +102,14 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     }
     draw_missing(drawings, folder)
     _print_metrics(metrics["test"], between, len(rows), title)
+
+
+def _metrics(pooled: PooledFolds, suspects_file: str | None) -> dict[str, Any]:
+    """The metrics of all folds, with and without suspects, and the number of groups."""
+    evaluation = pooled.evaluation
+    index = DatasetIndex(evaluation.root, evaluation.classes, {"test": evaluation.split})
+    suspects = find_suspects(suspects_file, index).get("test")
+    return metrics_with_and_without(evaluation, None, suspects) | {"groups": len(np.unique(pooled.groups))}
 
 
 def _fold_row(pooled: PooledFolds, fold: int, run: Path, folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,4 +164,6 @@ def _print_metrics(test: Mapping[str, Any], between: Mapping[str, Mapping[str, f
         if chance := between[name].get("sd_by_chance"):
             spread += f" ({chance:.4f} by chance)"
         print(f"{name:>9} {format_metric(test, name):<25} {spread}")
+    for title, rest in metrics_without(test):
+        print(f"{title}: accuracy {format_metric(rest, 'acc')}, loss {format_metric(rest, 'loss')}")
     print(describe_methods({"test": test}))
