@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
-from commands import run_command, try_command
-from conftest import FAST, assert_error_line, composed
+from commands import run_command
+from conftest import FAST, composed
 from image_lists import list_index
 from processes import run_process
 from sports_lightning.data.datamodule import SportsDataModule, count_workers
@@ -412,36 +412,6 @@ def test_features_are_recomputed_only_if_something_changes_them(
     assert entries("augment=none", "trainer.precision=bf16-mixed") == 18, "another precision"
     monkeypatch.setattr(predictor, "device_type", lambda accelerator: "cuda")
     assert entries("augment=none") == 20, "another type of device"
-
-
-def test_cached_outputs_are_mixed_in_pairs(few: Path, tmp_path: Path) -> None:
-    cfg = compose_frozen(few, tmp_path, "augment=none", "model.name=test_resnet", "finetune=last_stages")
-    classifier, data = small(cfg)
-    assert use_features(classifier, data, cfg)
-    plain = data.train_set
-    cfg.finetune.feature_mixup = 0.5
-    classifier, data = small(cfg)
-    assert use_features(classifier, data, cfg)
-    shares = []
-    for epoch in range(20):
-        mixed, target = data.train_set[(epoch, 1, 0)]  # type: ignore[index]
-        again, same = data.train_set[(epoch, 1, 0)]  # type: ignore[index]
-        assert torch.equal(mixed, again)
-        assert torch.equal(target, same)
-        torch.testing.assert_close(target.sum(), torch.tensor(1.0))
-        own, label = plain[(epoch, 1, 0)]  # type: ignore[index]
-        assert target[label] >= 0.5
-        shares.append(1 - float(target[label]))
-        others = [plain[(epoch, i, 0)] for i in range(len(plain))]  # type: ignore[index,arg-type]
-        fits = [torch.allclose(mixed, own.lerp(other, shares[-1]), atol=1e-5) for other, _ in others]
-        assert any(fits) or shares[-1] == 0, "the partner may have the same label"
-    assert len({round(share, 6) for share in shares}) > 5
-
-
-def test_mixing_needs_cached_outputs(few: Path, tmp_path: Path) -> None:
-    settings = [*FAST, f"data.root={few}", "model=timm", "model.name=test_resnet", "model.pretrained=false"]
-    result = try_command("train", *settings, "finetune=last_stages", "augment=standard", "finetune.feature_mixup=0.2")
-    assert_error_line(result, "finetune.feature_mixup=0.2", "augment.fixed_augmentations", "augment.mixup")
 
 
 def test_the_backbone_runs_where_features_cannot_be_cached(few: Path, tmp_path: Path) -> None:

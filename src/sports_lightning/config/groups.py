@@ -114,7 +114,6 @@ class Finetune:
     stages: CountOrZero
     epochs_per_stage: Count
     cache_limit_gb: PositiveOrZero
-    feature_mixup: PositiveOrZero
 
 
 @dataclass

@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -90,9 +88,7 @@ def use_cached_features(
             return _FixedAugmentation(data.training_images(split), number)
 
         features.append(store.split_features(train, pool, images, augmentation_key))
-    alpha = cfg.finetune.get("feature_mixup")  # not in configs of version 0.1
-    mix = FeatureMix(alpha, len(data.index.classes), cfg.seed) if alpha else None
-    data.train_set = TrainingFeatures(features, train.labels, mix)
+    data.train_set = TrainingFeatures(features, train.labels)
     found = store.split_features(val, pool, data.evaluation_images)
     data.val_set = SplitFeatures(found.features, found.rows, val.labels)
 
@@ -140,54 +136,21 @@ class _FixedAugmentation(Dataset[tuple[Tensor, int | Tensor]]):
         return self.images.__getitems__([SampleKey(self.number, index, 0) for index in indices])
 
 
-class TrainingFeatures(Dataset[tuple[Tensor, int | Tensor]]):
+class TrainingFeatures(Dataset[tuple[Tensor, int]]):
     """Features that replace `TrainingImages`, with the same keys (epoch, index, repeat).
 
     Args:
         features: n images' features for each fixed augmentation; the epochs use them in turn.
         labels: (n,) int64.
-        mix: mixup of two images' features, or None.
     """
 
-    def __init__(self, features: "list[SplitFeatures]", labels: np.ndarray, mix: "FeatureMix | None" = None) -> None:
-        self.features, self.labels, self.mix = features, labels, mix
+    def __init__(self, features: list[SplitFeatures], labels: np.ndarray) -> None:
+        self.features, self.labels = features, labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int | Tensor]:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
         epoch, index, repeat = key
-        features = self.features[fixed_augmentation(epoch, repeat, len(self.features))]
-        if self.mix is None:
-            return features[index][0], int(self.labels[index])
-        partner, share = self.mix.draw(key, len(self))
-        mixed = features[index][0].lerp(features[partner][0], share)
-        return mixed, self.mix.target(int(self.labels[index]), int(self.labels[partner]), share)
-
-
-@dataclass(frozen=True)
-class FeatureMix:
-    """Mixup of the features of two images (manifold mixup; Verma et al. 2019), at the end of the frozen part.
-
-    Attributes:
-        alpha: of the Beta distribution of the mixing ratio.
-        num_classes: length of the target.
-        seed: of the run.
-    """
-
-    alpha: float
-    num_classes: int
-    seed: int
-
-    def draw(self, key: tuple[int, int, int], images: int) -> tuple[int, float]:
-        """The partner of an occurrence of an image among so many `images`, and the partner's share, at most a half."""
-        draws = np.random.default_rng([self.seed, *key, 2])  # longer than any key of an image
-        share = float(draws.beta(self.alpha, self.alpha))
-        return int(draws.integers(images)), min(share, 1 - share)
-
-    def target(self, label: int, other: int, share: float) -> Tensor:
-        """float32 (classes,)."""
-        target = torch.zeros(self.num_classes)
-        target[label] += 1 - share
-        target[other] += share
-        return target
+        number = fixed_augmentation(epoch, repeat, len(self.features))
+        return self.features[number][index][0], int(self.labels[index])

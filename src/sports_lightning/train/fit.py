@@ -216,11 +216,6 @@ def check_before_training(
     """Raise UserError for everything that would fail during or after the training."""
     if cfg.finetune.mode == "gradual" and trainer.world_size > 1:
         raise UserError("finetune=gradual runs on one device: set trainer.devices=1")
-    if cfg.finetune.get("feature_mixup") and module.frozen is None:
-        raise UserError(
-            f"finetune.feature_mixup={cfg.finetune.feature_mixup} mixes cached outputs of a frozen part, and none are "
-            "cached: set augment.fixed_augmentations or augment=none, or use augment.mixup"
-        )
     if point:
         check_not_over(point, cfg.trainer)
     if point and trainer.is_global_zero:
