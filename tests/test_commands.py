@@ -109,6 +109,28 @@ def test_evaluate_needs_only_the_checkpoint(trained: tuple[Path, str], tmp_path:
     assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
 
 
+def test_evaluate_looks_at_images_as_predict_does(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
+    folder, _ = trained
+    for split in ("train", "test"):  # wider than high, which the sample is not
+        for path in (few / split).rglob("*.jpg"):
+            target = tmp_path / "wide" / path.relative_to(few)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with Image.open(path) as image:
+                image.resize((128, 64)).save(target)
+    accuracies = {}
+    for mode in ("center", "squash"):
+        settings = [f"ckpt_path={folder}", f"data.crop_mode={mode}", "inference.accelerator=cpu"]
+        run_command("evaluate", *settings, f"data.root={tmp_path / 'wide'}", f"hydra.run.dir={tmp_path / mode}")
+        run_command("predict", *settings, str(tmp_path / "wide/test"), f"hydra.run.dir={tmp_path / mode}-predicted")
+        evaluated, predicted = (
+            {Path(row["path"]).parts[-2:]: row["probability"] for row in read_csv(tmp_path / f"{run}/predictions.csv")}
+            for run in (mode, f"{mode}-predicted")
+        )
+        assert evaluated == predicted
+        accuracies[mode] = evaluated
+    assert accuracies["center"] != accuracies["squash"]
+
+
 def test_predict_labels_any_image_and_lists_unreadable_ones(
     trained: tuple[Path, str], few: Path, tmp_path: Path
 ) -> None:

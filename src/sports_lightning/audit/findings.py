@@ -17,7 +17,6 @@ from sports_lightning.reports.html import thumbnail_uri, write_page
 from sports_lightning.split.duplicates import DuplicatePair
 from sports_lightning.storage.files import write_csv, write_json
 
-_MOST_LISTED = 200  # files of one kind on the page
 TINY = 64  # pixels; a shorter side below this is listed as tiny
 _SHOWN_PAIRS = 300  # pairs with images in audit.html
 
@@ -110,7 +109,7 @@ def write_findings(scan: DatasetScan, found: dict[str, Any], folder: Path) -> No
         "pairs": _with_thumbnails(scan, ranked),
         "feature_neighbours": _with_thumbnails(scan, found["feature_neighbours"] or []),
     }
-    write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, most=_MOST_LISTED, **sections)
+    write_page(folder / "audit.html", "audit.html", found=found, tiny=TINY, **sections)
 
 
 def _with_thumbnails(scan: DatasetScan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -66,6 +66,13 @@ class Data:
 
 
 @dataclass
+class EvaluatedData(Data):
+    """`data` of `conf/evaluate.yaml`."""
+
+    crop_mode: Literal["center", "squash", "border"] | None
+
+
+@dataclass
 class Reading:
     """The part of `conf/data/*.yaml` that `conf/predict.yaml` has: how image files are read."""
 
@@ -283,6 +290,7 @@ class Sweep:
 # Groups of which every key is declared here: nothing else in them is read or passed on.
 CLOSED_GROUPS = (
     Data,
+    EvaluatedData,
     Reading,
     CachedReading,
     Augment,

@@ -10,6 +10,7 @@ from sports_lightning.config.groups import (
     Count,
     CountOrZero,
     Data,
+    EvaluatedData,
     Finetune,
     Inference,
     Limits,
@@ -70,7 +71,7 @@ Arrays = Literal["probabilities", "features"]
 class Evaluate:
     """`conf/evaluate.yaml`."""
 
-    data: Data
+    data: EvaluatedData
     inference: Inference
     ckpt_path: str | None
     split: Literal["train", "val", "test"]

@@ -39,6 +39,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.storage.files import write_json
 
     classifier = open_classifier(str(cfg.ckpt_path))
+    classifier.set_crop_mode(cfg.data.crop_mode)
     cfg.data = data_of_checkpoint(cfg.data, str(cfg.ckpt_path), classifier.spec.data_root)
     if cfg.data.root and cfg.data.source != HUGGING_FACE:
         check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
