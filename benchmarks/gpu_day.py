@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PACKAGES = ["hydra-core", "omegaconf", "antlr4-python3-runtime==4.9.3", "pillow-
 PACKAGES += ["matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pyparsing", "python-dateutil", "six"]
 PACKAGES += ["captum", "opencv-python-headless", "rich", "markdown-it-py", "mdurl", "pygments", "psutil"]
 FILES = ["gpu_day.py", "plain_loop.py"]
+NAMES = {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0"}  # timm's names
 COMMON = ["logger=csv", "data.audit=false", "trainer.enable_progress_bar=false", "inference.num_workers=0"]
 Result = dict[str, Any]
 
@@ -86,7 +88,17 @@ class Machine:
         """Start python with these arguments; its output goes to OUT/NAME.log."""
         log = (self.out / f"{name}.log").open("wb")
         command = [sys.executable, *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        output = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, **output)
+
+    def wait(self, process: subprocess.Popen[bytes], seconds: float) -> int:
+        """Wait for a process, and kill it with all that it has started when the time is over."""
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise TimeoutError("not finished when the time was over") from error
 
     def python(self, name: str, *arguments: str) -> str:
         """Run python with these arguments and return its output.
@@ -95,13 +107,7 @@ class Machine:
             RuntimeError: it failed.
             TimeoutError: the time is over.
         """
-        process = self.start(name, *arguments)
-        try:
-            status = process.wait(max(1.0, self.deadline - time.monotonic()))
-        except subprocess.TimeoutExpired as error:
-            process.kill()
-            process.wait()
-            raise TimeoutError(f"{name} was not finished when the time was over") from error
+        status = self.wait(self.start(name, *arguments), max(1.0, self.deadline - time.monotonic()))
         output = (self.out / f"{name}.log").read_text(errors="replace")
         if status:
             raise RuntimeError(f"{name} exits with {status}: {output.strip().splitlines()[-1:]}")
@@ -147,13 +153,12 @@ def step_rates(machine: Machine, model: str, compiled: bool, *more: str) -> Resu
 
 def against_plain(machine: Machine, model: str) -> Result:
     """The second of two epochs of a few steps: here, and of a plain Lightning loop in the same precision."""
-    names = {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0"}
     limits = [f"trainer.limit_train_batches={machine.steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=2"]
     settings = ["augment=standard", f"trainer.precision={machine.precision}"]
     run = machine.command("train", f"train-{model}", *machine.training(model, *limits, *settings))
     with (run / "timings.csv").open(newline="") as file:
         ours = float(list(csv.DictReader(file))[-1]["images_per_second"])
-    arguments = [f"{machine.images}/train", names[model], str(machine.batch_size), str(machine.steps)]
+    arguments = [f"{machine.images}/train", NAMES[model], str(machine.batch_size), str(machine.steps)]
     arguments += [machine.precision, str(machine.workers)]
     plain = float(machine.python(f"plain-{model}", "plain_loop.py", *arguments).split()[-1])
     return {"ours": ours, "plain": plain, "ratio": ours / plain}
@@ -164,9 +169,8 @@ def against_timm(machine: Machine, model: str) -> Result:
     script = machine.folder / "timm_checkout" / "train.py"
     if not script.exists():
         return {"skipped": "pack was given no --timm"}
-    names = {"resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0"}
     arguments = [
-        str(script), "--data-dir", str(machine.images), "--val-split", "valid", "--model", names[model],
+        str(script), "--data-dir", str(machine.images), "--val-split", "valid", "--model", NAMES[model],
         "--num-classes", "100", "--input-size", "3", "224", "224", "--batch-size", str(machine.batch_size), "--epochs",
         "1", "--warmup-epochs", "0", "--channels-last", "--workers", str(machine.workers), "--log-interval", "5",
         "--output", str(machine.out / "timm"), "--device", "cpu" if machine.rehearses else "cuda",
@@ -180,7 +184,8 @@ def against_timm(machine: Machine, model: str) -> Result:
     while process.poll() is None and len(rates) < enough and time.monotonic() < machine.deadline:
         time.sleep(0.5)
         rates = [float(rate) for rate in re.findall(r"([\d.]+)/s\)", log.read_text(errors="replace"))]
-    process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if not rates:
         raise RuntimeError(f"timm's script reported no rate: {log.read_text(errors='replace').strip()[-300:]}")
@@ -199,7 +204,7 @@ def resumes(machine: Machine) -> Result:
     while process.poll() is None and not (torn / "metrics.csv").exists() and time.monotonic() < machine.deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    process.wait()
+    machine.wait(process, 60)
     was_interrupted = not (torn / "metrics.json").exists()
     machine.python("resumed", "-m", "sports_lightning.train", f"resume={torn}")
     code = (
@@ -243,15 +248,14 @@ def seconds_to_95(machine: Machine) -> Result:
     return found
 
 
-MODELS = ("resnet50", "efficientnet_lite0")
 STEPS: dict[str, Callable[[Machine], Result]] = {
     "numerics": numerics,
     "head": seconds_to_95,
-    **{f"benchmark {model}": partial(step_rates, model=model, compiled=False) for model in MODELS},
-    **{f"plain loop {model}": partial(against_plain, model=model) for model in MODELS},
+    **{f"benchmark {model}": partial(step_rates, model=model, compiled=False) for model in NAMES},
+    **{f"plain loop {model}": partial(against_plain, model=model) for model in NAMES},
     "resume": resumes,
-    **{f"benchmark {model} compiled": partial(step_rates, model=model, compiled=True) for model in MODELS},
-    **{f"timm {model}": partial(against_timm, model=model) for model in MODELS},
+    **{f"benchmark {model} compiled": partial(step_rates, model=model, compiled=True) for model in NAMES},
+    **{f"timm {model}": partial(against_timm, model=model) for model in NAMES},
     "input from memory": lambda machine: step_rates(machine, "efficientnet_lite0", False, "data.cache=ram"),
     "two processes": two_processes,
 }
@@ -261,21 +265,14 @@ def run(folder: Path, out: Path, minutes: float, rehearses: bool) -> None:
     """Run every step that the time allows."""
     deadline = time.monotonic() + 60 * minutes
     out.mkdir(parents=True, exist_ok=True)
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-index",
-        "--no-deps",
-        "--target",
-        str(folder / "site"),
-    ]
     if not (folder / "site").exists():
-        subprocess.run([*install, *map(str, (folder / "wheels").glob("*.whl"))], check=True)
+        wheels = map(str, (folder / "wheels").glob("*.whl"))
+        install = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+        subprocess.run([*install, "--target", str(folder / "site.partial"), *wheels], check=True)
+        (folder / "site.partial").rename(folder / "site")
     if not (folder / "images").exists():
-        shutil.unpack_archive(folder / "images.zip", folder)
+        shutil.unpack_archive(folder / "images.zip", folder / "partial")
+        (folder / "partial" / "images").rename(folder / "images")
     machine = Machine(folder.absolute(), out.absolute(), deadline, rehearses)
     results: Result = {}
     for name, step in STEPS.items():
@@ -284,7 +281,7 @@ def run(folder: Path, out: Path, minutes: float, rehearses: bool) -> None:
             if started > deadline - 10:
                 raise TimeoutError("no time was left")
             results[name] = step(machine)
-        except (RuntimeError, TimeoutError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever a step finds must not cost the others
             results[name] = {"failed": f"{type(error).__name__}: {error}"}
         results[name]["step_seconds"] = round(time.monotonic() - started, 1)
         (out / "results.json").write_text(json.dumps(results, indent=2))

@@ -115,6 +115,8 @@ def test_checkpoints_that_cannot_be_averaged_are_one_line(ends: list[Path]) -> N
     result = try_command("average", f"ckpt_path=[{ends[0]},{ends[1]}]", "hydra.run.dir=out")
     assert_error_line(result, "were trained on different images", str(ends[0]), str(ends[1]))
     assert not Path("out/metrics.json").exists()
+    twice = try_command("average", f"ckpt_path=[{ends[0]},{ends[0]}]")
+    assert_error_line(twice, "names a checkpoint twice")
     assert_error_line(try_command("average", f"ckpt_path=[{ends[0]}]"), "pass two or more")
     three = f"ckpt_path=[{ends[0]},{ends[1]},{ends[0]}]"
     assert_error_line(try_command("average", three, "method=path"), "method=path is between two checkpoints")

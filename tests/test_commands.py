@@ -117,7 +117,7 @@ def test_evaluate_looks_at_images_as_predict_does(trained: tuple[Path, str], few
             target.parent.mkdir(parents=True, exist_ok=True)
             with Image.open(path) as image:
                 image.resize((128, 64)).save(target)
-    accuracies = {}
+    predictions = {}
     for mode in ("center", "squash"):
         settings = [f"ckpt_path={folder}", f"data.crop_mode={mode}", "inference.accelerator=cpu"]
         run_command("evaluate", *settings, f"data.root={tmp_path / 'wide'}", f"hydra.run.dir={tmp_path / mode}")
@@ -127,8 +127,8 @@ def test_evaluate_looks_at_images_as_predict_does(trained: tuple[Path, str], few
             for run in (mode, f"{mode}-predicted")
         )
         assert evaluated == predicted
-        accuracies[mode] = evaluated
-    assert accuracies["center"] != accuracies["squash"]
+        predictions[mode] = evaluated
+    assert predictions["center"] != predictions["squash"]
 
 
 def test_predict_labels_any_image_and_lists_unreadable_ones(

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -501,11 +502,11 @@ def test_an_edited_plan_is_checked_without_touching_anything(planned: Path, tmp_
     shutil.copytree(planned / "plan", tmp_path / "plan")
     rows = rows_of(tmp_path / "plan/plan.csv")
     labels = [row["suggested"] for row in rows]
-    rows[0]["label"], rows[1]["label"] = labels[1].upper(), "my dog"
+    rows[0]["label"], rows[1]["label"], rows[2]["label"] = labels[1].upper(), "my dog", "My Dog"
     write_rows(tmp_path / "plan/plan.csv", [{k: row[k] for k in ("image", "label")} for row in rows])
     checked = run_command("organize", f"plan={tmp_path / 'plan'}", f"hydra.run.dir={tmp_path / 'check'}").stdout
-    assert f"{2 * len(rows)} files would be in {planned / 'sorted'}" in checked
-    assert "1 my dog" in checked
+    assert f"{len(rows)} images and {len(rows)} files beside them would be in {planned / 'sorted'}" in checked
+    assert "2 my dog" in checked
     assert labels[1].upper() not in checked, "a label that differs in case only is the class"
     assert f"plan={tmp_path / 'plan'} apply=true" in checked
     assert not (planned / "sorted").exists()
@@ -514,6 +515,13 @@ def test_an_edited_plan_is_checked_without_touching_anything(planned: Path, tmp_
     result = try_command("organize", f"plan={tmp_path / 'plan'}", f"hydra.run.dir={tmp_path / 'again'}")
     assert "row 3" in result.stderr
     assert "is twice" in result.stderr
+    shutil.copytree(planned / "plan", tmp_path / "moved")
+    content = json.loads((tmp_path / "moved/plan.json").read_text())
+    path = next(path for path in content["states"] if path.endswith(".jpg"))
+    content["states"][path][0] += 1
+    (tmp_path / "moved/plan.json").write_text(json.dumps(content))
+    result = try_command("organize", f"plan={tmp_path / 'moved'}", f"hydra.run.dir={tmp_path / 'again'}")
+    assert f"{planned / 'photos' / path} has changed since the plan: plan again" in result.stderr
 
 
 @pytest.mark.parametrize("mode", ["copy", "move", "hardlink"])

@@ -429,6 +429,34 @@ def test_a_resumed_prediction_does_not_repeat_finished_videos(
     assert len(predicted) == 4
 
 
+def test_frames_of_other_sizes_have_shots_too(tmp_path: Path) -> None:
+    """Recordings of two sizes in one transport stream."""
+    pytest.importorskip("scenedetect")
+    from sports_lightning.videos.shots import find_shots
+
+    for name, side in (("a", 96), ("b", 192)):
+        draw_video(
+            tmp_path / f"{name}.ts", [i / 25 for i in range(40)], lambda i, n=side: np.full((n, n, 3), n, np.uint8)
+        )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert find_shots(str(joined)).starts[0] == 0.0
+    assert find_shots(str(joined)).seconds > 2
+
+
+def test_a_single_frame_is_a_shot(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    from sports_lightning.videos.shots import find_shots
+
+    shots = find_shots(str(draw_video(tmp_path / "one.mkv", [0.0])))
+    assert shots.starts == [0.0]
+    assert shots.seconds > 0
+    edges = edges_between(shots.times, shots.seconds, shots.starts)
+    states = smooth(one_hot([2], 4), None, np.zeros(1, bool), shots.spans(edges), SmoothingSettings(), None)
+    assert states.tolist() == [2]
+    assert smooth(one_hot([2], 4), None, np.zeros(1, bool), np.zeros(1), SmoothingSettings(), None).tolist() == [2]
+
+
 def test_a_video_is_predicted_shot_by_shot(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
     draw_match(few, tmp_path / "match.mp4")

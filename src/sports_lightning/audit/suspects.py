@@ -1,7 +1,6 @@
 """Suspects: images whose label may be wrong, by classifiers and neighbours, or as copies with two labels."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +70,8 @@ def check_labels(
     groups = join_groups(len(labels), ((pair.first, pair.second) for pair in scan.pairs), given_groups)
     rows = features.row_of(scan) if features else np.full(len(labels), -1)
     judgement = _judge(labels, groups, rows, len(names), features, log_probabilities)
-    copies = _copies_to_relabel(scan)
-    candidates = sorted({*judgement.candidates.tolist(), *copies})
+    copies = _find_copies(scan)
+    candidates = sorted({*judgement.candidates.tolist(), *copies.others})
     similar = _similar_images(features, rows, groups, candidates)
     found = []
     for image in candidates:
@@ -84,9 +83,9 @@ def check_labels(
             )
         score = judgement.score(image, for_label, for_suggested)
         suggested = names[judgement.suggested[image]]
-        others = copies.get(image, [])
+        others = copies.others.get(image, [])
         if others and _may_be_wrong(image, others, scan, judgement):
-            score, suggested = np.inf, _most_common(scan.labels[other] for other in others)
+            score, suggested = np.inf, copies.suggested[image]
         if score >= judgement.threshold:
             of_label, of_suggested = judgement.label_probability[image], judgement.suggested_probability[image]
             found.append(Suspect(image, suggested, score, float(of_label), float(of_suggested), near, others))
@@ -117,27 +116,36 @@ def _judge(
     return judged.spread(len(labels), readable)
 
 
-def _copies_to_relabel(scan: DatasetScan) -> dict[int, list[int]]:
-    """{image: its copies that have other labels}, as positions in the scan.
+@dataclass(frozen=True)
+class _Copies:
+    """Copies with several labels, as positions in the scan.
 
-    Images whose label more of their copies have than any other label are left out.
+    Attributes:
+        others: {image: its copies that have other labels}, of images whose label is not that of most of their copies.
+        suggested: {image: the most common other label among its copies}.
     """
+
+    others: dict[int, list[int]]
+    suggested: dict[int, str]
+
+
+def _find_copies(scan: DatasetScan) -> _Copies:
     groups = join_groups(len(scan.paths), ((pair.first, pair.second) for pair in scan.pairs))
     votes: dict[int, Counter[str]] = {}
     for image in {image for pair in scan.pairs for image in (pair.first, pair.second)}:
         votes.setdefault(groups[image], Counter())[scan.labels[image]] += 1
-    others: dict[int, list[int]] = {}
+    found = _Copies({}, {})
     for pair in scan.pairs:
         for image, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            own, theirs = scan.labels[image], scan.labels[other]
+            own = scan.labels[image]
+            if own == scan.labels[other]:
+                continue
             counts = votes[groups[image]]
-            if own != theirs and counts[own] <= max(counts[label] for label in counts if label != own):
-                others.setdefault(image, []).append(other)
-    return others
-
-
-def _most_common(labels: Iterable[str]) -> str:
-    return Counter(labels).most_common(1)[0][0]
+            suggested, most = max(((label, n) for label, n in counts.items() if label != own), key=lambda vote: vote[1])
+            if counts[own] <= most:
+                found.others.setdefault(image, []).append(other)
+                found.suggested[image] = suggested
+    return found
 
 
 def _may_be_wrong(image: int, others: list[int], scan: DatasetScan, judgement: Judgement) -> bool:

@@ -20,13 +20,17 @@ def average(cfg: DictConfig, folder: Path) -> None:
     The test split is not read: `evaluate ckpt_path=RUN_FOLDER` measures the one that was chosen.
 
     Raises:
-        UserError: checkpoints that differ in more than their weights.
+        UserError: no checkpoint, or checkpoints that differ in more than their weights; no images; a wrong
+            `data.suspects`.
     """
     check_average(cfg)
     with quick_imports():
+        from sports_lightning.audit.known_suspects import find_suspects
         from sports_lightning.audit.scan import find_leaks, open_and_scan
         from sports_lightning.average.averaging import average_on, write_average
         from sports_lightning.average.weights import load_alike
+        from sports_lightning.data.hub import HUGGING_FACE
+        from sports_lightning.data.image_folder import check_outside_classes
         from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.evaluation import metrics_with_and_without
         from sports_lightning.evaluate.tables import print_metrics, write_tables
@@ -38,15 +42,19 @@ def average(cfg: DictConfig, folder: Path) -> None:
     classifiers = load_alike(paths)
     spec = classifiers[0].spec
     cfg.data = data_of_checkpoint(cfg.data, paths[0], spec.data_root)
+    if cfg.data.root and cfg.data.source != HUGGING_FACE:
+        check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
     choose = partial(value_range_for_checkpoint, classifiers[0].preprocessing.value_range)
     index, scan = open_and_scan(cfg.data, ["val"], spec.classes, choose)
+    suspects = find_suspects(cfg.data.suspects, index, scan)
     averaged = average_on(index, classifiers, cfg.method, cfg.inference)
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_average(averaged, paths, folder)
     copy_split_file(paths[0].absolute().parent.parent, folder)
     write_tables(averaged.evaluation, folder)
     write_provenance(provenance | {"predictions": "val"}, index.rows(), folder)
-    metrics = {"val": metrics_with_and_without(averaged.evaluation, find_leaks(scan, "val", spec.trained_on), None)}
+    leaks = find_leaks(scan, "val", spec.trained_on)
+    metrics = {"val": metrics_with_and_without(averaged.evaluation, leaks, suspects.get("val"))}
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)
 

@@ -13,6 +13,7 @@ from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.evaluate.calibration import fit_temperature
 from sports_lightning.evaluate.decisions import calibrate_decisions
 from sports_lightning.evaluate.evaluation import Evaluation, evaluate_split
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, save_classifier
 from sports_lightning.runs.checkpoint_files import save_checkpoint
 from sports_lightning.storage.files import write_csv
@@ -49,16 +50,22 @@ def average_on(index: DatasetIndex, classifiers: Sequence[Classifier], method: s
         inference: `conf/inference/*.yaml`.
     """
 
-    def evaluate(shares: Shares) -> Evaluation:
+    def averaged(shares: Shares) -> Classifier:
         classifier = average(classifiers, shares)
         classifier.set_value_range(index.value_range)
-        return evaluate_split(classifier, index, "val", inference)
+        return classifier
+
+    def evaluate(shares: Shares) -> Evaluation:
+        nonlocal inference
+        classifier = averaged(shares)
+        evaluation, inference = halve_batch_on_out_of_memory(
+            lambda settings: evaluate_split(classifier, index, "val", settings), inference
+        )
+        return evaluation
 
     candidates = METHODS[method](len(classifiers), evaluate)
     chosen = choose(method, candidates)
-    classifier = average(classifiers, chosen.shares)
-    classifier.set_value_range(index.value_range)
-    evaluation = evaluate_split(classifier, index, "val", inference)
+    classifier, evaluation = averaged(chosen.shares), chosen.evaluation
     if any(each.spec.temperature != 1.0 for each in classifiers):
         temperature = fit_temperature(evaluation.logits, evaluation.labels)
         classifier.spec = replace(classifier.spec, temperature=temperature)

@@ -20,11 +20,13 @@ class Candidate:
 
     Attributes:
         shares: of the checkpoints, in the order in which they were given.
+        evaluation: on the validation split.
         acc: accuracy.
         loss: cross-entropy.
     """
 
     shares: Shares
+    evaluation: Evaluation
     acc: float
     loss: float
 
@@ -35,16 +37,26 @@ class Candidate:
 
 
 def measure(shares: Shares, evaluate: Evaluate) -> Candidate:
-    """Evaluate an average."""
+    """Evaluate an average.
+
+    Args:
+        shares: of the checkpoints.
+        evaluate: evaluates an average.
+    """
     evaluation = evaluate(shares)
     metrics = compute_metrics(evaluation.logits, evaluation.labels)
-    candidate = Candidate(shares, metrics["acc"], metrics["loss"])
+    candidate = Candidate(shares, evaluation, metrics["acc"], metrics["loss"])
     log.info("%s: accuracy %.4f, loss %.4f", " + ".join(f"{s:.3g}" for s in shares), candidate.acc, candidate.loss)
     return candidate
 
 
 def uniform(count: int, evaluate: Evaluate) -> list[Candidate]:
-    """The single checkpoints and their mean; the mean is last, and is the choice whatever its metrics."""
+    """The single checkpoints and their mean; the mean is last, and is the choice whatever its metrics.
+
+    Args:
+        count: number of checkpoints.
+        evaluate: evaluates an average.
+    """
     return [*_singles(count, evaluate), measure((1 / count,) * count, evaluate)]
 
 
@@ -53,6 +65,10 @@ def greedy(count: int, evaluate: Evaluate) -> list[Candidate]:
 
     Beginning with the best checkpoint, the others are added in the order of their rank, and kept if the mean is not
     worse than before.
+
+    Args:
+        count: number of checkpoints.
+        evaluate: evaluates an average.
     """
     candidates = _singles(count, evaluate)
     order = sorted(range(count), key=lambda i: candidates[i].rank, reverse=True)
@@ -67,8 +83,17 @@ def greedy(count: int, evaluate: Evaluate) -> list[Candidate]:
 
 
 def path(count: int, evaluate: Evaluate) -> list[Candidate]:
-    """Interpolations of two checkpoints in steps of a tenth (Wortsman et al. 2022, "Robust fine-tuning", WiSE-FT)."""
-    assert count == 2, "a path has two ends"
+    """Interpolations of two checkpoints in steps of a tenth (Wortsman et al. 2022, "Robust fine-tuning", WiSE-FT).
+
+    Args:
+        count: number of checkpoints, 2.
+        evaluate: evaluates an average.
+
+    Raises:
+        ValueError: another number of checkpoints.
+    """
+    if count != 2:
+        raise ValueError(f"a path has two ends, and there are {count} checkpoints")
     return [measure(((STEPS - i) / STEPS, i / STEPS), evaluate) for i in range(STEPS + 1)]
 
 

@@ -1,6 +1,7 @@
 """The weights of several classifiers, read and averaged."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import Classifier, load_classifier
+
+log = logging.getLogger(__name__)
 
 # Parts of a classifier's spec that must be equal, and how an error names them.
 _SHARED = {
@@ -25,14 +28,18 @@ def load_alike(paths: Sequence[Path]) -> list[Classifier]:
     """Load classifiers whose weights can be averaged.
 
     Raises:
-        UserError: no checkpoint, or two that differ in more than their weights.
+        UserError: no checkpoint, one given twice, or two that differ in more than their weights.
     """
+    if len(set(paths)) < len(paths):
+        raise UserError("ckpt_path names a checkpoint twice: pass different ones")
     classifiers = [load_classifier(path) for path in paths]
     first = classifiers[0].spec
     for path, classifier in zip(paths[1:], classifiers[1:], strict=True):
         for name, difference in _SHARED.items():
             if getattr(classifier.spec, name) != getattr(first, name):
                 raise UserError(f"{paths[0]} and {path} {difference}: pass checkpoints of one model and dataset")
+    if not first.trained_on:
+        log.warning("%s does not tell its training images: make sure that all are of the same split", paths[0])
     return classifiers
 
 

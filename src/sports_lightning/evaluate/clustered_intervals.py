@@ -18,7 +18,7 @@ from scipy import sparse, stats
 
 from sports_lightning.evaluate.intervals import METHODS, RESAMPLES, TAILS, Interval, wilson
 
-_METHODS = (
+_CLUSTERED = (
     "95 % intervals: groups of near copies count as one observation; Wilson with the effective number of images for "
     "accuracies, bootstrap of groups for the rest; recall and F1 of a class: Wilson, as if images were independent"
 )
@@ -27,7 +27,8 @@ _BATCH = 2**22  # weights of resampled groups that are in memory at once
 
 def describe_methods(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """How the intervals of {split: {metric: value}} were computed, in one line."""
-    return _METHODS if any("groups" in values for values in metrics.values()) else METHODS
+    is_clustered = any("groups" in values and values["groups"] < values["count"] for values in metrics.values())
+    return _CLUSTERED if is_clustered else METHODS
 
 
 def clustered_wilson(correct: np.ndarray, groups: np.ndarray) -> Interval:

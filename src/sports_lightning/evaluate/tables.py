@@ -65,7 +65,8 @@ def print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     metrics = _with_columns_without(metrics)
     caption = describe_methods(metrics) if any("ci95" in values for values in metrics.values()) else None
     table = Table("", *metrics, caption=caption)
-    names = [name for name, value in next(iter(metrics.values())).items() if isinstance(value, int | float)]
+    numbers = (name for values in metrics.values() for name, value in values.items() if isinstance(value, int | float))
+    names = list(dict.fromkeys(numbers))  # of all splits
     for name in names:
         table.add_row(name, *(format_metric(values, name, digits=3).replace(" ", "\n") for values in metrics.values()))
     console = Console()

@@ -24,8 +24,6 @@ from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 log = logging.getLogger(__name__)
 
-_LARGEST_BATCH = 256  # of data.batch_size=auto
-
 
 def count_fixed_augmentations(augment: DictConfig) -> int | None:
     """Number of fixed augmentations per image, 1 without augmentation; None if every epoch draws new ones."""
@@ -45,7 +43,7 @@ def cached_part(classifier: Classifier, index: DatasetIndex, cfg: DictConfig) ->
     Args:
         classifier: with `requires_grad` set as in training.
         index: the images.
-        cfg: `conf/train.yaml`.
+        cfg: `conf/train.yaml`, with a number as `data.batch_size`.
     """
     count = count_fixed_augmentations(cfg.augment)
     may_cache = cfg.finetune.mode == "head" or (cfg.finetune.mode == "last_stages" and cfg.finetune.cache_limit_gb > 0)
@@ -118,8 +116,7 @@ def _trains_on_few(cfg: DictConfig, images: int) -> bool:
     limit, epochs = cfg.trainer.limit_train_batches, limit_of(cfg.trainer.max_epochs)
     if limit is None:
         return False
-    batch_size = _LARGEST_BATCH if cfg.data.batch_size == "auto" else cfg.data.batch_size
-    per_epoch = limit * images if isinstance(limit, float) else limit * batch_size
+    per_epoch = limit * images if isinstance(limit, float) else limit * cfg.data.batch_size
     return bool(epochs * per_epoch < images)
 
 

@@ -16,7 +16,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.organize import application
 from sports_lightning.organize.decisions_file import add_decisions, remove_decisions
 from sports_lightning.organize.journal import Journal
-from sports_lightning.organize.operations import plan_operations, write_keywords
+from sports_lightning.organize.operations import check_sources, plan_operations, write_keywords
 from sports_lightning.organize.plan import TABLE, Plan
 from sports_lightning.organize.targets import Pattern
 
@@ -75,14 +75,20 @@ def _plan(cfg: DictConfig, folder: Path) -> bool:
 
 
 def _check(planned: Path) -> None:
-    """Read an edited plan, and tell what applying it would do."""
+    """Read an edited plan, and tell what applying it would do.
+
+    Raises:
+        UserError: the plan is applied already, its table is wrong, or a file is gone or has changed.
+    """
+    application.check_not_applied(planned)
     plan = Plan.read(planned).with_edits(planned / TABLE)
     operations = plan_operations(plan)
+    check_sources(plan, operations)
     _show_conflicts(plan)
-    counts = Counter(image.label for image in plan.images if image.target)
-    print(
-        f"{len(operations):,} files would be in {plan.to}: {', '.join(f'{n:,} {name}' for name, n in counts.items())}"
-    )
+    counts = Counter(image.label or "without a label" for image in plan.images if image.target)
+    more = len(operations) - counts.total()
+    by_label = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+    print(f"{counts.total():,} images and {more:,} files beside them would be in {plan.to}: {by_label}")
     print("nothing was touched; to apply the plan:")
     print(f"    {format_command('organize', [f'plan={planned}', 'apply=true'])}")
 

@@ -50,6 +50,13 @@ def applied_once(planned: Path, run_folder: Path) -> Iterator[None]:
     Raises:
         UserError: the plan has been applied, perhaps not to its end, and that has not been undone.
     """
+    check_not_applied(planned)
+    write_text(planned / _APPLIED, str(run_folder))
+    yield
+
+
+def check_not_applied(planned: Path) -> None:
+    """Raise UserError if a plan has been applied, perhaps not to its end, and that has not been undone."""
     note = planned / _APPLIED
     if note.is_file():
         earlier = Path(note.read_text(encoding="utf-8"))
@@ -57,8 +64,6 @@ def applied_once(planned: Path, run_folder: Path) -> Iterator[None]:
             raise UserError(
                 f"plan={planned} was applied in {earlier}: put that back first with undo={earlier}, or plan again"
             )
-    write_text(note, str(run_folder))
-    yield
 
 
 def apply(journal: Journal, run_folder: Path) -> None:

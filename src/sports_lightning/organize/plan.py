@@ -113,15 +113,16 @@ class Plan:
     def with_edits(self, table: Path) -> "Plan":
         """The plan with the changes that a person has made in its table.
 
-        A label that was changed decides; where the target was not changed, too, the pattern gives a new one. One that
-        differs in case only from a label of the plan is that label, so that there are no two folders. An empty label,
-        or a row that was removed, leaves an image where it is.
+        A label that was changed decides; where the target was not changed, too, the pattern gives a new one. A new
+        label that differs in case only from another one of the table is that label, so that there are no two folders.
+        An empty label, or a row that was removed, leaves an image where it is.
 
         Raises:
             UserError: a row of another image or twice, a column that is missing, or a target outside of `to`.
         """
         planned = {image_cell(each.image): each for each in self.images}
-        spelled = {label.casefold(): label for each in self.images for label in (each.suggested, each.label)}
+        known = {label for each in self.images for label in (each.suggested, each.label)}
+        spelled = {label.casefold(): label for label in sorted(known)}
         edited: dict[str, PlannedImage] = {}
         moved: list[str] = []
         given: set[str] = set()  # images for which a person has written a target
@@ -129,7 +130,7 @@ class Plan:
             where = f"{table}, row {number}"
             _check_columns(table, list(row))
             key, label = image_cell(row["image"]), unquoted(row["label"], "label").strip()
-            label = spelled.get(label.casefold(), label)
+            label = label if label in known else spelled.setdefault(label.casefold(), label)
             if key not in planned or key in edited:
                 what = "twice" if key in edited else "not in the plan"
                 raise UserError(f"{where}: {row['image']!r} is {what}")

@@ -36,11 +36,14 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.predict.prediction import SharedWork, predict_images
         from sports_lightning.predict.videos import predict_videos
         from sports_lightning.reports.decorations import draw_missing
+        from sports_lightning.videos.shots import require_scenedetect
         from sports_lightning.videos.video_prediction import VideoSettings
 
     limit_pixels(cfg.data.max_pixels)
     paths = find_inputs([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     images, videos = split_videos(paths)
+    if videos and cfg.video.every == "shot":
+        require_scenedetect()
     classifier = open_classifier(str(cfg.ckpt_path))
     classifier.set_crop_mode(cfg.data.crop_mode)
     settings = DecisionSettings(cfg.reject, cfg.coverage, cfg.conformal)

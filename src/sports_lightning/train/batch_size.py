@@ -84,6 +84,11 @@ def choose_batch_size(
     return size
 
 
+def largest_batch(accelerator: str) -> int:
+    """The most that `data.batch_size=auto` becomes on this device."""
+    return _LARGEST if device_type(accelerator) == "cuda" else _WITHOUT_GPU
+
+
 def check_disk_space(module: ClassifierModule, folder: Path, averages: bool, further: int = 0) -> None:
     """Check before the training that its checkpoints will fit onto the disk.
 

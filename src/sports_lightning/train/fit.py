@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger
 
@@ -32,6 +32,7 @@ from sports_lightning.train.batch_size import (
     check_disk_space,
     choose_batch_size,
     explain_batch_errors,
+    largest_batch,
 )
 from sports_lightning.train.build import build_data, build_module, resolve_with_preprocessing
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
@@ -113,7 +114,7 @@ def fit(
     processes = _count_processes(cfg, index)
     select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
-    module.frozen = cached_part(module.classifier, index, cfg)
+    module.frozen = cached_part(module.classifier, index, _with_batch_size(cfg, point))
     precision = _precision(cfg, module, point)
     batch_size = _batch_size(cfg, module, precision.precision, processes, point)
     run_cfg = resolve_with_preprocessing(
@@ -238,16 +239,27 @@ def _seed(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+def _with_batch_size(cfg: DictConfig, point: ResumePoint | None) -> DictConfig:
+    """The config with a number as `data.batch_size`: before "auto" is found by trial, the most that it may become."""
+    size = point.batch_size if point else cfg.data.batch_size
+    if size == "auto":
+        size = largest_batch(cfg.trainer.accelerator)
+    merged = OmegaConf.merge(cfg, {"data": {"batch_size": size}})
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | None) -> PrecisionChoice:
     """The precision of the run; a resumed run uses its earlier one, since a new trial may choose another."""
     is_fixed = point and not point.continues
     requested = point.precision if point and is_fixed else cfg.trainer.precision
-    batch_size = 32 if cfg.data.batch_size == "auto" else cfg.data.batch_size
+    batch_size = _with_batch_size(cfg, point).data.batch_size
     cache_dir = resolve_cache_dir(cfg.data)
     chosen = choose_precision(requested, cfg.trainer.accelerator, module, cache_dir, batch_size)
     if point and is_fixed:
         why = "the precision before the interruption"
-        return replace(chosen, why=why, frozen_precision=point.frozen_precision)
+        frozen = point.frozen_precision if point.frozen_precision != point.precision else None
+        return replace(chosen, why=why, frozen_precision=frozen)
     return chosen
 
 

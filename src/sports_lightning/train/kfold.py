@@ -1,6 +1,7 @@
 """The result of `sweep=kfold`: the predictions of all folds pooled, with their metrics and one report."""
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from sports_lightning.runs.resume import load_config
 from sports_lightning.storage.files import DAMAGED, write_csv, write_json
 from sports_lightning.sweeps.resume import FOLD
 from sports_lightning.train.run_report import describe_predictions
+
+log = logging.getLogger(__name__)
 
 _SHARED = ("git", "packages", "machine", "seed", "parameters", "trainable", "flops", "precision", "batch_size")
 
@@ -81,7 +84,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     rows = [_fold_row(pooled, fold, run, folder, provenances[fold]) for fold, run in sorted(finished.items())]
     between = pooled.between_folds({row["fold"]: row for row in rows})
     metrics = {"test": _metrics(pooled, load_config(finished[0])["data"].get("suspects"))}
-    if not is_finished(folder) or read_provenance(folder).get("folds") != rows:  # a fold has been trained again
+    if not _is_written(folder, metrics, rows):
         for name in ("metrics.json", "report.html", *evaluation_drawings(pooled.evaluation)):
             (folder / name).unlink(missing_ok=True)
         _write(pooled, metrics, rows, _provenance(pooled, provenances[0], rows, between), folder)
@@ -104,11 +107,23 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
     _print_metrics(metrics["test"], between, len(rows), title)
 
 
+def _is_written(folder: Path, metrics: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether the folder holds this result; not if a fold has been trained again, or metrics are computed otherwise."""
+    if not is_finished(folder) or read_provenance(folder).get("folds") != rows:
+        return False
+    written = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return bool(written == json.loads(json.dumps(metrics)))
+
+
 def _metrics(pooled: PooledFolds, suspects_file: str | None) -> dict[str, Any]:
     """The metrics of all folds, with and without suspects, and the number of groups."""
     evaluation = pooled.evaluation
     index = DatasetIndex(evaluation.root, evaluation.classes, {"test": evaluation.split})
-    suspects = find_suspects(suspects_file, index).get("test")
+    try:
+        suspects = find_suspects(suspects_file, index).get("test")
+    except UserError as error:  # the folds are finished, and the file may have been moved since
+        log.warning("the pooled metrics are not given without suspects: %s", error)
+        suspects = None
     return metrics_with_and_without(evaluation, None, suspects) | {"groups": len(np.unique(pooled.groups))}
 
 

@@ -179,7 +179,7 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         progress = (epochs, checkpoint["global_step"])
         continues = path != folder / LAST_CHECKPOINT
         precision = provenance["precision"]
-        frozen = provenance.get("frozen_precision", precision)  # in earlier versions the same
+        frozen = provenance.setdefault("frozen_precision", precision)  # in earlier versions the same
         return ResumePoint(path, provenance, precision, frozen, provenance["batch_size"], *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error

@@ -117,7 +117,8 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
 def _by_trial_of_phases(
     module: ClassifierModule, part: FrozenPart, cache_dir: Path, batch_size: int
 ) -> PrecisionChoice:
-    """Choose for the pass through the frozen part, and for the steps on its outputs. A linear head alone is no work."""
+    """Choose for the pass through the frozen part, and for the steps on its outputs, which a linear head alone does not
+    need a trial for."""
     with_step = isinstance(part, FrozenStages)
     step_size = batch_size if with_step else 0
     key = [asdict(part), step_size]
@@ -125,7 +126,9 @@ def _by_trial_of_phases(
     frozen = {name: rates[f"frozen {name}"] for name in precisions("cpu")}
     why = f"frozen part in {_fastest(frozen)}: {_compared(frozen)}, in a short trial"
     if not with_step:
-        return PrecisionChoice("32-true", f"a linear head is no work; {why}", rates, _fastest(frozen))
+        return PrecisionChoice(
+            "32-true", f"training a linear head takes negligible time; {why}", rates, _fastest(frozen)
+        )
     step = {name: rates[name] for name in precisions("cpu")}
     return PrecisionChoice(_fastest(step), f"{_compared(step)} on cached outputs; {why}", rates, _fastest(frozen))
 

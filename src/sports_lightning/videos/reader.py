@@ -22,7 +22,6 @@ EXTENSIONS = (
 )
 _MOST_PACKETS = 600  # that are held back until it is known whether they are needed
 _BACK = 0.5  # seconds by which time stamps may go back within a recording
-_LONGEST_FRAME = 10.0  # seconds that a frame of unknown duration may be shown
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
 
@@ -112,7 +111,7 @@ def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
 
 
 def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.ndarray]]:
-    """All frames that can be decoded: (the time at which each begins, and ends, in seconds; uint8 (h, w, 3), RGB).
+    """All frames that can be decoded, in one size: (start and end in seconds, uint8 (h, w, 3), RGB).
 
     Args:
         path: the file.
@@ -121,16 +120,16 @@ def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.nd
     Raises:
         UserError: not a video, encrypted, or no frame can be decoded.
     """
-    count = 0
+    size: tuple[int, int] | None = None  # that of the first frame, also where a later one differs
     with _opened(path) as (container, stream):
         for seconds, frame in _decoded(container, stream, None):
             with suppress(*_errors()):
-                scale = max(1, min(frame.width, frame.height) // least)
-                size = max(1, frame.width // scale), max(1, frame.height // scale)
+                if size is None:
+                    scale = max(1, min(frame.width, frame.height) // least)
+                    size = max(1, frame.width // scale), max(1, frame.height // scale)
                 pixels = frame.reformat(*size, "rgb24").to_ndarray()
-                count += 1
                 yield seconds, seconds + float((frame.duration or 0) * (frame.time_base or 0)), pixels
-    if not count:
+    if size is None:
         raise UserError(f"{printable(path)}: no frame can be decoded")
 
 
@@ -234,7 +233,7 @@ def _groups(container: Any, stream: Any) -> Iterator[tuple[list[Any], bool]]:
 def _holds_sample(first: float, last: float, group: list[Any], sampling: Sampling) -> bool:
     """Whether a group of packets shows a frame at a sampled time. The last frame is shown for its duration."""
     durations = [float(packet.duration * packet.time_base) for packet in group if packet.duration]
-    until = last + (max(durations) if durations else _LONGEST_FRAME)
+    until = last + (max(durations) if durations else sampling.longest_gap)
     is_end = any(packet.pts is None for packet in group)
     return is_end or sampling.first_from(max(first, 0.0)) <= until + 1e-9
 

@@ -23,6 +23,11 @@ class Regular:
     every: float
 
     @property
+    def longest_gap(self) -> float:
+        """Seconds that a frame of unknown duration is taken to be shown."""
+        return self.every
+
+    @property
     def starts(self) -> Sequence[float]:
         """Times at which shots are known to begin."""
         return ()
@@ -55,6 +60,11 @@ class PerShot:
 
     starts: Sequence[float]
     seconds: float
+
+    @property
+    def longest_gap(self) -> float:
+        """Seconds that a frame of unknown duration is taken to be shown."""
+        return LONGEST
 
     @cached_property
     def times(self) -> list[float]:

@@ -9,7 +9,7 @@ from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.videos.reader import read_all_frames, read_info
 from sports_lightning.videos.sampling import PerShot
 
-_SIDE = 144  # pixels of the shorter side that cuts are found by
+_SIDE = 144  # pixels of the shorter side of the frames in which cuts are searched
 _RATE = 25.0  # frames per second of PySceneDetect's clock, which only numbers the frames here
 
 
@@ -43,8 +43,9 @@ def find_shots(path: str) -> PerShot:
     times: list[float] = []
     starts = [0.0]
     end = 0.0
+    info = read_info(path)
     bar: Any = tqdm(
-        total=round(read_info(path).seconds),
+        total=round(info.seconds),
         desc=f"shots of {path[-30:]}",
         unit="s",
         delay=2,
@@ -58,4 +59,5 @@ def find_shots(path: str) -> PerShot:
             starts += [times[cut.frame_num] for cut in detector.process_frame(clock, pixels[:, :, ::-1])]
             end = max(end, until)
             bar.update(int(seconds) - bar.n)
-    return PerShot([start for start in starts if start < end] or [0.0], end)
+    end = max(end, times[-1] + 1 / (info.rate or _RATE))  # the last frame may have no duration
+    return PerShot(starts, end)

@@ -50,7 +50,7 @@ def smooth(
         reject: rejection score at which an image is as probable under "none of these" as under the known classes;
             None: no frame is.
     """
-    weights = np.minimum(1.0, spans / settings.independent_seconds)
+    weights = np.clip(spans / settings.independent_seconds, 1e-6, 1.0)
     emissions = _emissions(probabilities, scores, settings, reject) * weights[:, None]
     return _viterbi(emissions, cuts, spans, settings)
 
