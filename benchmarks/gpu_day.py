@@ -119,6 +119,11 @@ class Machine:
         self.python(name, "-m", f"sports_lightning.{command}", *overrides, f"hydra.run.dir={run}")
         return run
 
+    def limits(self, epochs: int) -> list[str]:
+        """The overrides of a few steps per epoch."""
+        batches = ["trainer.limit_val_batches=1", f"trainer.limit_train_batches={self.steps}"]
+        return [*batches, f"trainer.max_epochs={epochs}"]
+
     def training(self, model: str, *more: str) -> list[str]:
         """The overrides of a training on the packed images."""
         return [
@@ -136,7 +141,7 @@ def numerics(machine: Machine) -> Result:
         "'tf32': torch.backends.cuda.matmul.allow_tf32, 'nccl': torch.distributed.is_nccl_available()}))"
     )
     found: Result = json.loads(machine.python("torch", "-c", code).splitlines()[-1])
-    limits = [f"trainer.limit_train_batches={machine.steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=1"]
+    limits = machine.limits(1)
     run = machine.command("train", "numerics", *machine.training("efficientnet_lite0", *limits))
     record = json.loads((run / "run.json").read_text())
     return found | {"precision": record["precision"], "seconds": record["seconds"]}
@@ -153,7 +158,7 @@ def step_rates(machine: Machine, model: str, compiled: bool, *more: str) -> Resu
 
 def against_plain(machine: Machine, model: str) -> Result:
     """The second of two epochs of a few steps: here, and of a plain Lightning loop in the same precision."""
-    limits = [f"trainer.limit_train_batches={machine.steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=2"]
+    limits = machine.limits(2)
     settings = ["augment=standard", f"trainer.precision={machine.precision}"]
     run = machine.command("train", f"train-{model}", *machine.training(model, *limits, *settings))
     with (run / "timings.csv").open(newline="") as file:
@@ -194,7 +199,7 @@ def against_timm(machine: Machine, model: str) -> Result:
 
 def resumes(machine: Machine) -> Result:
     """Whether a run that was interrupted and resumed ends with the weights of an uninterrupted one."""
-    limits = [f"trainer.limit_train_batches={machine.steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=3"]
+    limits = machine.limits(3)
     settings = machine.training(
         "efficientnet_lite0", "augment=standard", *limits, f"trainer.precision={machine.precision}"
     )
@@ -219,7 +224,7 @@ def resumes(machine: Machine) -> Result:
 
 def two_processes(machine: Machine) -> Result:
     """Two processes: on one GPU, NCCL refuses that, and the line says so."""
-    limits = [f"trainer.limit_train_batches={machine.steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=1"]
+    limits = machine.limits(1)
     settings = [each for each in machine.training("efficientnet_lite0", *limits) if each != "trainer.devices=1"]
     run = machine.command("train", "two", *settings, "trainer.devices=2")
     return {"images_per_second": json.loads((run / "run.json").read_text())["images_per_second"]}

@@ -1,5 +1,8 @@
 """Errors that a user can cause, and exceptions that end a run early."""
 
+from importlib import import_module
+from typing import Any
+
 
 class UserError(Exception):
     """An error that the user can correct: one line with culprit and remedy. Commands print it and exit with 1."""
@@ -31,3 +34,20 @@ class ThroughHydra(BaseException):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def import_extra(package: str, need: str, extra: str) -> Any:
+    """Import a package that only an extra of this package installs.
+
+    Args:
+        package: name of the package or of a module in it.
+        need: the start of the error, such as "videos need PyAV".
+        extra: name of the extra.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise UserError(f"{need}: pip install -e '.[{extra}]'") from error

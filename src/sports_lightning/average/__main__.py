@@ -1,7 +1,6 @@
 """Average the weights of checkpoints: `python -m sports_lightning.average 'ckpt_path=[RUN1,RUN2,RUN3]'`."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -25,36 +24,26 @@ def average(cfg: DictConfig, folder: Path) -> None:
     """
     check_average(cfg)
     with quick_imports():
-        from sports_lightning.audit.known_suspects import find_suspects
-        from sports_lightning.audit.scan import find_leaks, open_and_scan
         from sports_lightning.average.averaging import average_on, write_average
         from sports_lightning.average.weights import load_alike
-        from sports_lightning.data.hub import HUGGING_FACE
-        from sports_lightning.data.image_folder import check_outside_classes
-        from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.evaluation import metrics_with_and_without
+        from sports_lightning.evaluate.labelled_split import open_split
         from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
-        from sports_lightning.split.split_file import copy_split_file, data_of_checkpoint
+        from sports_lightning.split.split_file import copy_split_file
         from sports_lightning.storage.files import write_json
 
     paths = [checkpoint_file(path) for path in cfg.ckpt_path]
     classifiers = load_alike(paths)
-    spec = classifiers[0].spec
-    cfg.data = data_of_checkpoint(cfg.data, paths[0], spec.data_root)
-    if cfg.data.root and cfg.data.source != HUGGING_FACE:
-        check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
-    choose = partial(value_range_for_checkpoint, classifiers[0].preprocessing.value_range)
-    index, scan = open_and_scan(cfg.data, ["val"], spec.classes, choose)
-    suspects = find_suspects(cfg.data.suspects, index, scan)
+    opened = open_split(classifiers[0], paths[0], cfg.data, "val", folder)
+    index = opened.index
     averaged = average_on(index, classifiers, cfg.method, cfg.inference)
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_average(averaged, paths, folder)
     copy_split_file(paths[0].absolute().parent.parent, folder)
     write_tables(averaged.evaluation, folder)
     write_provenance(provenance | {"predictions": "val"}, index.rows(), folder)
-    leaks = find_leaks(scan, "val", spec.trained_on)
-    metrics = {"val": metrics_with_and_without(averaged.evaluation, leaks, suspects.get("val"))}
+    metrics = {"val": metrics_with_and_without(averaged.evaluation, opened.leaks, opened.suspects)}
     write_json(folder / "metrics.json", metrics)  # a run folder with this file is finished
     print_metrics(metrics)
 

@@ -45,19 +45,14 @@ def average_on(index: DatasetIndex, classifiers: Sequence[Classifier], method: s
 
     Args:
         index: with the split "val".
-        classifiers: as `load_alike` returns them.
+        classifiers: as `load_alike` returns them; the first one has the value range of the images.
         method: one of `METHODS`.
         inference: `conf/inference/*.yaml`.
     """
 
-    def averaged(shares: Shares) -> Classifier:
-        classifier = average(classifiers, shares)
-        classifier.set_value_range(index.value_range)
-        return classifier
-
     def evaluate(shares: Shares) -> Evaluation:
         nonlocal inference
-        classifier = averaged(shares)
+        classifier = average(classifiers, shares)
         evaluation, inference = halve_batch_on_out_of_memory(
             lambda settings: evaluate_split(classifier, index, "val", settings), inference
         )
@@ -65,7 +60,7 @@ def average_on(index: DatasetIndex, classifiers: Sequence[Classifier], method: s
 
     candidates = METHODS[method](len(classifiers), evaluate)
     chosen = choose(method, candidates)
-    classifier, evaluation = averaged(chosen.shares), chosen.evaluation
+    classifier, evaluation = average(classifiers, chosen.shares), chosen.evaluation
     if any(each.spec.temperature != 1.0 for each in classifiers):
         temperature = fit_temperature(evaluation.logits, evaluation.labels)
         classifier.spec = replace(classifier.spec, temperature=temperature)

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from sports_lightning.errors import UserError
+from sports_lightning.errors import import_extra
 
 _SUFFIX = ".arrow"
 
@@ -68,10 +68,7 @@ def read_table(file: str) -> Any:
         UserError: pyarrow is not installed.
         ValueError: damaged file.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UserError(f"{file} needs pyarrow: pip install -e '.[huggingface]'") from error
+    pyarrow = import_extra("pyarrow", f"{file} needs pyarrow", "huggingface")
     with pyarrow.memory_map(file) as source:  # the table keeps the memory
         return pyarrow.ipc.open_stream(source).read_all()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, import_extra
 from sports_lightning.storage.reachability import why_unreachable
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,7 @@ def load_hub_dataset(name: str, subset: str | None, revision: str | None) -> Hub
     Raises:
         UserError: missing library, no such dataset, no access, no network, or files that can't be read.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError("data=huggingface needs datasets: pip install -e '.[huggingface]'") from error
+    datasets = import_extra("datasets", "data=huggingface needs datasets", "huggingface")
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     path = Path(name).expanduser()

@@ -20,7 +20,7 @@ from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.data.leftovers import is_leftover
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, import_extra
 from sports_lightning.storage.files import unquoted
 from sports_lightning.storage.packed_strings import PackedStrings
 
@@ -166,10 +166,8 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 
 
 def _read_parquet(file: Path) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError(f"data.manifest={file} needs pyarrow: pip install -e '.[parquet]'") from error
+    need = f"data.manifest={file} needs pyarrow"
+    pyarrow, parquet = (import_extra(name, need, "parquet") for name in ("pyarrow", "pyarrow.parquet"))
     try:
         table = parquet.ParquetFile(file)
         number = 0
@@ -177,7 +175,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except ArrowException as error:
+    except pyarrow.ArrowException as error:
         raise UserError(f"data.manifest={file} can't be read: {str(error).splitlines()[0]}") from error
 
 

@@ -16,7 +16,7 @@ from sports_lightning.data.image_table import ImageTable
 from sports_lightning.data.leftovers import describe_ignored
 from sports_lightning.data.manifest import read_manifest
 from sports_lightning.data.sample.dataset import draw_sample
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, import_extra
 from sports_lightning.storage.files import sync_to_disk
 from sports_lightning.storage.locks import one_at_a_time
 
@@ -82,10 +82,7 @@ def _list_manifest(data: DictConfig) -> ImageTable:
 
 def _download(handle: str, root: Path) -> None:
     """Download a Kaggle dataset and copy it to `root`; if it has folders of splits, these and nothing else."""
-    try:
-        import kagglehub
-    except ImportError as error:
-        raise UserError("data.download=true needs kagglehub: pip install -e '.[download]'") from error
+    kagglehub = import_extra("kagglehub", "data.download=true needs kagglehub", "download")
     try:
         fetched = Path(kagglehub.dataset_download(handle))
     except Exception as error:  # requests, kagglehub and zipfile each raise their own

@@ -1,7 +1,6 @@
 """Metrics of a checkpoint on a split: `python -m sports_lightning.evaluate ckpt_path=RUN/checkpoints/best.ckpt`."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -20,42 +19,29 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     check_evaluate(cfg)
     with quick_imports():
-        from sports_lightning.audit.known_suspects import find_suspects
-        from sports_lightning.audit.scan import find_leaks, open_and_scan, why_leaks_are_unknown
-        from sports_lightning.data.hub import HUGGING_FACE
-        from sports_lightning.data.image_folder import check_outside_classes
-        from sports_lightning.data.value_range import value_range_for_checkpoint
         from sports_lightning.evaluate.arrays import compute_features, write_arrays
         from sports_lightning.evaluate.decisions import decision_metrics
         from sports_lightning.evaluate.drawings import evaluation_drawings
         from sports_lightning.evaluate.evaluation import evaluate_split, metrics_with_and_without
+        from sports_lightning.evaluate.labelled_split import open_split
         from sports_lightning.evaluate.tables import print_metrics, write_tables
         from sports_lightning.inference.exported import open_classifier
         from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
         from sports_lightning.inference.precision import choose_for_split
         from sports_lightning.reports.decorations import draw_missing
         from sports_lightning.runs.provenance import collect_provenance, write_provenance
-        from sports_lightning.split.split_file import data_of_checkpoint
         from sports_lightning.storage.files import write_json
 
     classifier = open_classifier(str(cfg.ckpt_path))
     classifier.set_crop_mode(cfg.data.crop_mode)
-    cfg.data = data_of_checkpoint(cfg.data, str(cfg.ckpt_path), classifier.spec.data_root)
-    if cfg.data.root and cfg.data.source != HUGGING_FACE:
-        check_outside_classes(folder, Path(str(cfg.data.root)).expanduser(), "hydra.run.dir")
-    choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
-    index, scan = open_and_scan(cfg.data, [cfg.split], classifier.spec.classes, choose)
-    classifier.set_value_range(index.value_range)
-    suspects = find_suspects(cfg.data.suspects, index, scan)
-    leaks = find_leaks(scan, cfg.split, classifier.spec.trained_on)
-    if leaks is None and scan:
-        print(f"leaks: unknown, since {why_leaks_are_unknown(scan)}")
+    opened = open_split(classifier, str(cfg.ckpt_path), cfg.data, cfg.split, folder)
+    index = opened.index
     inference, precision = choose_for_split(classifier, index.root, index.splits[cfg.split], cfg.inference)
     features = compute_features(classifier, index.root, index.splits[cfg.split], cfg.save, inference)
     evaluation, _ = halve_batch_on_out_of_memory(
         lambda settings: evaluate_split(classifier, index, cfg.split, settings), inference
     )
-    metrics = {cfg.split: metrics_with_and_without(evaluation, leaks, suspects.get(cfg.split))}
+    metrics = {cfg.split: metrics_with_and_without(evaluation, opened.leaks, opened.suspects)}
     if cfg.split != "val":  # which the decisions were calibrated on
         metrics[cfg.split] |= decision_metrics(classifier, evaluation)
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)

@@ -44,11 +44,20 @@ class PrecisionTrial:
     top1_changes: int
 
     def __str__(self) -> str:
-        full, half = self.images_per_second["32-true"], self.images_per_second["bf16-mixed"]
         return (
-            f"bf16-mixed {half:.1f} img/s against {full:.1f} in 32-true; on {self.images} images probabilities differ "
+            f"{compare_rates(self.images_per_second)}; on {self.images} images probabilities differ "
             f"by at most {self.difference:.1e}, and the most probable class of {self.top1_changes}"
         )
+
+
+def clearly_fastest(rates: dict[str, float]) -> str:
+    """The precision to be used, by the images per second in "32-true" and "bf16-mixed"."""
+    return "bf16-mixed" if rates["bf16-mixed"] > _CLEARLY_FASTER * rates["32-true"] else "32-true"
+
+
+def compare_rates(rates: dict[str, float]) -> str:
+    """The images per second in both precisions, in words."""
+    return f"bf16-mixed {rates['bf16-mixed']:.1f} img/s against {rates['32-true']:.1f} in 32-true"
 
 
 def choose_inference_precision(
@@ -78,8 +87,7 @@ def choose_inference_precision(
         why = f"this {device.type.upper()} has no bfloat16 instructions"
     else:
         trial = _try_both(classifier, files, inference, device)
-        rates = trial.images_per_second
-        precision = "bf16-mixed" if rates["bf16-mixed"] > _CLEARLY_FASTER * rates["32-true"] else "32-true"
+        precision = clearly_fastest(trial.images_per_second)
         why = str(trial)
     log.info("inference.precision=auto: %s, since %s", precision, why)
     chosen: Any = OmegaConf.merge(inference, {"precision": precision})

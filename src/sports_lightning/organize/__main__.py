@@ -16,7 +16,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.organize import application
 from sports_lightning.organize.decisions_file import add_decisions, remove_decisions
 from sports_lightning.organize.journal import Journal
-from sports_lightning.organize.operations import check_sources, plan_operations, write_keywords
+from sports_lightning.organize.operations import plan_operations, write_keywords
 from sports_lightning.organize.plan import TABLE, Plan
 from sports_lightning.organize.targets import Pattern
 
@@ -78,12 +78,12 @@ def _check(planned: Path) -> None:
     """Read an edited plan, and tell what applying it would do.
 
     Raises:
-        UserError: the plan is applied already, its table is wrong, or a file is gone or has changed.
+        UserError: the plan is applied already, its table is wrong, a file is gone or has changed, or a target exists.
     """
     application.check_not_applied(planned)
     plan = Plan.read(planned).with_edits(planned / TABLE)
     operations = plan_operations(plan)
-    check_sources(plan, operations)
+    application.check_operations(operations)
     _show_conflicts(plan)
     counts = Counter(image.label or "without a label" for image in plan.images if image.target)
     more = len(operations) - counts.total()

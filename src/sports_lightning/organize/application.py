@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,7 +12,15 @@ from tqdm import tqdm
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
-from sports_lightning.organize.file_operations import COPY, MOVE, carry_out, check, drive_of, nearest_existing
+from sports_lightning.organize.file_operations import (
+    COPY,
+    MOVE,
+    Operation,
+    carry_out,
+    check,
+    drive_of,
+    nearest_existing,
+)
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
 from sports_lightning.organize.taking_back import take_back
 from sports_lightning.storage.disk_cache import fingerprint
@@ -66,6 +74,14 @@ def check_not_applied(planned: Path) -> None:
             )
 
 
+def check_operations(operations: Iterable[Operation]) -> None:
+    """Raise UserError if a target exists, or a source has changed since the plan."""
+    for operation in operations:
+        if os.path.lexists(operation.target):
+            raise UserError(f"{operation.target} exists: nothing is overwritten; plan again")
+        check(operation)
+
+
 def apply(journal: Journal, run_folder: Path) -> None:
     """Write the journal, then carry out its operations.
 
@@ -80,10 +96,7 @@ def apply(journal: Journal, run_folder: Path) -> None:
     to = Path(journal.to)
     if (run_folder / FILE).exists() and not (run_folder / UNDONE).exists():
         raise UserError(f"{run_folder} holds the {FILE} of another application: choose another hydra.run.dir")
-    for operation in journal.operations:
-        if os.path.lexists(operation.target):
-            raise UserError(f"{operation.target} exists: nothing is overwritten; plan again")
-        check(operation)
+    check_operations(journal.operations)
     drive = drive_of(to)
     needed = sum(
         operation.size

@@ -28,20 +28,6 @@ def plan_operations(plan: Plan) -> list[Operation]:
     return operations
 
 
-def check_sources(plan: Plan, operations: list[Operation]) -> None:
-    """Raise UserError if a file is gone, or its size or modification time is not that of the plan."""
-    for operation in operations:
-        if not operation.source:  # a new sidecar
-            continue
-        size, mtime, _ = plan.states[os.path.relpath(operation.source, plan.input)]
-        try:
-            status = os.stat(operation.source)
-        except OSError as error:
-            raise UserError(f"{operation.source} cannot be read ({error.strerror}): plan again") from error
-        if (status.st_size, status.st_mtime_ns) != (size, mtime):
-            raise UserError(f"{operation.source} has changed since the plan: plan again")
-
-
 def write_keywords(plan: Plan, path: Path) -> None:
     """Write `tags.csv`, for programs that import keywords: a row per image that has a class."""
     rows = [

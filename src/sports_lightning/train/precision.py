@@ -23,6 +23,7 @@ from torch import Tensor
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
+from sports_lightning.inference.precision import clearly_fastest, compare_rates
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.runs.process import Process
@@ -34,7 +35,6 @@ from sports_lightning.train.module import ClassifierModule
 PRECISION, FROZEN_PRECISION = "SPORTS_LIGHTNING_PRECISION", "SPORTS_LIGHTNING_FROZEN_PRECISION"
 _TRIAL_BATCH = 8  # images of a step of the whole model
 _FROZEN_BATCH = 32  # images of a pass through a frozen part
-_CLEARLY_FASTER = 1.2  # bfloat16 rounds more, and a trial as short as this is noisy
 
 
 @dataclass(frozen=True)
@@ -111,34 +111,25 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
     if module.frozen:
         return _by_trial_of_phases(module, module.frozen, cache_dir, batch_size)
     rates = _cached_rates(module, cache_dir, [], lambda: _trial(module))
-    return PrecisionChoice(_fastest(rates), f"{_compared(rates)}, in a short trial", rates)
+    return PrecisionChoice(clearly_fastest(rates), f"{compare_rates(rates)}, in a short trial", rates)
 
 
 def _by_trial_of_phases(
     module: ClassifierModule, part: FrozenPart, cache_dir: Path, batch_size: int
 ) -> PrecisionChoice:
-    """Choose for the pass through the frozen part, and for the steps on its outputs, which a linear head alone does not
-    need a trial for."""
+    """Choose for the pass through the frozen part, and for the steps on its outputs, unless only a linear head is trained."""
     with_step = isinstance(part, FrozenStages)
     step_size = batch_size if with_step else 0
     key = [asdict(part), step_size]
     rates = _cached_rates(module, cache_dir, key, lambda: _trial_of_phases(module, part, step_size))
     frozen = {name: rates[f"frozen {name}"] for name in precisions("cpu")}
-    why = f"frozen part in {_fastest(frozen)}: {_compared(frozen)}, in a short trial"
+    of_pass = clearly_fastest(frozen)
+    why = f"frozen part in {of_pass}: {compare_rates(frozen)}, in a short trial"
     if not with_step:
-        return PrecisionChoice(
-            "32-true", f"training a linear head takes negligible time; {why}", rates, _fastest(frozen)
-        )
+        return PrecisionChoice("32-true", f"training a linear head takes negligible time; {why}", rates, of_pass)
     step = {name: rates[name] for name in precisions("cpu")}
-    return PrecisionChoice(_fastest(step), f"{_compared(step)} on cached outputs; {why}", rates, _fastest(frozen))
-
-
-def _fastest(rates: dict[str, float]) -> str:
-    return "bf16-mixed" if rates["bf16-mixed"] > _CLEARLY_FASTER * rates["32-true"] else "32-true"
-
-
-def _compared(rates: dict[str, float]) -> str:
-    return f"bf16-mixed {rates['bf16-mixed']:.1f} img/s against {rates['32-true']:.1f} in 32-true"
+    why = f"{compare_rates(step)} on cached outputs; {why}"
+    return PrecisionChoice(clearly_fastest(step), why, rates, of_pass)
 
 
 def _cached_rates(
@@ -186,13 +177,12 @@ def _trial_of_phases(module: ClassifierModule, part: FrozenPart, batch_size: int
     rounds: list[dict[str, float]] = []
     with torch.random.fork_rng(devices=[]):
         images = torch.randint(0, 256, (_FROZEN_BATCH, 3, *size), dtype=torch.uint8)
+        with torch.no_grad():
+            outputs = part.run(classifier, images)[torch.arange(batch_size) % _FROZEN_BATCH]
+        labels = torch.arange(batch_size) % classes
         for _ in range(3):
             rates = {f"frozen {name}": pass_rate(part, classifier, name, images) for name in precisions("cpu")}
             if batch_size:
-                with torch.inference_mode():
-                    outputs = part.run(classifier, images)
-                outputs = outputs.clone()[torch.arange(batch_size) % _FROZEN_BATCH]
-                labels = torch.arange(batch_size) % classes
                 rates |= {name: step_rate(module, name, outputs, labels, 1) for name in precisions("cpu")}
             rounds.append(rates)
     return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import printable
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, import_extra
 from sports_lightning.videos.sampling import Sampling
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,7 @@ def require_av() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise UserError("videos need PyAV: pip install -e '.[video]'") from error
-    return av
+    return import_extra("av", "videos need PyAV", "video")
 
 
 def read_info(path: str) -> VideoInfo:
@@ -107,7 +103,7 @@ def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
                 count += 1
                 yield Frame(seconds, image)
     if not count:
-        raise UserError(f"{printable(path)}: no frame can be decoded")
+        raise _no_frame(path)
 
 
 def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.ndarray]]:
@@ -125,12 +121,26 @@ def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.nd
         for seconds, frame in _decoded(container, stream, None):
             with suppress(*_errors()):
                 if size is None:
-                    scale = max(1, min(frame.width, frame.height) // least)
+                    scale = _scale(frame, least)
                     size = max(1, frame.width // scale), max(1, frame.height // scale)
                 pixels = frame.reformat(*size, "rgb24").to_ndarray()
-                yield seconds, seconds + float((frame.duration or 0) * (frame.time_base or 0)), pixels
+                yield seconds, seconds + _duration(frame), pixels
     if size is None:
-        raise UserError(f"{printable(path)}: no frame can be decoded")
+        raise _no_frame(path)
+
+
+def _no_frame(path: str) -> UserError:
+    return UserError(f"{printable(path)}: no frame can be decoded")
+
+
+def _duration(frame: Any) -> float:
+    """In seconds; 0 where it is not known."""
+    return float((frame.duration or 0) * (frame.time_base or 0))
+
+
+def _scale(frame: Any, least: int) -> int:
+    """The whole number by which a frame is scaled down, so that the shorter side keeps `least` pixels."""
+    return max(1, min(frame.width, frame.height) // least)
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -249,7 +259,7 @@ def _shown(frames: Iterator[tuple[float, Any]], sampling: Sampling) -> Iterator[
             yield sampling.at(number), shown
             number += 1
         shown = frame
-        end = seconds + float((frame.duration or 0) * (frame.time_base or 0))
+        end = seconds + _duration(frame)
     while shown is not None and (number == 0 or sampling.at(number) < max(end, 1e-6) - 1e-6):
         yield sampling.at(number), shown
         number += 1
@@ -259,7 +269,7 @@ def _to_rgb(frame: Any, least: int) -> Tensor:
     """uint8 (3, height, width), upright, with square pixels, scaled down by a whole number."""
     from av.video.reformatter import Colorspace, Interpolation
 
-    scale = max(1, min(frame.width, frame.height) // least)
+    scale = _scale(frame, least)
     ratio = float(getattr(frame, "sample_aspect_ratio", None) or 1)
     height = max(1, frame.height // scale)
     width = max(1, round(frame.width * ratio / scale))

@@ -4,7 +4,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sports_lightning.errors import UserError
+from sports_lightning.errors import import_extra
 from sports_lightning.runs.console import shows_progress_bars
 from sports_lightning.videos.reader import read_all_frames, read_info
 from sports_lightning.videos.sampling import PerShot
@@ -19,11 +19,7 @@ def require_scenedetect() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import scenedetect
-    except ModuleNotFoundError as error:
-        raise UserError("video.every=shot needs PySceneDetect: pip install -e '.[shots]'") from error
-    return scenedetect
+    return import_extra("scenedetect", "video.every=shot needs PySceneDetect", "shots")
 
 
 def find_shots(path: str) -> PerShot:
