@@ -117,7 +117,7 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
 def _by_trial_of_phases(
     module: ClassifierModule, part: FrozenPart, cache_dir: Path, batch_size: int
 ) -> PrecisionChoice:
-    """Choose for the pass through the frozen part, and for the steps on its outputs, unless only a linear head is trained."""
+    """Choose for the pass through the frozen part, and, unless only a linear head is trained, for the steps."""
     with_step = isinstance(part, FrozenStages)
     step_size = batch_size if with_step else 0
     key = [asdict(part), step_size]
