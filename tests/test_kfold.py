@@ -317,6 +317,15 @@ def test_one_group_says_nothing_about_others() -> None:
     assert clustered_wilson(correct, np.zeros(50, dtype=int)) == (0, 1)
 
 
+def test_a_class_of_one_group_is_a_caveat() -> None:
+    labels, groups = [0, 0, 0, 1, 1, 1, 2], np.array([0, 0, 0, 1, 1, 2, 3])
+    logits = 5 * torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 2, 0, 2]), 3).float()
+    split = Split([f"{i}.png" for i in range(7)], labels, (), groups)
+    metrics = Evaluation(Path(), split, list("abc"), logits).metrics()
+    assert "macro averages have no intervals, because 2 classes have a single group of images" in metrics["caveats"]
+    assert "f1_macro" not in metrics["ci95"]
+
+
 def test_there_may_be_many_folds() -> None:
     labels, groups = np.zeros(600, dtype=int), np.arange(600) // 2
     folds = assign_folds(labels, groups, 200, 1, np.random.default_rng(0))
@@ -373,6 +382,8 @@ def test_the_pooled_result_has_metrics_without_suspects(swept: Path, images: Pat
     copies = sum(file.read_bytes() == (images / path).read_bytes() for file in images.rglob("*.jpg"))
     assert test["suspects"] == copies
     assert test["without_suspects"]["count"] == 24 - copies
+    page = (tmp_path / "pooled/report.html").read_text()
+    assert "<th>all folds pooled</th><th>without" in page
 
 
 def test_the_paired_test_respects_groups() -> None:

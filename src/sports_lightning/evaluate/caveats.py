@@ -15,18 +15,24 @@ _NAMED = 10  # classes in a line
 
 
 def find_caveats(
-    metrics: Mapping[str, Any], images: Sequence[int], classes: Sequence[str], confidence: np.ndarray
+    metrics: Mapping[str, Any],
+    images: Sequence[int],
+    groups: list[int],
+    classes: Sequence[str],
+    confidence: np.ndarray,
 ) -> list[str]:
     """Sentences about metrics that mean little on these images.
 
     Args:
         metrics: with `acc`, `acc_top5`, `acc_majority`, `ece` and `ci95`.
         images: number of images of each class.
+        groups: number of groups of near copies or of one scene in each class; that of its images if no two belong
+            together.
         classes: their names.
         confidence: (n,) float64, the probability of each prediction.
     """
     counts = np.asarray(images)
-    few, single, count = int(((counts > 0) & (counts < _FEW)).sum()), int((counts == 1).sum()), int(counts.sum())
+    few, single, count = int(((counts > 0) & (counts < _FEW)).sum()), groups.count(1), int(counts.sum())
     found = _baselines(metrics, classes[int(counts.argmax())], len(classes), int((counts > 0).sum()))
     low, high = metrics["ci95"]["acc"]
     if high - low > _WIDE:
@@ -35,7 +41,8 @@ def find_caveats(
         found.append(f"recall, precision and F1 of {few} of {len(classes)} classes rest on fewer than {_FEW} images")
     if single:
         has = "class has" if single == 1 else "classes have"
-        found.append(f"macro averages have no intervals, because {single} {has} a single image")
+        only = "image" if sum(groups) == count else "group of images"
+        found.append(f"macro averages have no intervals, because {single} {has} a single {only}")
     elif not metrics["ci95"].keys() >= {"precision_macro", "recall_macro", "f1_macro"}:
         found.append("some macro averages have no intervals, because resampling these images does not change them")
     if missing := int((counts == 0).sum()):

@@ -142,8 +142,14 @@ class Evaluation:
         missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
         metrics |= {"acc_majority": max(images) / count, "count": count, "ci95": intervals}
         metrics |= {} if groups is None else {"groups": len(np.unique(groups))}
-        caveats = find_caveats(metrics, images, self.classes, self.confidence.numpy())
+        caveats = find_caveats(metrics, images, self._groups_per_class(), self.classes, self.confidence.numpy())
         return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
+
+    def _groups_per_class(self) -> list[int]:
+        groups, labels = self.groups, np.asarray(self.split.labels)
+        if groups is not None:
+            labels = np.unique(np.stack([labels, groups]), axis=1)[0]
+        return np.bincount(labels, minlength=len(self.classes)).tolist()
 
     def _intervals(self, metrics: Mapping[str, float]) -> dict[str, Interval]:
         count = len(self.split)

@@ -94,6 +94,7 @@ def _pool(folder: Path, folders: Mapping[int, Path], overrides: list[str], title
         "between": between,
         "methods": describe_methods(metrics),
         "shown": format_metric,
+        "without": metrics_without,
         "caveats": describe_caveats(metrics),
         "model": load_config(finished[0])["model"]["name"],
         "classes": pooled.evaluation.classes,
