@@ -139,6 +139,8 @@ def _become(job: Job) -> NoReturn:
             os.dup2(os.open(f"{job.output}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         for module in _STARTERS:
             vars(importlib.import_module(module))["subprocess"] = SimpleNamespace(Popen=start, run=run)
+        sys.executable = job.env.get("FORKING_PYTHON", sys.executable)
+        importlib.reload(huggingface_hub.constants)  # it has read the environment at its import
         name, *sys.argv[1:] = job.command
         runpy.run_module(name, run_name="__main__", alter_sys=True)
         status = 0
@@ -158,6 +160,7 @@ if __name__ == "__main__":
     logging.basicConfig()  # as in a command: Lightning adds a handler of its own where there is none at its import
 
     import captum.attr  # noqa: F401
+    import huggingface_hub.constants
 
     import sports_lightning.train.finish
     import sports_lightning.train.fit  # noqa: F401

@@ -95,6 +95,25 @@ def fresh_process(name: str, *arguments: str, cwd: Path | None = None, **environ
     return Result(process.returncode, process.stdout, process.stderr)
 
 
+@cache
+def forking_python() -> str:
+    """A program that runs `-m MODULE ARGUMENTS` as `python` does, in a process of the fork server.
+
+    In place of a program's own `sys.executable`: `FORKING_PYTHON=forking_python()` in its environment.
+    """
+    program = Path(_fork_server()).with_name("python")
+    client = Path(__file__).with_name("fork_client.py")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {client} {_fork_server()} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def torchrun() -> list[str]:
+    """The command line of torchrun for two processes on this machine, up to the name of their module."""
+    options = ["--standalone", "--nproc-per-node=2", "--no-python"]
+    return [forking_python(), "-m", "torch.distributed.run", *options, forking_python(), "-m"]
+
+
 def module_name(command: str) -> str:
     """The module of a command; "" is the package itself."""
     return f"sports_lightning.{command}".rstrip(".")

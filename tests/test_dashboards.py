@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from conftest import FAST
-from processes import run_process
+from processes import forking_python, run_process
 from sports_lightning import CONF_DIR
 from wandb_file import read_offline_run
 
@@ -132,7 +131,7 @@ def test_wandb_agent_runs_the_settings_that_its_server_draws(few: Path, tmp_path
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
         "WANDB_API_KEY": "0" * 40,
         "WANDB_MODE": "offline",  # of the runs
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the agent starts `python`
+        "PATH": f"{Path(forking_python()).parent}:{os.environ['PATH']}",  # the agent starts `python`
     }
     for arguments in (["sweep", "sweep.yaml"], ["agent", "--count", "1", "us/sports/abcd1234"]):
         result = subprocess.run(

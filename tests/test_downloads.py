@@ -17,7 +17,7 @@ import timm
 import torch
 
 from conftest import FAST
-from processes import Result, fresh_process
+from processes import Process, Result
 from sports_lightning.errors import UserError
 from sports_lightning.train import loggers
 
@@ -56,8 +56,8 @@ QUICK = ["debug=fast", "test=false", "hydra.run.dir=run"]
 
 
 def train(*arguments: str, **environment: str) -> Result:
-    """Train in a new interpreter: the clients read their environment when they are imported."""
-    return fresh_process("train", *FAST, *QUICK, *arguments, **environment)
+    """Train in a separate process: the clients read their environment when they are imported."""
+    return Process("train", *FAST, *QUICK, *arguments, **environment).result()
 
 
 @pytest.mark.slow
@@ -109,7 +109,8 @@ def test_data_is_downloaded_from_kaggle(few: Path, tmp_path: Path) -> None:
     with serving(kaggle, KAGGLE_TEST_PORT):
         result = train(*arguments, **environment)
         served = unsplit
-        other = fresh_process("split", "data=kaggle", "data.name=me/balls", "hydra.run.dir=split", **environment)
+        split = ["data=kaggle", "data.name=me/balls", "hydra.run.dir=split"]
+        other = Process("split", *split, **environment).result()
     assert result.status == 0, result.stderr
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"train", "valid", "test"}
     assert "20 train + 20 val" in result.stdout + result.stderr

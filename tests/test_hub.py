@@ -21,7 +21,7 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from image_lists import data_settings
 from interruption import signal_at_step
-from processes import fresh_process
+from processes import Process
 from sports_lightning.data.file_hashes import check_files, read_file
 from sports_lightning.data.image_folder import list_image_folder
 from sports_lightning.data.image_table import ImageTable
@@ -305,11 +305,11 @@ def test_a_run_loads_from_the_hub_and_records_the_commit(parquet: Path, tmp_path
     quick = [*FAST, "debug=fast", "data=huggingface", "data.name=me/sports"]
     with serving(FakeHub(parquet)) as port:
         home["HF_ENDPOINT"] = f"http://127.0.0.1:{port}"
-        result = fresh_process("train", *quick, "hydra.run.dir=run", **home)
+        result = Process("train", *quick, "hydra.run.dir=run", **home).result()
     assert result.status == 0, result.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["data"]["revision"] == COMMIT
     # The second time from the cache, without a reachable hub.
-    again = fresh_process("train", *quick, f"data.revision={COMMIT}", "hydra.run.dir=again", **home)
+    again = Process("train", *quick, f"data.revision={COMMIT}", "hydra.run.dir=again", **home).result()
     assert again.status == 0, again.stderr
     assert (tmp_path / "again/predictions.csv").read_bytes() == (tmp_path / "run/predictions.csv").read_bytes()
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from outcome import outcome
-from processes import Process, run_process
+from processes import Process, forking_python, run_process, torchrun
 from sports_lightning.errors import UserError
 from sports_lightning.train.trainer import count_processes
 
@@ -42,7 +41,7 @@ def test_a_job_that_a_scheduler_preempts_resumes_when_it_is_requeued(few: Path, 
     arguments = [*QUICK, f"data.root={few}", "trainer.max_epochs=4"]
     run_command("train", *arguments, "hydra.run.dir=alone")
     sweep = ["-m", *arguments, "hydra/launcher=submitit_local", "hydra.sweep.dir=sweep"]
-    process = Process("train", *sweep)
+    process = Process("train", *sweep, FORKING_PYTHON=forking_python())
     process.wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt")
     found = subprocess.run(["pgrep", "-f", f"submitit.core._submit .*{tmp_path}"], capture_output=True, text=True)
     (number,) = found.stdout.split()
@@ -69,8 +68,7 @@ def test_a_run_does_not_depend_on_the_launcher(
     spawned = run_process("train", *arguments, "trainer.strategy=ddp_spawn", "hydra.run.dir=spawned")
     assert "trainer.strategy=ddp_spawn: its processes are started as for ddp" in spawned.stdout
     assert outcome(tmp_path / "spawned") == expected
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    subprocess.run([*torchrun, "sports_lightning.train", *arguments], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([*torchrun(), "sports_lightning.train", *arguments], check=True, capture_output=True)
     (folder,) = (tmp_path / "outputs/train").iterdir()
     assert outcome(folder) == expected
 

@@ -4,7 +4,6 @@ import json
 import queue
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from commands import run_command, try_command
+from processes import torchrun
 from sports_lightning.inference import parts, precision
 from sports_lightning.inference.parts import OutputParts, Part, PartWriter
 from sports_lightning.inference.ranks import Ranks
@@ -174,8 +174,8 @@ def test_processes_of_torchrun_share_the_images(run: Path, photos: Path, tmp_pat
         "from sports_lightning.cli.app import main; from sports_lightning.predict.__main__ import COMMAND; "
         "sys.exit(main(COMMAND))"
     )
-    (tmp_path / "predict.py").write_text(program)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "predict.py"]
+    (tmp_path / "predict_in_parts.py").write_text(program)
+    command = [*torchrun(), "predict_in_parts"]
     settings = [f"ckpt_path={run}", str(photos), "save=[probabilities,features]", "inference.batch_size=2"]
     shared = tmp_path / "shared"
     result = subprocess.run(
