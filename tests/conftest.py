@@ -46,9 +46,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A process that hangs and is ended with SIGABRT prints its stack.
 os.environ["PYTHONFAULTHANDLER"] = "1"
 
-# Tests use a separate cache, not the one in the home folder.
-_cache = tempfile.TemporaryDirectory()
-os.environ["SPORTS_LIGHTNING_CACHE"] = _cache.name
+# Tests use a separate cache, not the one in the home folder; pytest-xdist's processes share that of the first one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()
+    os.environ["SPORTS_LIGHTNING_CACHE"] = _cache.name
 
 # Whatever the user's environment: nobody is logged in to W&B, and errors are single lines.
 os.environ["NETRC"] = os.devnull

@@ -63,6 +63,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
         _ = sl.missing
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_equal_the_commands(data: Path, checkpoint: Path, tmp_path: Path) -> None:
     classifier = sl.load(checkpoint, device="cpu")
     assert classifier.classes == CLASSES

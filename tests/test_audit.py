@@ -168,6 +168,7 @@ def network(tmp_path: Path) -> list[str]:
     return ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path}/weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_feature_neighbours_are_listed_but_do_not_count_as_leaks(
     flawed: Path, network: list[str], tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_audit_results_are_cached_until_an_image_changes(flawed: Path, tmp_path:
     assert scan(flawed, tmp_path / "cache").leaks("test") == {"test/b/mirrored.png"}
 
 
+@pytest.mark.slow
 def test_evaluate_also_reports_metrics_without_leaks(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(few, root)

@@ -85,6 +85,7 @@ def test_weights_are_the_weighted_mean_and_calibration_is_dropped(ends: list[Pat
     assert all(torch.equal(value, same[name]) for name, value in classifiers[0].state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_a_run_that_other_commands_read(ends: list[Path], tmp_path: Path) -> None:
     both = f"ckpt_path=[{ends[0]},{ends[1]}]"
     run_command("average", both, "method=path", "hydra.run.dir=averaged", "inference.accelerator=cpu")
@@ -107,6 +108,7 @@ def test_the_run_folder_is_a_run_that_other_commands_read(ends: list[Path], tmp_
     assert classifier.rejection is not None, "fitted to the average's own logits"
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cannot_be_averaged_are_one_line(ends: list[Path]) -> None:
     file = ends[1] / "checkpoints/best.ckpt"
     content = torch.load(file, weights_only=True)

@@ -157,6 +157,7 @@ def test_skip_unreadable_leaves_the_file_out_and_names_it(tree: Path, tmp_path: 
     assert "29 train" in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "part"),
     [

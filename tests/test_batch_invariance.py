@@ -90,6 +90,7 @@ def check_invariance(name: str, settings: DictConfig) -> None:
     assert run_all(part.rest, classifier, features[:33], settings).equal(logits[:33]), "through cached features"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scratch_cnn", "test_vit"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_logits_do_not_depend_on_the_other_images(name: str, precision: str) -> None:

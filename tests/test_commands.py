@@ -97,6 +97,7 @@ def test_wandb_run_is_stored_offline_in_the_run_folder(trained: tuple[Path, str]
     assert f"wandb sync {folder}/wandb/offline-run-*" in printed, "the command that uploads it later"
 
 
+@pytest.mark.slow
 def test_evaluate_needs_only_the_checkpoint(trained: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = trained
     ckpt = tmp_path / "moved.ckpt"
@@ -109,6 +110,7 @@ def test_evaluate_needs_only_the_checkpoint(trained: tuple[Path, str], tmp_path:
     assert {p.name for p in out.iterdir()} >= {"per_class.csv", "confusion_matrix.png", "mistakes.png"}
 
 
+@pytest.mark.slow
 def test_evaluate_looks_at_images_as_predict_does(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     folder, _ = trained
     for split in ("train", "test"):  # wider than high, which the sample is not

@@ -71,6 +71,7 @@ def test_choice_composes_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     assert module.loss(logits, torch.tensor([1])).isfinite()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", sorted(path.stem for path in CONF_DIR.glob("debug/*.yaml")))
 def test_every_recipe_runs_with_debug_fast(debug: str, tmp_path: Path) -> None:
     for experiment in CONF_DIR.glob("experiment/*.yaml"):

@@ -119,6 +119,7 @@ def predict(checkpoint: Path, images: Path, folder: Path, *overrides: str) -> li
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_predict_makes_the_decisions_that_training_fitted(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     metrics = json.loads((trained[0] / "metrics.json").read_text())["test"]
     assert set(metrics["prediction_sets"]) == set(METHODS)
@@ -138,6 +139,7 @@ def test_predict_makes_the_decisions_that_training_fitted(trained: tuple[Path, s
         assert names[:1] in ([], [row["top1"]])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_has_no_decisions(own_checkpoint: Path, few: Path, tmp_path: Path) -> None:
     classifier = load_classifier(own_checkpoint)
     classifier.rejection, classifier.set_calibration = None, {}
@@ -157,6 +159,7 @@ def test_impossible_settings_are_one_line(trained: tuple[Path, str], setting: st
     assert len([line for line in result.stderr.splitlines() if setting in line]) == 1
 
 
+@pytest.mark.slow
 def test_the_api_decides_as_the_command_does(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     rows = predict(trained[0], few / "test", tmp_path / "run", "reject=0.2", "coverage=0.8", "conformal=aps")
     model = sl.load(trained[0])

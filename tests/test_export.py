@@ -186,6 +186,7 @@ class Deciding(nn.Module):
         return images.mean(dim=(2, 3)) if images.sum() > 0 else images.amax(dim=(2, 3))
 
 
+@pytest.mark.slow
 def test_an_architecture_that_cannot_be_exported_is_one_line() -> None:
     preprocessing = Preprocessing((8, 8), (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0, "center")
     spec = ClassifierSpec("deciding", {}, ["a", "b", "c"], preprocessing.to_dict(), "")

@@ -182,6 +182,7 @@ def module_of(cfg: Any, index: DatasetIndex) -> tuple[Classifier, SportsDataModu
     return classifier, SportsDataModule(index, preprocessing, cfg.data, cfg.augment, cfg.seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("augment", "passes"), [("none", 1), ("standard", 3)])
 def test_folds_share_features_that_equal_those_of_their_images(
     images: Path, tmp_path: Path, augment: str, passes: int

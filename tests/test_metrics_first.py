@@ -66,6 +66,7 @@ def train(images: Path, *arguments: str) -> None:
     run_command("train", *QUICK, f"data.root={images}", *arguments)
 
 
+@pytest.mark.slow
 def test_thin_images_and_a_backbone_without_features_end_with_metrics_and_a_report(
     images: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_thin_images_and_a_backbone_without_features_end_with_metrics_and_a_repo
     )
 
 
+@pytest.mark.slow
 def test_a_failing_decoration_or_dashboard_only_warns(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ def test_classes_in_other_spellings_are_recognized(tree: Path) -> None:
         list_index(tree, list(SPLITS))
 
 
+@pytest.mark.slow
 def test_a_run_folder_among_the_images_is_refused(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     link = tmp_path_factory.mktemp("elsewhere") / "link"
     link.symlink_to(tree / "valid", target_is_directory=True)

@@ -128,6 +128,7 @@ def kill_at_every_step(
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("tags", [[], ["xmp"]])
 def test_whatever_a_killed_application_has_done_is_undone(
@@ -152,6 +153,7 @@ def test_whatever_a_killed_application_has_done_is_undone(
     assert len(plans) > 21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_killed_undo_is_undone_again(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     library, to = tmp_path / "library", tmp_path / "sorted"
@@ -461,6 +463,7 @@ def test_a_plan_touches_nothing(planned: Path) -> None:
     assert all(f'data-row="{i}"' in page for i in range(len(rows)))
 
 
+@pytest.mark.slow
 def test_an_edited_plan_is_applied_and_undone(planned: Path, tmp_path: Path, trained: tuple[Path, str]) -> None:
     shutil.copytree(planned / "photos", tmp_path / "photos", copy_function=shutil.copy2)
     before = snapshot(tmp_path / "photos")
@@ -653,6 +656,7 @@ def test_a_target_of_its_own_needs_no_label(tmp_path: Path) -> None:
     assert planned.with_edits(tmp_path / "plan.csv").images[0].target == "best/a.jpg"
 
 
+@pytest.mark.slow
 def test_a_second_plan_leaves_out_what_is_there(planned: Path, tmp_path: Path, trained: tuple[Path, str]) -> None:
     shutil.copytree(planned / "photos", tmp_path / "photos")
     plan(trained[0], tmp_path, tmp_path / "run", "apply=true")

@@ -157,6 +157,7 @@ def test_train_evaluate_and_predict_feed_the_network_the_same(
         assert torch.equal(received[0], other)
 
 
+@pytest.mark.slow
 def test_crop_mode_of_predict_is_that_of_the_model(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     wide = tmp_path / "wide.png"
     Image.open(next((few / "test").rglob("*.jpg"))).resize((300, 100)).save(wide)

@@ -61,6 +61,7 @@ def loggers(tmp_path: Path, name: str) -> list[Logger]:
     return open_loggers(build_loggers(composed(tmp_path, f"logger={name}")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [403, None])
 def test_wandb_continues_offline(
     status: int | None, server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -86,6 +87,7 @@ def test_wandb_continues_offline(
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
+@pytest.mark.slow
 def test_mlflow_is_left_out(server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("mlflow")
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.server_port}"

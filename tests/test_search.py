@@ -86,6 +86,7 @@ def test_a_pruned_trial_ends_early_without_failing(few: Path, tmp_path: Path, de
     assert "nothing is left to do" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
@@ -109,6 +110,7 @@ def test_a_search_that_can_not_work_is_refused(
     assert_error_line(try_command("train", *QUICK, "sweep=optuna", *arguments), culprit)
 
 
+@pytest.mark.slow
 def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
     search = ["sweep=optuna", f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db"]
     optuna.create_study(storage=search[1].removeprefix("hydra.sweeper.storage="), study_name="search").ask()

@@ -167,6 +167,7 @@ def odd_images() -> Files:
     ]
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_predict_to_the_last_digit(
     service: Service, checkpoint: Path, few: Path, tmp_path: Path
 ) -> None:
@@ -422,6 +423,7 @@ def test_a_client_that_leaves_is_forgotten(port: int, tight: Service) -> None:
     wait_until(lambda: tight.requests == 0)
 
 
+@pytest.mark.slow
 def test_requests_beyond_the_limit_are_refused_and_late_ones_end(checkpoint: Path) -> None:
     with gated(checkpoint, "limits.requests=2", "limits.seconds=1") as (service, gate):
         waiting, second, third = ask(service, *[("POST", "/predict", form(("a.png", SMALL)))] * 3)
@@ -534,6 +536,7 @@ def test_the_page_needs_no_network_and_shows_the_metrics_with_intervals(service:
     assert "connect-src 'self'" in policy
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
     good = f"ckpt_path={checkpoint}"

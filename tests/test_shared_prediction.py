@@ -61,6 +61,7 @@ def predict(run: Path, photos: Path, folder: Path, *more: str) -> bytes:
     return (folder / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_prediction_resumes_without_repeating_finished_parts(
     run: Path, photos: Path, tmp_path: Path, computed: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_killed_prediction_resumes_without_repeating_finished_parts(
     assert "holds finished predictions" in again.stderr
 
 
+@pytest.mark.slow
 def test_parts_of_other_content_are_computed_again(
     run: Path, photos: Path, tmp_path: Path, computed: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +189,7 @@ def test_processes_of_torchrun_share_the_images(run: Path, photos: Path, tmp_pat
         assert np.array_equal(array, np.load(shared / "predictions.npz")[name])
 
 
+@pytest.mark.slow
 def test_auto_precision_stays_in_float32_without_bfloat16(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +200,7 @@ def test_auto_precision_stays_in_float32_without_bfloat16(
     assert "inference.precision=auto: 32-true, since this CPU has no bfloat16 instructions" in said
 
 
+@pytest.mark.slow
 def test_auto_precision_reports_what_bfloat16_changes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def ones(tmp_path: Path) -> Path:
     return tmp_path / "ones"
 
 
+@pytest.mark.slow
 def test_one_image_per_class_trains_and_a_batch_of_one_with_batchnorm_is_refused(ones: Path, tmp_path: Path) -> None:
     arguments = [*TINY, f"data.root={ones}", "model=scratch_cnn"]
     refused = try_command("train", *arguments, "data.batch_size=1", cwd=tmp_path)

@@ -141,6 +141,7 @@ def test_the_pass_through_a_frozen_part_and_the_steps_on_its_outputs_are_tried_a
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_frozen_part_s_precision(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def _assert_none_left(error: UserError) -> None:
     assert "no image is left for" in str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60)), min_size=30, max_size=120),

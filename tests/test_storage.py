@@ -76,6 +76,7 @@ def test_a_cached_folder_is_built_once_and_again_if_damaged(tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "things").iterdir()) == ["key"]
 
 
+@pytest.mark.slow
 def test_processes_that_build_the_same_folder_share_it(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(4) as pool:
         folders = pool.starmap(cached_folder, [(tmp_path, "things", "key", write_slowly)] * 4, chunksize=1)
@@ -93,6 +94,7 @@ def work_alone(folder: Path) -> bool:
     return was_alone
 
 
+@pytest.mark.slow
 def test_processes_work_one_at_a_time_and_a_killed_one_blocks_nobody(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(work_alone, [tmp_path] * 3, chunksize=1) == [True] * 3

@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -97,16 +98,19 @@ def test_probabilities_are_judged_after_a_temperature() -> None:
     assert not len(unknown.candidates)
 
 
-@pytest.fixture
-def predicted(few: Path, tmp_path: Path) -> tuple[DatasetScan, Path]:
-    """A dataset with a wrong label and a wrong label of a copy, and the folder of out-of-fold predictions for it."""
+@pytest.fixture(scope="module")
+def mislabeled(few: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetScan, Path]:
+    """Three classes with a wrong label and a wrong label of a copy, and the folder of out-of-fold predictions."""
+    tmp_path = tmp_path_factory.mktemp("mislabeled")
     root = tmp_path / "data"
-    shutil.copytree(few, root)
-    first, second, *_ = sorted(path.name for path in (root / "train").iterdir())
+    first, second, *_ = classes = sorted(path.name for path in (few / "train").iterdir())[:3]
+    for split in ("train", "valid", "test"):
+        for name in classes:
+            shutil.copytree(few / split / name, root / split / name)
     source = sorted((root / "train" / first).iterdir())
     source[0].rename(root / "train" / second / "wrong.jpg")
     shutil.copy(source[1], root / "test" / second / "copy.jpg")
-    found = scan(root, tmp_path / "cache")
+    found = scan(root, Path(os.environ["SPORTS_LIGHTNING_CACHE"]))
     names = sorted(set(found.labels))
     truth = [first if Path(path).name in ("wrong.jpg", "copy.jpg") else label for path, label in
              zip(found.paths, found.labels, strict=True)]  # fmt: skip
@@ -117,6 +121,13 @@ def predicted(few: Path, tmp_path: Path) -> tuple[DatasetScan, Path]:
     np.savez(folder / "predictions.npz", paths=found.paths, classes=names, probabilities=probabilities)
     (folder / "run.json").write_text('{"predictions": "test"}')
     return found, folder
+
+
+@pytest.fixture
+def predicted(mislabeled: tuple[DatasetScan, Path], tmp_path: Path) -> tuple[DatasetScan, Path]:
+    """`mislabeled` with a folder of predictions that the test may change."""
+    shutil.copytree(mislabeled[1], tmp_path / "folds")
+    return mislabeled[0], tmp_path / "folds"
 
 
 def test_audit_writes_suspects_and_a_manifest_of_the_whole_dataset(
@@ -172,7 +183,7 @@ def test_predictions_of_something_else_are_refused(
     given = {
         "paths": found.paths[:3],
         "classes": sorted(set(found.labels)),
-        "probabilities": np.ones((3, 10)),
+        "probabilities": np.ones((3, 3)),
         **arrays,
     }
     np.savez(folder / "predictions.npz", **(given if arrays else {}))
@@ -202,6 +213,7 @@ def suspects_file(found: DatasetScan, images: list[int], path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_evaluate_also_reports_metrics_without_suspects(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     found = scan(few, tmp_path / "cache")
     of_test = [i for i, split in enumerate(found.splits) if split == "test"]
@@ -220,6 +232,7 @@ def test_evaluate_also_reports_metrics_without_suspects(trained: tuple[Path, str
     assert "suspects" not in json.loads((tmp_path / "again/metrics.json").read_text())["test"]
 
 
+@pytest.mark.slow
 def test_suspects_of_another_dataset_are_refused(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     command = ["evaluate", f"ckpt_path={trained[0]}/checkpoints/best.ckpt", f"data.root={few}", "hydra.run.dir=out"]
     (tmp_path / "s.csv").write_text("image,label,split,digest\na.jpg,a,test,0\n")

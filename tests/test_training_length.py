@@ -109,6 +109,7 @@ def test_a_file_that_a_killed_run_has_just_written_is_replaced(tmp_path: Path) -
     assert further.file_exists(path, trainer), "kept by a callback"
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_validated_and_the_best_are_in_best_ckpt(few: Path, tmp_path: Path) -> None:
     settings = ["trainer.max_steps=7", "trainer.max_epochs=9", "callbacks.best.save_top_k=2"]
     settings += ["callbacks.best.monitor=val/loss", "callbacks.best.filename='{epoch}-{val/loss:.6f}'"]
@@ -237,6 +238,7 @@ def test_a_continued_run_without_averaging_starts_from_the_trained_weights(callb
     assert checkpoint["state_dict"] == weights
 
 
+@pytest.mark.slow
 def test_what_cannot_be_continued_is_one_line(trained: tuple[Path, str], few: Path) -> None:
     run, last = trained[0], trained[0] / "checkpoints/last.ckpt"
     settings = [*FAST, f"data.root={few}", "trainer.max_epochs=3"]

@@ -36,6 +36,7 @@ class Trap:
         return os.system, (f"touch {self.ran}",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["state_dict", "sports_lightning", "callbacks", "hyper_parameters"])
 def test_a_checkpoint_that_would_run_code(trained: tuple[Path, str], few: Path, tmp_path: Path, where: str) -> None:
     ran = tmp_path / "ran"
@@ -277,6 +278,7 @@ def sweep_folder(tmp_path: Path, cwd: str, of_hydra: list[str], of_task: list[st
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_hydra", "of_task", "sources"),
     [

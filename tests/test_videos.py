@@ -410,6 +410,7 @@ def test_videos_are_rows_of_the_predictions(watched: Path, footage: Path) -> Non
     assert Image.open(watched / "videos/match/contact_sheet.jpg").width > 100
 
 
+@pytest.mark.slow
 def test_a_resumed_prediction_does_not_repeat_finished_videos(
     watched: Path, footage: Path, trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +458,7 @@ def test_a_single_frame_is_a_shot(tmp_path: Path) -> None:
     assert smooth(one_hot([2], 4), None, np.zeros(1, bool), np.zeros(1), SmoothingSettings(), None).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_a_video_is_predicted_shot_by_shot(trained: tuple[Path, str], few: Path, tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
     draw_match(few, tmp_path / "match.mp4")
@@ -484,6 +486,7 @@ def test_shots_need_a_package(
     assert "video.every=scene" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_video_is_predicted_by_an_exported_file_too(
     footage: Path, watched: Path, trained: tuple[Path, str], tmp_path: Path
 ) -> None:
