@@ -2,18 +2,22 @@
 
 import csv
 import hashlib
+import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from commands import run_command, try_command
 from conftest import FAST
 from image_lists import data_settings, scan
+from sports_lightning import CONF_DIR
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.image_folder import list_image_folder
@@ -218,6 +222,18 @@ def test_groups_are_joined_by_pairs_and_by_names() -> None:
     assert join_groups(6, [(0, 3), (3, 4)]).tolist() == [0, 1, 2, 0, 0, 3]
     assert join_groups(6, [(0, 3)], np.array([5, 4, 5, 6, 7, 4])).tolist() == [0, 1, 0, 0, 2, 1]
     assert join_groups(2, []).tolist() == [0, 1]
+
+
+def test_timm_reads_the_links_that_the_docs_make_from_a_split(flat: Path, tmp_path: Path) -> None:
+    run_command("split", f"data.root={flat}", "hydra.run.dir=out")
+    page = (CONF_DIR.parent / "docs/train.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import csv, os\n.*?)```", page, re.DOTALL)
+    exec(code.replace("split.csv", "out/split.csv").replace("IMAGES", str(flat)))
+    counts = json.loads((tmp_path / "out/split.json").read_text())["images"]
+    for split, count in counts.items():
+        found = timm.data.create_dataset("", root="LINKS", split=split)
+        assert len(found) == count
+        assert list(found.reader.class_to_idx) == ["a", "b", "c"]
 
 
 def test_too_few_images_are_one_line(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import timm.optim
 import timm.scheduler
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +18,7 @@ from sports_lightning.evaluate.metrics import ClassificationMetrics
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier
 from sports_lightning.models.freezing import set_frozen_to_eval, set_trainable
+from sports_lightning.train.optimizer import build_optimizer
 from sports_lightning.train.validation_schedule import batches_per_epoch
 
 _TRAIN_METRICS = "train_metrics"
@@ -136,17 +136,7 @@ class ClassifierModule(pl.LightningModule):
         config, net = self.optimizer_config, self.classifier.net
         if self.finetune_config.mode == "gradual":  # the optimizer needs all parameters that will be trained
             net.requires_grad_(True)
-        try:
-            optimizer = timm.optim.create_optimizer_v2(
-                net,
-                opt=config.name,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                layer_decay=config.layer_decay,
-                **OmegaConf.to_container(config.arguments),  # type: ignore[arg-type]
-            )
-        except (AssertionError, TypeError, ValueError) as error:
-            raise UserError(f"optimizer={config.name} with {dict(config.arguments)}: {error}") from error
+        optimizer = build_optimizer(net, config, self.device)
         set_trainable(net, self.finetune_config, self.current_epoch)
 
         steps_per_epoch = _steps_per_epoch(self.trainer)
