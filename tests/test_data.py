@@ -216,6 +216,24 @@ def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: 
         assert (torch.rand(1).item(), np.random.rand(), random.random()) == first
 
 
+@pytest.mark.parametrize("kind", [v2.MixUp, v2.CutMix])
+@pytest.mark.parametrize("labels", [[1, 3], [2, 2]])
+def test_pairs_are_mixed_as_by_torchvision(kind: type[v2.MixUp | v2.CutMix], labels: list[int]) -> None:
+    draws = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        images, classes = (
+            torch.randint(0, 256, (2, 3, 40, 30), generator=draws, dtype=torch.uint8),
+            torch.tensor(labels),
+        )
+        torch.manual_seed(seed)
+        mixed, target = PairMix(4, 0.4 * (kind is v2.MixUp), 0.4 * (kind is v2.CutMix))(images, classes)
+        torch.manual_seed(seed)
+        torch.randint(1, ())  # the choice between the two
+        expected, targets = kind(alpha=0.4, num_classes=4)(images.float(), classes)
+        assert torch.equal(mixed, expected[0].round().to(torch.uint8))
+        assert torch.equal(target, targets[0])
+
+
 def test_mixup_blends_images_and_targets() -> None:
     images = torch.stack([torch.full((3, 8, 8), 200), torch.full((3, 8, 8), 100)]).to(torch.uint8)
     torch.manual_seed(0)
