@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,8 @@ def forking_python() -> str:
     """
     program = Path(_fork_server()).with_name("python")
     client = Path(__file__).with_name("fork_client.py")
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {client} {_fork_server()} "$@"\n')
+    command = shlex.join([sys.executable, str(client), _fork_server()])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o755)
     return str(program)
 

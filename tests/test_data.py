@@ -216,9 +216,11 @@ def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: 
         assert (torch.rand(1).item(), np.random.rand(), random.random()) == first
 
 
-@pytest.mark.parametrize("kind", [v2.MixUp, v2.CutMix])
+@pytest.mark.parametrize(("kind", "alphas"), [(v2.MixUp, (0.4, 0)), (v2.CutMix, (0, 0.4))])
 @pytest.mark.parametrize("labels", [[1, 3], [2, 2]])
-def test_pairs_are_mixed_as_by_torchvision(kind: type[v2.MixUp | v2.CutMix], labels: list[int]) -> None:
+def test_pairs_are_mixed_as_by_torchvision(
+    kind: type[v2.MixUp | v2.CutMix], alphas: tuple[float, float], labels: list[int]
+) -> None:
     draws = torch.Generator().manual_seed(0)
     for seed in range(20):
         images, classes = (
@@ -226,7 +228,7 @@ def test_pairs_are_mixed_as_by_torchvision(kind: type[v2.MixUp | v2.CutMix], lab
             torch.tensor(labels),
         )
         torch.manual_seed(seed)
-        mixed, target = PairMix(4, 0.4 * (kind is v2.MixUp), 0.4 * (kind is v2.CutMix))(images, classes)
+        mixed, target = PairMix(4, *alphas)(images.contiguous(memory_format=torch.channels_last), classes)
         torch.manual_seed(seed)
         torch.randint(1, ())  # the choice between the two
         expected, targets = kind(alpha=0.4, num_classes=4)(images.float(), classes)

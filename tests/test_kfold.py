@@ -327,6 +327,22 @@ def test_a_class_of_one_group_is_a_caveat() -> None:
     assert "f1_macro" not in metrics["ci95"]
 
 
+@pytest.mark.parametrize(
+    ("groups", "has_intervals"),
+    [([0, 0, 1, 2, 3, 0, 4], False), ([0, 0, 1, 2, 3, 0, 0], True)],
+    ids=["one group of its own", "only with the other class"],
+)
+def test_a_group_of_two_classes_counts_for_the_first(groups: list[int], has_intervals: bool) -> None:
+    labels = [0, 0, 0, 0, 0, 1, 1]
+    logits = 5 * torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 0, 0, 1, 0]), 2).float()
+    split = Split([f"{i}.png" for i in range(7)], labels, (), np.array(groups))
+    metrics = Evaluation(Path(), split, list("ab"), logits).metrics()
+    assert ("f1_macro" in metrics["ci95"]) == has_intervals
+    assert any("have no intervals, because 1 class has a single group" in line for line in metrics["caveats"]) != (
+        has_intervals
+    )
+
+
 def test_there_may_be_many_folds() -> None:
     labels, groups = np.zeros(600, dtype=int), np.arange(600) // 2
     folds = assign_folds(labels, groups, 200, 1, np.random.default_rng(0))

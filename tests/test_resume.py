@@ -93,7 +93,12 @@ def test_a_resumed_run_has_the_outcome_of_an_undisturbed_one(
         ["finetune=head", "refit=1e-3", "data.balanced_sampling=true"],
         ["finetune=last_stages", "augment.fixed_augmentations=2", "augment.mixup=0", "augment.cutmix=0", "refit=1e-3"],
         ["finetune=gradual", "optimizer=sgd"],
-        ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3", "optimizer=muon"],
+        [
+            "trainer.accumulate_grad_batches=2",
+            "trainer.val_check_interval=3",
+            "data.balanced_sampling=true",
+            "optimizer=muon",
+        ],
         ["trainer.precision=bf16-mixed"],  # emulated on a CPU without bfloat16
     ],
     ids=lambda more: more[0],

@@ -17,7 +17,7 @@ _NAMED = 10  # classes in a line
 def find_caveats(
     metrics: Mapping[str, Any],
     images: Sequence[int],
-    groups: list[int],
+    groups_per_class: Sequence[int],
     classes: Sequence[str],
     confidence: np.ndarray,
 ) -> list[str]:
@@ -26,13 +26,14 @@ def find_caveats(
     Args:
         metrics: with `acc`, `acc_top5`, `acc_majority`, `ece` and `ci95`.
         images: number of images of each class.
-        groups: number of groups of near copies or of one scene in each class; that of its images if no two belong
-            together.
+        groups_per_class: number of groups of near copies or of one scene; the number of images where no two images
+            form a group.
         classes: their names.
         confidence: (n,) float64, the probability of each prediction.
     """
     counts = np.asarray(images)
-    few, single, count = int(((counts > 0) & (counts < _FEW)).sum()), groups.count(1), int(counts.sum())
+    few, count = int(((counts > 0) & (counts < _FEW)).sum()), int(counts.sum())
+    single = list(groups_per_class).count(1)
     found = _baselines(metrics, classes[int(counts.argmax())], len(classes), int((counts > 0).sum()))
     low, high = metrics["ci95"]["acc"]
     if high - low > _WIDE:
@@ -41,7 +42,7 @@ def find_caveats(
         found.append(f"recall, precision and F1 of {few} of {len(classes)} classes rest on fewer than {_FEW} images")
     if single:
         has = "class has" if single == 1 else "classes have"
-        only = "image" if sum(groups) == count else "group of images"
+        only = "image" if sum(groups_per_class) == count else "group of images"
         found.append(f"macro averages have no intervals, because {single} {has} a single {only}")
     elif not metrics["ci95"].keys() >= {"precision_macro", "recall_macro", "f1_macro"}:
         found.append("some macro averages have no intervals, because resampling these images does not change them")

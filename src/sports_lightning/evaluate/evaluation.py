@@ -146,9 +146,10 @@ class Evaluation:
         return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
 
     def _groups_per_class(self) -> list[int]:
+        """A group counts for the class of its first image, as in `clustered_bootstrap`."""
         groups, labels = self.groups, np.asarray(self.split.labels)
         if groups is not None:
-            labels = np.unique(np.stack([labels, groups]), axis=1)[0]
+            labels = labels[np.unique(groups, return_index=True)[1]]
         return np.bincount(labels, minlength=len(self.classes)).tolist()
 
     def _intervals(self, metrics: Mapping[str, float]) -> dict[str, Interval]:

@@ -50,6 +50,13 @@ def cpu_has_bfloat16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices natively; MPS counts as one that does not."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_has_bfloat16()
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has finished all queued work."""
     if device.type == "cuda":

@@ -136,7 +136,7 @@ class ClassifierModule(pl.LightningModule):
         config, net = self.optimizer_config, self.classifier.net
         if self.finetune_config.mode == "gradual":  # the optimizer needs all parameters that will be trained
             net.requires_grad_(True)
-        optimizer = build_optimizer(net, config, self.device)
+        optimizer = build_optimizer(net, config)
         set_trainable(net, self.finetune_config, self.current_epoch)
 
         steps_per_epoch = _steps_per_epoch(self.trainer)
