@@ -70,16 +70,18 @@ def boolean_keys(command: str) -> list[str]:
     return [key for key, hint in typed_keys(COMMANDS[command]) if hint is bool or bool in typing.get_args(hint)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_words_for_booleans_work_for_every_boolean_key(command: str) -> None:
+def test_every_word_for_a_boolean_works_for_every_boolean_key(command: str) -> None:
     keys = boolean_keys(command)
     assert bool(keys) == (command != "compare")
     exclusive = {"trainer.fast_dev_run", "trainer.barebones", "trainer.use_distributed_sampler"}
     for words, value in ((("no", "off", "N", "False"), False), (("yes", "ON", "y", "true"), True)):
-        refused = {"trainer.enable_checkpointing"} if not value else exclusive
-        cfg = check(command, *(f"++{key}={words[i % 4]}" for i, key in enumerate(keys) if key not in refused))
-        for key in set(keys) - refused:
-            assert OmegaConf.select(cfg, key) is value, key
+        for i in range(4):
+            refused = {"trainer.enable_checkpointing"} if not value else exclusive
+            cfg = check(command, *(f"++{key}={words[i]}" for key in keys if key not in refused))
+            for key in set(keys) - refused:
+                assert OmegaConf.select(cfg, key) is value, key
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "compare"])

@@ -15,7 +15,7 @@ import torch
 
 from commands import run_command, try_command
 from processes import torchrun
-from sports_lightning.inference import parts, precision
+from sports_lightning.inference import devices, parts, precision
 from sports_lightning.inference.parts import OutputParts, Part, PartWriter
 from sports_lightning.inference.ranks import Ranks
 from sports_lightning.predict import prediction
@@ -193,7 +193,7 @@ def test_processes_of_torchrun_share_the_images(run: Path, photos: Path, tmp_pat
 def test_auto_precision_stays_in_float32_without_bfloat16(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: False)
     wanted = predict(run, photos, tmp_path / "stated")
     assert predict(run, photos, tmp_path / "auto", "inference.precision=auto") == wanted
     said = (tmp_path / "auto/predict.log").read_text()
@@ -204,7 +204,7 @@ def test_auto_precision_stays_in_float32_without_bfloat16(
 def test_auto_precision_reports_what_bfloat16_changes(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(precision, "_CLEARLY_FASTER", 0.0)  # emulated bfloat16 is slower
     folder = tmp_path / "evaluation"
     run_command("evaluate", f"ckpt_path={run}", "split=val", "inference.precision=auto", f"hydra.run.dir={folder}")

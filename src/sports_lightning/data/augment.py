@@ -58,7 +58,7 @@ def build_mix(augment: DictConfig, num_classes: int) -> "PairMix | None":
 class PairMix:
     """Mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019) of two images.
 
-    It draws as torchvision's `MixUp` and `CutMix` do and is bit-identical to them, in a third of the time.
+    It draws as torchvision's `MixUp` and `CutMix` do and is bit-identical to them, in about half of the time.
 
     Args:
         num_classes: length of the target.

@@ -141,16 +141,15 @@ class Evaluation:
         images = self.confusion.sum(dim=1).tolist()
         missing = [name for name, count in zip(self.classes, images, strict=True) if not count]
         metrics |= {"acc_majority": max(images) / count, "count": count, "ci95": intervals}
-        metrics |= {} if groups is None else {"groups": len(np.unique(groups))}
-        caveats = find_caveats(metrics, images, self._groups_per_class(), self.classes, self.confidence.numpy())
+        per_class = images if groups is None else self._groups_per_class(groups)
+        metrics |= {} if groups is None else {"groups": sum(per_class)}
+        caveats = find_caveats(metrics, images, per_class, self.classes, self.confidence.numpy())
         return metrics | {k: v for k, v in (("classes_missing", missing), ("caveats", caveats)) if v}
 
-    def _groups_per_class(self) -> list[int]:
+    def _groups_per_class(self, groups: np.ndarray) -> list[int]:
         """A group counts for the class of its first image, as in `clustered_bootstrap`."""
-        groups, labels = self.groups, np.asarray(self.split.labels)
-        if groups is not None:
-            labels = labels[np.unique(groups, return_index=True)[1]]
-        return np.bincount(labels, minlength=len(self.classes)).tolist()
+        first = np.unique(groups, return_index=True)[1]
+        return np.bincount(np.asarray(self.split.labels)[first], minlength=len(self.classes)).tolist()
 
     def _intervals(self, metrics: Mapping[str, float]) -> dict[str, Interval]:
         count = len(self.split)

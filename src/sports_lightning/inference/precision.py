@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sports_lightning.data.dataset_index import Split
-from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
+from sports_lightning.inference.devices import device_type, has_bfloat16, synchronize
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.inference.predictor import pad_batch
@@ -83,7 +83,7 @@ def choose_inference_precision(
     precision, trial = "32-true", None
     if isinstance(classifier, ExportedModel):
         why = "an exported file has its own precision"
-    elif not _has_bfloat16(device):
+    elif not has_bfloat16(device):
         why = f"this {device.type.upper()} has no bfloat16 instructions"
     else:
         trial = _try_both(classifier, files, inference, device)
@@ -100,12 +100,6 @@ def choose_for_split(
     """As `choose_inference_precision`, by images that are spread over a split whose paths are relative to `root`."""
     paths = [os.path.join(root, path) for path in split.spread(_TRIAL_IMAGES).paths]
     return choose_inference_precision(classifier, InputFiles(paths, classifier.preprocessing), inference)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and cpu_has_bfloat16()
 
 
 def _try_both(classifier: Classifier, files: InputFiles, inference: DictConfig, device: torch.device) -> PrecisionTrial:
