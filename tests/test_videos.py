@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
-import subprocess
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -20,6 +20,7 @@ from browser import CHROMIUM, browser
 from commands import run_command, try_command
 from sports_lightning.errors import UserError
 from sports_lightning.predict import inputs
+from sports_lightning.videos import packets
 from sports_lightning.videos.chapter_files import clock, time_code, write_copy, write_edl, write_ffmetadata, write_vtt
 from sports_lightning.videos.reader import read_frames, read_info
 from sports_lightning.videos.sampling import PerShot, Regular, edges_between
@@ -49,7 +50,8 @@ def draw_video(path: Path, times: Sequence[float], pixels: Callable[[int], np.nd
         stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
         stream.gop_size = keyframes
         stream.codec_context.time_base = stream.time_base = base
-        stream.options = {"crf": "4"} if codec == "libx264" else {"crf": "10", "b": "0"} if "vpx" in codec else {}
+        quality = {"crf": "4"} if codec == "libx264" else {"crf": "10", "b": "0"} if "vpx" in codec else {}
+        stream.options = quality | options
         for i, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(pixels(i), format="rgb24")
             frame.pts, frame.time_base = round(time / base), base
@@ -108,6 +110,26 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(decoded) < 15, "of 60"
 
 
+@pytest.mark.parametrize("every", [0.04, 0.3, 0.5, 1.1])
+@pytest.mark.parametrize("most", [7, 600])
+def test_frames_that_no_other_is_predicted_from_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, most: int
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    times = [i / 25 for i in range(60)]
+    path = draw_video(tmp_path / "video.mp4", times, lambda i: np.roll(noise, i, 1), keyframes=30, bf="3", crf="20")
+    monkeypatch.setattr(packets, "_MOST_PACKETS", most)
+    with av.open(str(path)) as container:
+        decoded = sum(1 for _ in packets.decoded_frames(container, container.streams.video[0], Regular(every)))
+    assert decoded == 60 if every == 0.04 else decoded < 50
+    some = list(read_frames(str(path), Regular(every), 32))
+    monkeypatch.setattr(packets, "_wanted", lambda *_: None)
+    every_one = list(read_frames(str(path), Regular(every), 32))
+    assert [frame.seconds for frame in some] == [frame.seconds for frame in every_one]
+    for one, other in zip(some, every_one, strict=True):
+        assert (one.image == other.image).all()
+
+
 def test_a_video_that_does_not_start_at_zero(tmp_path: Path) -> None:
     path = draw_video(tmp_path / "video.mkv", [3 + i / 25 for i in range(50)])
     assert [number for _, number in numbers(path, 0.4)] == [0, 10, 20, 30, 40]
@@ -134,6 +156,19 @@ def test_times_count_from_the_start_of_the_file(tmp_path: Path) -> None:
     assert read_info(str(path)).seconds == pytest.approx(3.0, abs=0.1)
 
 
+def test_a_trimmed_video_begins_where_it_was_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = draw_video(tmp_path / "trimmed.mp4", [i / 25 for i in range(60)], keyframes=1000, bf="3")
+    with av.open(str(path)) as container:
+        second = int(1 / container.streams.video[0].time_base)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 16  # ISO/IEC 14496-12: the start of the first edit of a list of version 0
+    (start,) = struct.unpack_from(">i", content, place)
+    struct.pack_into(">i", content, place, start + round(1.2 * second))
+    path.write_bytes(content)
+    assert numbers(path, 0.4) == [(0.0, 30), (0.4, 40), (0.8, 50)]
+    assert not caplog.records
+
+
 def test_time_stamps_that_go_back_are_counted_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parts = [
         draw_video(tmp_path / f"{i}.ts", [k / 25 for k in range(25)], lambda k, i=i: gray(k + 25 * i)) for i in range(2)
@@ -147,9 +182,7 @@ def test_time_stamps_that_go_back_are_counted_on(tmp_path: Path, caplog: pytest.
 
 
 def test_a_long_group_of_pictures_is_decoded_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sports_lightning.videos import reader
-
-    monkeypatch.setattr(reader, "_MOST_PACKETS", 10)
+    monkeypatch.setattr(packets, "_MOST_PACKETS", 10)
     path = draw_video(tmp_path / "video.mp4", [i / 25 for i in range(60)], keyframes=1000)
     assert numbers(path, 1.0) == [(0.0, 0), (1.0, 25), (2.0, 50)]
 
@@ -173,28 +206,30 @@ def test_damaged_videos_end_in_frames_or_one_line(tmp_path: Path, seed: int) -> 
         assert frames or path.name in said
 
 
-def test_a_rotated_video_is_turned(tmp_path: Path) -> None:
-    if not shutil.which("ffmpeg"):
-        pytest.skip("needs ffmpeg")
-
+@pytest.mark.parametrize(
+    ("matrix", "bright"),
+    [((0, 1, -1, 0), "top"), ((0, -1, 1, 0), "bottom"), ((-1, 0, 0, -1), "right"), ((1, 0, 0, 1), "left")],
+)
+def test_a_rotated_video_is_turned(tmp_path: Path, matrix: tuple[int, ...], bright: str) -> None:
     def halves(_: int) -> np.ndarray:
         pixels = np.zeros((96, 160, 3), dtype=np.uint8)
         pixels[:, :80] = 255
         return pixels
 
-    plain = draw_video(tmp_path / "plain.mp4", [i / 25 for i in range(10)], halves)
-    for turn, bright in ((90, "bottom"), (270, "top"), (180, "right")):
-        path = tmp_path / f"{turn}.mp4"
-        command = ["ffmpeg", "-v", "error", "-display_rotation", str(turn), "-i", plain, "-c", "copy", path]
-        if subprocess.run(command, check=False, capture_output=True).returncode:
-            pytest.skip("this ffmpeg cannot set a rotation")
-        image = next(read_frames(str(path), Regular(1.0), 32)).image.float().mean(dim=0)
-        parts = {
-            "top": image[: len(image) // 2], "bottom": image[len(image) // 2 :],
-            "right": image[:, image.shape[1] // 2 :], "left": image[:, : image.shape[1] // 2],
-        }  # fmt: skip
-        assert max(parts, key=lambda name: float(parts[name].mean())) == bright, turn
-        assert (image.shape[0] > image.shape[1]) == (turn != 180)
+    path = draw_video(tmp_path / "turned.mp4", [i / 25 for i in range(10)], halves)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44  # ISO/IEC 14496-12: the matrix of a track header of version 0
+    (a, b, c, d), one = matrix, 1 << 16
+    assert struct.unpack_from(">9i", content, place) == (one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, place, a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    image = next(read_frames(str(path), Regular(1.0), 32)).image.float().mean(dim=0)
+    parts = {
+        "top": image[: len(image) // 2], "bottom": image[len(image) // 2 :],
+        "right": image[:, image.shape[1] // 2 :], "left": image[:, : image.shape[1] // 2],
+    }  # fmt: skip
+    assert max(parts, key=lambda name: float(parts[name].mean())) == bright
+    assert (image.shape[0] > image.shape[1]) == (a == 0)
 
 
 def test_a_broken_end_is_where_the_video_ends(tmp_path: Path) -> None:

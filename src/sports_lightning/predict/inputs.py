@@ -15,7 +15,8 @@ from sports_lightning.data.leftovers import LEFTOVER, describe_ignored, is_lefto
 from sports_lightning.errors import UserError
 from sports_lightning.inference.ranks import Ranks
 from sports_lightning.storage.parallel import map_ahead, usable_cores
-from sports_lightning.videos.reader import is_video_name, require_av
+from sports_lightning.videos.pyav import require_av
+from sports_lightning.videos.reader import is_video_name
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
-from sports_lightning.videos.reader import require_av
+from sports_lightning.videos.pyav import require_av
 from sports_lightning.videos.segments import Timeline
 
 _WITH_CHAPTERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")

@@ -1,7 +1,6 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,17 +10,15 @@ import torch
 from torch import Tensor
 
 from sports_lightning.data.file_hashes import printable
-from sports_lightning.errors import UserError, import_extra
+from sports_lightning.errors import UserError
+from sports_lightning.videos.packets import decoded_frames
+from sports_lightning.videos.pyav import av_errors, require_av
 from sports_lightning.videos.sampling import Sampling
-
-log = logging.getLogger(__name__)
 
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".3gp", ".wmv", ".flv", ".ogv"),
 )
-_MOST_PACKETS = 600  # that are held back until it is known whether they are needed
-_BACK = 0.5  # seconds by which time stamps may go back within a recording
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
 
@@ -59,15 +56,6 @@ def is_video_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def require_av() -> Any:
-    """The package PyAV.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    return import_extra("av", "videos need PyAV", "video")
-
-
 def read_info(path: str) -> VideoInfo:
     """Read the header of a video.
 
@@ -84,8 +72,7 @@ def read_info(path: str) -> VideoInfo:
 def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
     """The frames that are shown at sampled times, in seconds after the start of the file, as players count them.
 
-    Between two key frames, only what is needed for the frames in question is decoded. A video whose end is damaged
-    ends there.
+    Only these frames are decoded, and those that they are predicted from. A video whose end is damaged ends there.
 
     Args:
         path: the file.
@@ -97,8 +84,8 @@ def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
     """
     count = 0
     with _opened(path) as (container, stream):
-        for seconds, frame in _shown(_decoded(container, stream, sampling), sampling):
-            with suppress(*_errors()):  # a frame in a form that FFmpeg cannot convert
+        for seconds, frame in _shown(decoded_frames(container, stream, sampling), sampling):
+            with suppress(*av_errors()):  # a frame in a form that FFmpeg cannot convert
                 image = _to_rgb(frame, least)
                 count += 1
                 yield Frame(seconds, image)
@@ -118,8 +105,8 @@ def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.nd
     """
     size: tuple[int, int] | None = None  # that of the first frame, also where a later one differs
     with _opened(path) as (container, stream):
-        for seconds, frame in _decoded(container, stream, None):
-            with suppress(*_errors()):
+        for seconds, frame in decoded_frames(container, stream, None):
+            with suppress(*av_errors()):
                 if size is None:
                     scale = _scale(frame, least)
                     size = max(1, frame.width // scale), max(1, frame.height // scale)
@@ -143,17 +130,12 @@ def _scale(frame: Any, least: int) -> int:
     return max(1, min(frame.width, frame.height) // least)
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """What PyAV raises for damaged files: FFmpeg's errors, some of which are no others."""
-    return OSError, ValueError, require_av().error.FFmpegError
-
-
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     av = require_av()
     try:
         container = av.open(path, metadata_errors="ignore")
-    except _errors() as error:
+    except av_errors() as error:
         raise UserError(f"{printable(path)} cannot be read as a video: {_reason(error)}") from error
     with container:
         streams = [each for each in container.streams.video if each.codec_context is not None]
@@ -168,84 +150,6 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
-
-
-def _decoded(container: Any, stream: Any, sampling: Sampling | None) -> Iterator[tuple[float, Any]]:
-    """(seconds, frame) of the frames that may be shown at a sampled time, in order; without sampling, of all frames.
-
-    Time stamps that go back, as where two recordings were joined, go on from there.
-    """
-    start: float | None = None if container.start_time is None else container.start_time / 1e6
-    has_decoded, end = False, 0.0
-    for group, is_whole in _groups(container, stream):
-        times = [float(packet.pts * packet.time_base) for packet in group if packet.pts is not None]
-        if start is None:
-            start = min(times, default=0.0)
-        is_jump = bool(times) and min(times) - start < end - _BACK
-        is_needed = not (times and is_whole and sampling) or _holds_sample(
-            min(times) - start, max(times) - start, group, sampling
-        )
-        if has_decoded and (is_jump or not is_needed):  # the decoder holds frames back, and begins anew at a key frame
-            yield from _timed(_flushed(stream), stream, start)
-            has_decoded = False
-        if is_jump:
-            start = min(times) - end
-            log.warning("%s: time stamps go back at %.1f s: later times are counted on", printable(container.name), end)
-        end = max([end, *(time - start for time in times)])
-        if not (is_needed or is_jump):
-            continue
-        if any(packet.has_sidedata("encryption_info") for packet in group):
-            raise UserError(f"{printable(container.name)} is encrypted: it can only be played with its key")
-        for packet in group:
-            with suppress(*_errors()):  # a damaged packet; the next key frame may be intact
-                frames = packet.decode()
-                has_decoded = True
-                yield from _timed(frames, stream, start)
-
-
-def _flushed(stream: Any) -> list[Any]:
-    """The frames that the decoder has held back."""
-    frames = []
-    with suppress(*_errors()):
-        frames = stream.codec_context.decode(None)
-    stream.codec_context.flush_buffers()
-    return frames
-
-
-def _timed(frames: Iterable[Any], stream: Any, start: float) -> Iterator[tuple[float, Any]]:
-    for frame in frames:
-        stamp = frame.dts if frame.pts is None else frame.pts  # AVI stores only the order of decoding
-        if stamp is not None:
-            yield float(stamp * stream.time_base) - start, frame
-
-
-def _groups(container: Any, stream: Any) -> Iterator[tuple[list[Any], bool]]:
-    """The packets from each key frame to the next, and whether they are all of these; the last ones flush the decoder.
-
-    Many packets without a key frame are several groups, none of which can be left out.
-    """
-    group: list[Any] = []
-    has_start = False
-    with suppress(*_errors()):  # a broken end
-        for packet in container.demux(stream):
-            if packet.is_keyframe and group:
-                yield group, has_start
-                group, has_start = [], True
-            elif len(group) >= _MOST_PACKETS:
-                yield group, False
-                group, has_start = [], False
-            elif not group:
-                has_start = bool(packet.is_keyframe)
-            group.append(packet)
-    yield group, has_start
-
-
-def _holds_sample(first: float, last: float, group: list[Any], sampling: Sampling) -> bool:
-    """Whether a group of packets shows a frame at a sampled time. The last frame is shown for its duration."""
-    durations = [float(packet.duration * packet.time_base) for packet in group if packet.duration]
-    until = last + (max(durations) if durations else sampling.longest_gap)
-    is_end = any(packet.pts is None for packet in group)
-    return is_end or sampling.first_from(max(first, 0.0)) <= until + 1e-9
 
 
 def _shown(frames: Iterator[tuple[float, Any]], sampling: Sampling) -> Iterator[tuple[float, Any]]:
