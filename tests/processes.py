@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -132,3 +133,15 @@ def _fork_server() -> str:
     assert server.stdout
     server.stdout.readline()
     return f"{folder}/socket"
+
+
+@contextmanager
+def locked_by_another_process(run: Path) -> Iterator[None]:
+    """Let another process hold the lock of a run folder."""
+    script = "from pathlib import Path; from sports_lightning.runs.resume import lock_run_folder"
+    script += f"; lock_run_folder(Path({str(run)!r})); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+        yield
+        process.communicate("\n")

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from interruption import signal_at_step
 from outcome import outcome
-from processes import Process, Result, run_process
+from processes import Process, Result, locked_by_another_process, run_process
 from sports_lightning.data.sampler import EpochSampler
 from sports_lightning.errors import RunFolderLocked, UserError, WriteFailed
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, lock_run_folder
@@ -165,17 +163,6 @@ def test_no_process_survives_the_first_of_two_that_is_killed(settings: list[str]
         process.kill()
         process.communicate(timeout=120)  # returns once the last process that could print has ended
     assert not subprocess.run(["pgrep", "-f", f"hydra.run.dir={tmp_path}"], capture_output=True).stdout
-
-
-@contextmanager
-def locked_by_another_process(run: Path) -> Iterator[None]:
-    script = "from pathlib import Path; from sports_lightning.runs.resume import lock_run_folder"
-    script += f"; lock_run_folder(Path({str(run)!r})); print(flush=True); input()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as process:  # type: ignore[call-overload]
-        process.stdout.readline()
-        yield
-        process.communicate("\n")
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import yaml
 
 from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST
-from processes import Process, run_process
+from processes import Process, locked_by_another_process, run_process
+from sports_lightning.sweeps.jobs import Sweep
 from wandb_file import read_offline_run
 
 QUICK = ["trainer.max_epochs=1", "trainer.limit_train_batches=4", "data.num_workers=0"]
@@ -68,6 +69,20 @@ def test_a_failed_job_does_not_stop_the_others_and_is_named_with_its_command(few
     assert result.status == 1
     assert "not finished; to run it again: python -m sports_lightning.train" in result.stderr
     assert not (tmp_path / "stopped/1/metrics.json").exists()
+
+
+def test_a_job_that_another_process_runs_is_named_or_counts_as_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep/0").mkdir(parents=True)
+    sweep = Sweep("evaluate")
+    with locked_by_another_process(tmp_path / "sweep/0"):  # as by a job whose sweep was killed
+        sweep.run(tmp_path / "sweep/0", tmp_path / "sweep", ["ckpt_path=run"], {})
+        assert sweep.print_summary()
+    assert "job 0: another process is running it; to run it again:" in capsys.readouterr().err
+    (tmp_path / "sweep/0/metrics.json").write_text("{}")
+    assert not sweep.print_summary(), "that process has finished it"
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.slow

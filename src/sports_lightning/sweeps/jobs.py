@@ -152,12 +152,15 @@ class Sweep:
         Returns:
             Whether any job is unfinished, or the result of the sweep is missing.
         """
+        for job in self.jobs:
+            if job.status is None and has_ended(job.folder):  # a process of an earlier sweep that was killed ran it
+                job.status = 0
         unfinished = [job for job in self.jobs if job.status != 0]
         folder = self.folder.absolute()
         if unfinished:
             print(f"{len(unfinished)} of {len(self.jobs)} jobs did not finish:", file=sys.stderr)
         for job in unfinished:
-            reason = "not finished" if job.status is None else f"exit status {job.status}"
+            reason = _why_unfinished(job)
             command = resume_command(job.folder) or format_command(self.command, job.overrides)
             print(f"  job {os.path.relpath(job.folder, folder)}: {reason}; to run it again: {command}", file=sys.stderr)
         if self.command == "train" and (unfinished or self.is_interrupted):
@@ -168,6 +171,12 @@ class Sweep:
         is_complete = after_sweep is None or after_sweep(folder, {job.folder: job.overrides for job in self.jobs})
         print(folder, flush=True)
         return bool(unfinished) or not is_complete
+
+
+def _why_unfinished(job: SweepJob) -> str:
+    if job.status is not None:
+        return f"exit status {job.status}"
+    return "not finished" if is_free(job.folder) else "another process is running it"
 
 
 def wait_for_any(jobs: Sequence[SweepJob]) -> None:
