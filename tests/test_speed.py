@@ -15,6 +15,7 @@ from conftest import FAST, composed
 from image_lists import list_index
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.errors import UserError
+from sports_lightning.inference import devices
 from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.inference.training_features import cached_part
@@ -38,7 +39,7 @@ def test_a_requested_precision_is_used(
     for precision in ("64-true", 32):  # as Hydra reads trainer.precision=32
         assert choose_precision(precision, "cpu", module, tmp_path).precision == precision
     for has_bfloat16, why in ((True, "requested"), (False, "only emulates bfloat16, many times slower")):
-        monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
+        monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
         chosen = choose_precision("bf16-mixed", "cpu", module, tmp_path)
         assert chosen.precision == "bf16-mixed"
         assert chosen.why.endswith(why)
@@ -46,7 +47,7 @@ def test_a_requested_precision_is_used(
 
 
 def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: False)
     assert choose_precision("auto", "cpu", module, tmp_path).precision == "32-true"
     assert choose_precision("auto", "mps", module, tmp_path).precision == "32-true"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
@@ -69,7 +70,7 @@ def test_with_bfloat16_a_gpu_multiplies_in_tf32_also_in_a_resumed_run(
 def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
     module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: float, expected: str
 ) -> None:
-    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
     tried = []
 
     def rate(tried_module: ClassifierModule, precision: str, images: torch.Tensor, *rest: object) -> float:
@@ -115,7 +116,7 @@ def test_the_pass_through_a_frozen_part_and_the_steps_on_its_outputs_are_tried_a
     module = build(cfg, index)[0]
     module.frozen = cached_part(module.classifier, index, cfg)
     assert module.frozen
-    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
     tried: list[tuple[str, str, int]] = []
 
     def step(trial: ClassifierModule, precision: str, inputs: torch.Tensor, *rest: Any) -> float:
@@ -266,7 +267,7 @@ def test_all_ranks_train_in_the_same_precision(
     def trial(_: object) -> dict[str, float]:
         raise AssertionError("no rank decides on its own")
 
-    monkeypatch.setattr(precision_module, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(precision_module, "_trial", trial)
     with monkeypatch.context() as started_by_lightning:
         started_by_lightning.setenv(precision_module.PRECISION, "bf16-mixed")

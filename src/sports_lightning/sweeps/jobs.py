@@ -125,8 +125,7 @@ class Sweep:
             wait_for_any([job])
         if SweepStart.folder:
             self.folder, SweepStart.folder = SweepStart.folder, None
-            for folder, overrides in job_folders(self.folder).items():
-                self.jobs.append(SweepJob(folder, overrides, 0 if has_ended(folder) else None))
+            self.jobs += [SweepJob(folder, overrides) for folder, overrides in job_folders(self.folder).items()]
 
     def stop(self, number: int) -> None:
         """Send the signal `number` to the running jobs and wait until they have ended."""
@@ -153,7 +152,7 @@ class Sweep:
             Whether any job is unfinished, or the result of the sweep is missing.
         """
         for job in self.jobs:
-            if job.status is None and has_ended(job.folder):  # a process of an earlier sweep that was killed ran it
+            if job.status is None and has_ended(job.folder):  # on another machine, or in a process of a killed sweep
                 job.status = 0
         unfinished = [job for job in self.jobs if job.status != 0]
         folder = self.folder.absolute()

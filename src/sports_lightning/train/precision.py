@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sports_lightning.errors import UserError
-from sports_lightning.inference.devices import cpu_has_bfloat16, device_type, synchronize
+from sports_lightning.inference.devices import device_type, has_bfloat16, synchronize
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
 from sports_lightning.inference.precision import clearly_fastest, compare_rates
 from sports_lightning.models.classifier import Classifier
@@ -88,7 +88,7 @@ def choose_precision(
 
 def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path, batch_size: int) -> PrecisionChoice:
     if precision != "auto":
-        if device == "cpu" and "bf16" in str(precision) and not cpu_has_bfloat16():
+        if device == "cpu" and "bf16" in str(precision) and not has_bfloat16(torch.device(device)):
             return PrecisionChoice(
                 precision, "requested, although this CPU only emulates bfloat16, many times slower", {}
             )
@@ -97,12 +97,12 @@ def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Pa
         frozen = os.environ.get(FROZEN_PRECISION)
         return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {}, frozen)
     if device == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if has_bfloat16(torch.device(device)):
             return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
         return PrecisionChoice("32-true", "this GPU has no bfloat16", {})
     if device != "cpu":
         return PrecisionChoice("32-true", f"the safe choice on {device}", {})
-    if not cpu_has_bfloat16():
+    if not has_bfloat16(torch.device(device)):
         return PrecisionChoice("32-true", "this CPU has no bfloat16 instructions", {})
     if Process.from_environment().world_size > 1:
         return PrecisionChoice(
@@ -207,8 +207,7 @@ def pass_rate(part: FrozenPart, classifier: Classifier, precision: str, images: 
 
 def precisions(device: str) -> list[str]:
     """The precisions that may be fastest on this device (torch's name)."""
-    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bfloat16()
-    return ["32-true", "bf16-mixed"] if device != "mps" and has_bfloat16 else ["32-true"]
+    return ["32-true", "bf16-mixed"] if has_bfloat16(torch.device(device)) else ["32-true"]
 
 
 def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: Tensor, steps: int) -> float:

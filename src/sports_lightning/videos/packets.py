@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from sports_lightning.data.file_hashes import printable
@@ -44,7 +45,7 @@ def decoded_frames(container: Any, stream: Any, sampling: Sampling | None) -> It
         if any(packet.has_sidedata("encryption_info") for packet in group):
             raise UserError(f"{printable(container.name)} is encrypted: it can only be played with its key")
         wanted = _wanted(group, start, sampling)
-        for packet, before in zip(group, [None, *group], strict=False):
+        for before, packet in pairwise([None, *group]):
             # The packet after a wanted one may be the second field of its frame.
             is_wanted = wanted is None or packet.pts in wanted or (before is not None and before.pts in wanted)
             stream.codec_context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
@@ -70,7 +71,7 @@ def _wanted(group: list[Any], start: float, sampling: Sampling | None) -> set[in
     times = [float(stamp * group[0].time_base) - start for stamp in stamps]
     return {
         stamp
-        for stamp, shown, until in zip(stamps, times, [*times[1:], math.inf], strict=False)
+        for stamp, (shown, until) in zip(stamps, pairwise([*times, math.inf]), strict=True)
         if sampling.first_from(max(shown - 1e-6, 0.0)) <= until
     }
 
