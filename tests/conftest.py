@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from commands import run_command
+from hydra_memory import remember_composed_configs
 from processes import Result
 from sports_lightning import CONF_DIR
 from sports_lightning.config.checks import normalize_composed
@@ -39,6 +40,8 @@ FAST = [
 # On a busy machine any example may take longer than Hypothesis allows by default.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+remember_composed_configs()
 
 # A shell lets its background jobs ignore Ctrl-C, which tests send to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
