@@ -95,6 +95,11 @@ def assert_error_line(result: Result, *parts: str) -> None:
         assert part in result.stderr
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run those tests last that need the trained run: one process makes it, and the others need not wait for it."""
+    items.sort(key=lambda item: "trained" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(autouse=True)
 def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start every test in its own temporary folder; undo its changes of the environment and of libraries' settings."""

@@ -10,24 +10,36 @@ from unittest.mock import patch
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 from sports_lightning import CONF_DIR
 
+_read_file = ConfigRepository.load_config
 _find_files = config_loader_impl.create_defaults_list
 _merge_files = ConfigLoaderImpl._compose_config_from_defaults_list
+_read: dict[str, ConfigResult | None] = {}
 _found: dict[Any, DefaultsList] = {}
 _merged: dict[Any, DictConfig] = {}
 
 
 def remember_composed_configs() -> None:
-    """Replace the two slow steps of Hydra's composition in this process."""
+    """Replace the slow steps of Hydra's composition in this process."""
+    patch.object(ConfigRepository, "load_config", _file).start()
     patch.object(config_loader_impl, "create_defaults_list", _files).start()
     patch.object(ConfigLoaderImpl, "_compose_config_from_defaults_list", _config).start()
+
+
+def _file(repo: ConfigRepository, config_path: str) -> ConfigResult | None:
+    if not _has_only_own_files(repo):
+        return _read_file(repo, config_path)
+    if config_path not in _read:
+        _read[config_path] = _read_file(repo, config_path)
+    return deepcopy(_read[config_path])
 
 
 def _files(

@@ -56,11 +56,11 @@ COPIES = {
 def test_copies_are_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
     names = []
     for i in range(24):
-        image(i).save(tmp_path / f"{i}.png")
-        names.append(f"{i}.png")
+        image(i).save(tmp_path / f"{i}.bmp")
+        names.append(f"{i}.bmp")
     for i in range(16):
-        COPIES[kind](image(i)).save(tmp_path / f"copy{i}.png")
-        names.append(f"copy{i}.png")
+        COPIES[kind](image(i)).save(tmp_path / f"copy{i}.bmp")
+        names.append(f"copy{i}.bmp")
     pairs = find_duplicates(read_thumbnails(tmp_path, names).small, names)
     assert {(pair.first, pair.second) for pair in pairs} == {(i, 24 + i) for i in range(16)}
     assert {pair.mirrored for pair in pairs} == {kind == "mirrored"}

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_a_checkpoint_whose_spec_names_other_files(
         "nothing.at.all",
     ],
 )
+def test_a_foreign_target_is_refused(target: str) -> None:
+    config = {"callbacks": {"more": {"_target_": target, "_args_": ["1"]}}}
+    with pytest.raises(UserError, match=re.escape(target)):
+        check_targets(config, "resume=here")
+
+
+@pytest.mark.parametrize("target", ["os.system", "${oc.create:{_target_:os.system}}"])
 def test_a_run_folder_with_a_foreign_target(trained: tuple[Path, str], tmp_path: Path, target: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained[0], run)
