@@ -248,6 +248,40 @@ def test_a_resumed_fold_has_the_same_pool(images: Path, tmp_path: Path) -> None:
         assert np.array_equal(again.splits[name].rows, split.rows)
 
 
+@pytest.mark.parametrize("layout", ["train and valid", "some rows with a split"])
+def test_a_resumed_run_has_its_images_in_the_same_order(layout: str, few: Path, tmp_path: Path) -> None:
+    """A cut may mix images of several folders, or of rows with and without a split: each is ordered by class itself."""
+    cfg = composed(tmp_path, *FAST, "data=folder", f"data.root={few}", "data.folds=5", "data.fold=1")
+    if layout == "some rows with a split":
+        paths = sorted(path.relative_to(few) for path in few.glob("*/*/*.jpg"))
+        given = ["train" if path.parts[0] == "train" and int(path.stem) > 20 else "" for path in paths]
+        rows = [f"{path},{path.parts[1]},{split}" for path, split in zip(paths, given, strict=True)]
+        (tmp_path / "images.csv").write_text("\n".join(["image,label,split", *rows]))
+        cfg = composed(tmp_path, *FAST, "data=folder", f"data.root={few}", f"data.manifest={tmp_path}/images.csv")
+    splits = ["train", "val", "test"]
+    index = open_dataset(cfg.data, splits, may_cut=True)
+    write_split_file(index, cfg.data, tmp_path)
+    again = open_dataset(with_split_of(tmp_path, cfg.data), splits)
+    assert [again.fingerprint(split) for split in splits] == [index.fingerprint(split) for split in splits]
+    assert {path.partition("/")[0] for path in index.splits["train"].paths} >= {"train", "valid"}
+
+
+def test_a_start_that_was_given_up_leaves_no_split_to_the_next(images: Path, tmp_path: Path) -> None:
+    settings = [*FAST, *HEAD, *QUICK, f"data.root={images}", "data.folds=2", "hydra.run.dir=run"]
+    assert_error_line(try_command("train", *settings, "data.fold=0", "model.weights=missing.pth"), "missing.pth")
+    assert not (tmp_path / "run").exists()
+    # As a process that is killed at its start leaves it.
+    cfg = composed(tmp_path, *settings, "data.fold=0")
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    write_split_file(open_dataset(cfg.data, ["train", "val", "test"], may_cut=True), cfg.data, tmp_path / "run")
+    run_command("train", *settings, "data.fold=1")
+    assert json.loads((tmp_path / "run/split.json").read_text())["settings"]["fold"] == 1
+    with (tmp_path / "run/split.csv").open() as file:
+        tested = {row["image"] for row in csv.DictReader(file) if row["split"] == "test"}
+    with (tmp_path / "run/predictions.csv").open() as file:
+        assert {row["path"] for row in csv.DictReader(file)} == tested
+
+
 def test_intervals_by_groups_have_their_nominal_coverage() -> None:
     """Groups of three copies that are right or wrong together: intervals of independent images are too narrow."""
     draws = np.random.default_rng(0)

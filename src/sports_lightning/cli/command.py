@@ -19,6 +19,7 @@ class Command:
         resume: function of FOLDER in `resume=FOLDER`, and whether its config is trusted; it returns the run folder to
             resume, or raises UserError. None: runs cannot be resumed.
         distributed: whether torchrun and srun may start several processes of it.
+        first_files: names of files that the task writes into the run folder before it has results.
         after_sweep: function of the sweep folder and {run folder: command line} of its jobs, called when they have
             ended; it returns whether the sweep has the result that it should have.
     """
@@ -28,4 +29,5 @@ class Command:
     positional: str | None = None
     resume: Callable[[str, bool], Path] | None = None
     distributed: bool = False
+    first_files: tuple[str, ...] = ()
     after_sweep: Callable[[Path, dict[Path, list[str]]], bool] | None = None

@@ -61,19 +61,19 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
                 broadcast_job(cfg, folder)
         written = command.task(cfg, folder)
         if written:
-            _remove_without_results(folder)
+            _remove_without_results(folder, command.first_files)
     except Pruned as pruned:
         if is_rank_zero():
             print(pruned, folder, sep="\n", flush=True)
     except Interrupted as interrupted:
         if not is_rank_zero():
             return 0
-        _remove_without_results(folder)
+        _remove_without_results(folder, command.first_files)
         print(f"{interrupted}{_resume_hint(folder)}", file=sys.stderr)
         return interrupted.exit_status
     except Exception as error:
         if is_rank_zero() and not isinstance(error, RunFolderLocked):
-            _remove_without_results(folder)
+            _remove_without_results(folder, command.first_files)
         if isinstance(error, WriteFailed) and (hint := _resume_hint(folder)):
             error.add_note(hint)
         raise
@@ -181,17 +181,18 @@ def _resume_hint(folder: Path) -> str:
     return f"; to resume: {command}" if command else ""
 
 
-def _remove_without_results(folder: Path) -> None:
+def _remove_without_results(folder: Path, first_files: tuple[str, ...] = ()) -> None:
     """Remove a run folder that holds only what was written when the run started."""
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     entries = list(folder.iterdir()) if folder.is_dir() else []
     empty = [path for path in entries if path.is_dir() and not any(path.iterdir())]
-    if folder.is_dir() and {path.name for path in entries if path not in empty} <= {".hydra", LOCK, log_file.name}:
+    removable = {".hydra", LOCK, log_file.name, *first_files}
+    if folder.is_dir() and {path.name for path in entries if path not in empty} <= removable:
         with suppress(OSError):
             for path in empty:
                 path.rmdir()
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         with suppress(OSError):  # Windows keeps an open file, and a network drive keeps it under another name
-            for file in (log_file, folder / LOCK):
-                file.unlink(missing_ok=True)
+            for name in (*first_files, log_file.name, LOCK):
+                (folder / name).unlink(missing_ok=True)
             folder.rmdir()

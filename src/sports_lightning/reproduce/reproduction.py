@@ -18,9 +18,9 @@ from sports_lightning.config.trusted_targets import check_targets, distrust_work
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.runs.changed_settings import CHANGES
+from sports_lightning.runs.layout import SPLIT_FILE, SPLIT_INFO
 from sports_lightning.runs.provenance import differences, flatten, read_digests, read_provenance
 from sports_lightning.runs.resume import load_config, load_hydra_config
-from sports_lightning.split.split_file import SPLIT_FILE, SPLIT_INFO
 from sports_lightning.storage.files import DAMAGED, read_csv
 
 log = logging.getLogger(__name__)

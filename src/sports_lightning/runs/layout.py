@@ -6,6 +6,7 @@ from sports_lightning.config.monitors import METRICS as METRICS  # in metrics.js
 
 PARTS = "parts"  # folder of the finished parts of a prediction, until its tables are written
 PRUNED = "pruned.json"  # written if a search stopped the run early
+SPLIT_FILE, SPLIT_INFO = "split.csv", "split.json"  # the split that the dataset lacks, and how it was cut
 MODEL_CARD = "MODEL_CARD.md"  # next to a checkpoint
 FOLDS = "folds.csv"  # next to the pooled predictions of a cross-validation, one row per fold
 # Files of a finished run of train that are drawn after its metrics are written.

@@ -75,14 +75,20 @@ def cut(
         pool = order[table.splits[order] == TRAIN]
         given = np.full(len(pool), UNASSIGNED) if previous is None else previous[pool]
     splits[pool] = _assign_splits(table.labels[pool], groups[pool], *shares, given, draws)
-    rows = np.argsort(splits, kind="stable")
-    rows = rows[splits[rows] != UNASSIGNED]
+    rows = _in_order(table, splits)
     places = table.places
     if UNSPLIT in table.classes:
         places = {**places, **{split: f"{split} of {places[UNSPLIT]}" for split in SPLITS}}
     if data.fold is not None:
         places = {**places, "test": f"fold {data.fold} of {table.root}"}
     return _with_classes(replace(table, groups=groups, places=places).take(rows, splits[rows]), shares)
+
+
+def _in_order(table: ImageTable, splits: np.ndarray) -> np.ndarray:
+    """The rows of images that are in a split, by split, class and path: as a manifest of the splits will be read."""
+    assigned = np.flatnonzero(splits != UNASSIGNED).tolist()
+    keys = {row: (int(splits[row]), table.names[table.labels[row]], table.paths[row]) for row in assigned}
+    return np.array(sorted(assigned, key=keys.__getitem__), dtype=np.int64)
 
 
 def _fold(

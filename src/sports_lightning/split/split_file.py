@@ -14,16 +14,16 @@ from sports_lightning.data.hub_table import list_hub_dataset
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.data.manifest import COLUMNS, label_cell, read_splits
 from sports_lightning.errors import UserError
+from sports_lightning.runs.layout import SPLIT_FILE, SPLIT_INFO
+from sports_lightning.runs.resume import has_checkpoint
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import DAMAGED, checkpoint_file, write_bytes, write_csv, write_json
-
-SPLIT_FILE, SPLIT_INFO = "split.csv", "split.json"
 
 
 def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
     """Write `split.csv` with the columns image, label, split and group, and `split.json` with its fingerprint.
 
-    Nothing is written for a folder that has all splits itself, or over an existing file.
+    Nothing is written for a folder that has all splits itself, or over the file of the same run.
 
     Args:
         index: of an opened dataset.
@@ -31,7 +31,7 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         folder: the run folder.
     """
     table = index.table
-    if table is None or not index.is_recorded or (folder / SPLIT_FILE).exists():
+    if table is None or not index.is_recorded or holds_split(folder, data):
         return
     groups = range(len(table)) if table.groups is None else table.groups.tolist()
     rows = [
@@ -45,10 +45,25 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         "root": str(index.root.absolute()),
         "fingerprint": fingerprint(rows),
         "images": {split: int((table.splits == code).sum()) for code, split in enumerate(SPLITS)},
-        "settings": {**data.split, "folds": data.folds, "fold": data.fold},
+        "settings": _settings(data),
         "origin": table.origin,
     }
     write_json(folder / SPLIT_INFO, content)
+
+
+def holds_split(folder: Path, data: DictConfig) -> bool:
+    """Whether a run folder holds the split of this run, not that of another run that was killed at its start."""
+    if not (folder / SPLIT_FILE).exists() or has_checkpoint(folder):
+        return (folder / SPLIT_FILE).exists()
+    try:
+        content = json.loads((folder / SPLIT_INFO).read_text(encoding="utf-8"))
+        return bool(content.get("settings", _settings(data)) == _settings(data))
+    except DAMAGED:
+        return True
+
+
+def _settings(data: DictConfig) -> dict[str, Any]:
+    return {**data.split, "folds": data.folds, "fold": data.fold}
 
 
 def data_of_checkpoint(data: DictConfig, ckpt_path: str | Path, data_root: str) -> DictConfig:

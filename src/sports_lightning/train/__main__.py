@@ -13,7 +13,7 @@ from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_train
 from sports_lightning.errors import UserError
 from sports_lightning.runs.continuation import continued_checkpoint
-from sports_lightning.runs.layout import is_finished
+from sports_lightning.runs.layout import SPLIT_FILE, SPLIT_INFO, is_finished
 from sports_lightning.runs.process import Process, is_rank_zero
 from sports_lightning.runs.resume import LAST_CHECKPOINT, RESUMES, check_resumable, lock_run_folder
 from sports_lightning.sweeps.resume import is_kfold
@@ -84,7 +84,14 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> Path | None:
     return None
 
 
-COMMAND = Command("train", train, resume=check_resumable, distributed=True, after_sweep=pool_folds_of_sweep)
+COMMAND = Command(
+    "train",
+    train,
+    resume=check_resumable,
+    distributed=True,
+    first_files=(SPLIT_FILE, SPLIT_INFO),
+    after_sweep=pool_folds_of_sweep,
+)
 
 if __name__ == "__main__":
     sys.exit(main(COMMAND))

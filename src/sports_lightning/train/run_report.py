@@ -22,8 +22,7 @@ from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.reports.decorations import short_reason
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, image_uri, thumbnail_uri, write_page
-from sports_lightning.runs.layout import curve
-from sports_lightning.split.split_file import SPLIT_FILE
+from sports_lightning.runs.layout import SPLIT_FILE, curve
 from sports_lightning.train.results import RunResults
 
 log = logging.getLogger(__name__)

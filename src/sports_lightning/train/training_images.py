@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.runs.process import is_rank_zero
 from sports_lightning.split.dataset import open_dataset
-from sports_lightning.split.split_file import with_split_of, write_split_file
+from sports_lightning.split.split_file import holds_split, with_split_of, write_split_file
 from sports_lightning.train.resolved_config import training_splits
 
 
@@ -23,7 +23,8 @@ def open_training_images(cfg: DictConfig, folder: Path) -> DatasetIndex:
     Raises:
         UserError: see `open_dataset`.
     """
-    index = open_dataset(with_split_of(folder, cfg.data), training_splits(cfg), may_cut=True)
+    data = with_split_of(folder, cfg.data) if holds_split(folder, cfg.data) else cfg.data
+    index = open_dataset(data, training_splits(cfg), may_cut=True)
     if is_rank_zero():
         write_split_file(index, cfg.data, folder)
     return index
