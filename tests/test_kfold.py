@@ -40,6 +40,7 @@ from sports_lightning.split.assignment import assign_folds
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.split_file import with_split_of, write_split_file
 from sports_lightning.train.kfold import pool_folds
+from sports_lightning.train.training_images import open_training_images
 
 HEAD = ["model=timm", "model.name=test_efficientnet", "model.pretrained=false", "model.image_size=64", "finetune=head"]
 QUICK = ["trainer.max_epochs=1", "data.num_workers=0", "data.audit=false", "logger=csv", "data=folder"]
@@ -280,6 +281,15 @@ def test_a_start_that_was_given_up_leaves_no_split_to_the_next(images: Path, tmp
         tested = {row["image"] for row in csv.DictReader(file) if row["split"] == "test"}
     with (tmp_path / "run/predictions.csv").open() as file:
         assert {row["path"] for row in csv.DictReader(file)} == tested
+
+
+def test_a_start_that_was_given_up_leaves_no_split_to_a_dataset_with_splits(few: Path, tmp_path: Path) -> None:
+    cfg = composed(tmp_path, *FAST, "data=folder", f"data.root={few}")
+    fold = composed(tmp_path, *FAST, "data=folder", f"data.root={few}", "data.folds=5", "data.fold=0")
+    write_split_file(open_dataset(fold.data, ["train", "val", "test"], may_cut=True), fold.data, tmp_path)
+    index = open_training_images(cfg, tmp_path)
+    assert {path.partition("/")[0] for path in index.splits["test"].paths} == {"test"}
+    assert not list(tmp_path.glob("split.*")), "evaluate would use them"
 
 
 def test_intervals_by_groups_have_their_nominal_coverage() -> None:

@@ -86,9 +86,9 @@ def cut(
 
 def _in_order(table: ImageTable, splits: np.ndarray) -> np.ndarray:
     """The rows of images that are in a split, by split, class and path: as a manifest of the splits will be read."""
-    assigned = np.flatnonzero(splits != UNASSIGNED).tolist()
-    keys = {row: (int(splits[row]), table.names[table.labels[row]], table.paths[row]) for row in assigned}
-    return np.array(sorted(assigned, key=keys.__getitem__), dtype=np.int64)
+    rows = np.flatnonzero(splits != UNASSIGNED).tolist()
+    rows.sort(key=lambda row: (splits[row], table.names[table.labels[row]], table.paths[row]))
+    return np.array(rows, dtype=np.int64)
 
 
 def _fold(

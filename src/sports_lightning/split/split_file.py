@@ -23,7 +23,7 @@ from sports_lightning.storage.files import DAMAGED, checkpoint_file, write_bytes
 def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
     """Write `split.csv` with the columns image, label, split and group, and `split.json` with its fingerprint.
 
-    Nothing is written for a folder that has all splits itself, or over the file of the same run.
+    For a dataset that has all splits itself, nothing is written. Files of another run are replaced or removed.
 
     Args:
         index: of an opened dataset.
@@ -31,7 +31,9 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         folder: the run folder.
     """
     table = index.table
-    if table is None or not index.is_recorded or holds_split(folder, data):
+    if table is None or not index.is_recorded:
+        for name in (SPLIT_FILE, SPLIT_INFO):
+            (folder / name).unlink(missing_ok=True)
         return
     groups = range(len(table)) if table.groups is None else table.groups.tolist()
     rows = [
@@ -53,8 +55,10 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
 
 def holds_split(folder: Path, data: DictConfig) -> bool:
     """Whether a run folder holds the split of this run, not that of another run that was killed at its start."""
-    if not (folder / SPLIT_FILE).exists() or has_checkpoint(folder):
-        return (folder / SPLIT_FILE).exists()
+    if not (folder / SPLIT_FILE).exists():
+        return False
+    if has_checkpoint(folder):
+        return True
     try:
         content = json.loads((folder / SPLIT_INFO).read_text(encoding="utf-8"))
         return bool(content.get("settings", _settings(data)) == _settings(data))

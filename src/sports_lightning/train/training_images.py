@@ -23,8 +23,9 @@ def open_training_images(cfg: DictConfig, folder: Path) -> DatasetIndex:
     Raises:
         UserError: see `open_dataset`.
     """
-    data = with_split_of(folder, cfg.data) if holds_split(folder, cfg.data) else cfg.data
+    has_split = holds_split(folder, cfg.data)
+    data = with_split_of(folder, cfg.data) if has_split else cfg.data
     index = open_dataset(data, training_splits(cfg), may_cut=True)
-    if is_rank_zero():
+    if is_rank_zero() and not has_split:
         write_split_file(index, cfg.data, folder)
     return index
