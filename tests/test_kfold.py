@@ -283,6 +283,14 @@ def test_a_start_that_was_given_up_leaves_no_split_to_the_next(images: Path, tmp
         assert {row["path"] for row in csv.DictReader(file)} == tested
 
 
+def test_a_second_split_in_the_same_folder_is_refused(images: Path, tmp_path: Path) -> None:
+    run_command("split", f"data.root={images}", "hydra.run.dir=run")
+    written = (tmp_path / "run/split.csv").read_bytes()
+    result = try_command("split", f"data.root={images}", "data.split.seed=1", "hydra.run.dir=run")
+    assert_error_line(result, "split.csv already", "hydra.run.dir")
+    assert (tmp_path / "run/split.csv").read_bytes() == written
+
+
 def test_a_start_that_was_given_up_leaves_no_split_to_a_dataset_with_splits(few: Path, tmp_path: Path) -> None:
     cfg = composed(tmp_path, *FAST, "data=folder", f"data.root={few}")
     fold = composed(tmp_path, *FAST, "data=folder", f"data.root={few}", "data.folds=5", "data.fold=0")

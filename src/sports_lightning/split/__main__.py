@@ -9,15 +9,18 @@ from sports_lightning.cli.app import main
 from sports_lightning.cli.command import Command
 from sports_lightning.config.checks import check_split
 from sports_lightning.errors import UserError
+from sports_lightning.runs.layout import SPLIT_FILE
 
 
 def split(cfg: DictConfig, folder: Path) -> None:
     """Assign the images that are in no split, and write `split.csv` and `split.json` into `folder`.
 
     Raises:
-        UserError: images that can't be read or split, or a dataset that has all splits already.
+        UserError: images that can't be read or split, a dataset that has all splits already, or a folder with a split.
     """
     check_split(cfg)
+    if (folder / SPLIT_FILE).exists():
+        raise UserError(f"{folder} holds {SPLIT_FILE} already: choose another hydra.run.dir")
     from sports_lightning.split.dataset import open_dataset
     from sports_lightning.split.split_file import write_split_file
 
