@@ -83,6 +83,8 @@ def test_training_starts_from_a_checkpoint(tmp_path: Path, infix: str) -> None:
     same = build_classifier(model_config("test_resnet", weights=str(path)), CLASSES, tmp_path)
     assert same.spec.preprocessing == first.spec.preprocessing
     assert same.eval()(IMAGES).equal(first.eval()(IMAGES)), "the head too"
+    tagged = build_classifier(model_config("test_resnet.r160_in1k", weights=str(path)), CLASSES, tmp_path)
+    assert tagged.eval()(IMAGES).equal(first.eval()(IMAGES)), "the same network, named with timm's tag"
     other = build_classifier(model_config("test_resnet", weights=str(path)), [*CLASSES, "polo"], tmp_path)
     differing = {k for k, v in first.net.state_dict().items() if not v.equal(other.net.state_dict()[k])}
     assert differing == {"fc.weight", "fc.bias"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from timm.models import split_model_name_tag
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -207,7 +208,8 @@ def _load_own_weights(
     The head is loaded if it has the same classes, in whatever order.
     """
     spec = ClassifierSpec(**checkpoint[CHECKPOINT_KEY])
-    if spec.architecture != architecture:
+    # Names such as resnet50 and resnet50.a1_in1k build the same network: the tag is that of timm's weights.
+    if split_model_name_tag(spec.architecture)[0] != split_model_name_tag(architecture)[0]:
         raise UserError(f"model.weights={path} is a {spec.architecture}, and model.name={architecture}")
     state = {name.removeprefix("net."): value for name, value in _classifier_state(checkpoint).items()}
     head = set() if spec.classes == classes else head_names(net)
