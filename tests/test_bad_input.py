@@ -44,6 +44,8 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
     ("arguments", "parts"),
     [
         (["optimizer.lrr=1"], ["'optimizer.lrr'. Did you mean optimizer.lr?"]),
+        (["optimizer.foo=1"], ["+optimizer.foo=1. See --help for all keys."]),
+        (["optimizer.weight_dcay=1"], ["Did you mean optimizer.weight_decay?"]),
         (["model=null"], ["Got NoneType", "name one of the group's choices"]),
         (["debug=true"], ["Got bool", "HYDRA_FULL_ERROR=1"]),
         (["optimizer=sdg"], ["optimizer/sdg", "Did you mean optimizer=sgd?"]),

@@ -94,7 +94,7 @@ def one_line(error: Exception, command: str) -> str | None:
         suggestion = _suggestion(text, command)
         if suggestion.startswith(" Did you mean"):  # a misspelled key is more likely than a new one
             text = text.partition(" To append to your config")[0]
-        return text + suggestion
+        return f"{text.rstrip().removesuffix('.')}.{suggestion}" if suggestion else text
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be"):  # Hydra's
         return (
             f"{error}: name one of the group's choices (see --help), or leave the group out of the command "

@@ -53,9 +53,14 @@ def similar_keys(name: str, known: Iterable[str]) -> list[str]:
     other = _OTHER_NAMES.get(name.rpartition(".")[2].lower(), "")
     if other in keys or other.startswith("hydra."):
         return [other]
-    if close := difflib.get_close_matches(name, keys, n=1):
+    group, _, last = name.rpartition(".")
+    if group in keys:  # whole names in the same group resemble each other by the group alone
+        siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == group}
+        if close := difflib.get_close_matches(last, siblings, n=1):
+            return [siblings[close[0]]]
+    elif close := difflib.get_close_matches(name, keys, n=1):
         return close
-    leaves = difflib.get_close_matches(name, {key.rpartition(".")[2] for key in keys}, n=_MOST, cutoff=0.75)
+    leaves = difflib.get_close_matches(last, {key.rpartition(".")[2] for key in keys}, n=_MOST, cutoff=0.75)
     return [key for leaf in leaves for key in keys if key.rpartition(".")[2] == leaf][:_MOST]
 
 
