@@ -241,13 +241,14 @@ def test_benchmark_times_the_steps_that_the_training_would_make(
         f"data.cache_dir={tmp_path}",
         "data.num_workers=0",
         "augment.progressive_sizes=[[0,48]]",
+        "optimizer=muon",
     ]
     cfg = composed(tmp_path, *small)
-    seen: list[tuple[torch.Size, str]] = []
+    seen: list[tuple[torch.Size, str, str]] = []
     real = training_step
 
     def step(module: ClassifierModule, optimizer: object, precision: str, images: torch.Tensor, *rest: object) -> None:
-        seen.append((images.shape, precision))
+        seen.append((images.shape, precision, type(optimizer).__name__))
         real(module, optimizer, precision, images, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(speed, "training_step", step)
@@ -257,7 +258,9 @@ def test_benchmark_times_the_steps_that_the_training_would_make(
     (row,) = speed.measure(
         OmegaConf.merge(cfg, {"trainer": {"precision": "32-true"}}), open_dataset(cfg.data, ["train", "val"])
     )  # type: ignore[arg-type]
-    assert set(seen) == {(torch.Size([16, 3, 48, 48]), "32-true")}
+    *timed, (_, _, counted) = seen
+    assert set(timed) == {(torch.Size([16, 3, 48, 48]), "32-true", "Muon")}
+    assert counted == "SGD", "the products of Muon are no part of the network's"
     assert row.precision == "32-true"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,6 +20,7 @@ from sports_lightning.inference.devices import device_type, synchronize
 from sports_lightning.storage.files import write_csv
 from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
+from sports_lightning.train.optimizer import build_optimizer
 from sports_lightning.train.precision import precisions, step_rate, training_step
 
 
@@ -72,7 +73,7 @@ def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
         index: the dataset.
 
     Raises:
-        UserError: an unsupported precision, or an epoch with too few batches.
+        UserError: an unsupported precision or optimizer, or an epoch with too few batches.
     """
     pl.seed_everything(cfg.seed, verbose=False)
     known = ["32-true", "bf16-mixed", "16-mixed"]
@@ -105,10 +106,11 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipe
     device = module.classifier.mean.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
+    settings = OmegaConf.merge(module.optimizer_config, {"lr": 0.0})  # the weights do not change
+    optimizer = build_optimizer(module.classifier.net, settings)  # type: ignore[arg-type]
     batches = iter(loader)
     images, targets = (tensor.to(device) for tensor in next(batches))
-    model = step_rate(module, precision, images, targets, steps)
+    model = step_rate(module, precision, images, targets, steps, optimizer)
 
     count, waiting = 0, 0.0
     started = time.perf_counter()
@@ -122,8 +124,9 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipe
     elapsed = time.perf_counter() - started
     rate = count / elapsed
 
+    no_products = torch.optim.SGD(module.parameters(), lr=0.0)  # Muon's would count as those of the passes
     with FlopCounterMode(display=False) as counter:
-        training_step(module, optimizer, precision, images.to(device), targets.to(device))
+        training_step(module, no_products, precision, images.to(device), targets.to(device))
     flops = counter.get_total_flops() / len(images)
     return Row(
         precision=precision,

@@ -210,7 +210,14 @@ def precisions(device: str) -> list[str]:
     return ["32-true", "bf16-mixed"] if has_bfloat16(torch.device(device)) else ["32-true"]
 
 
-def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: Tensor, steps: int) -> float:
+def step_rate(
+    module: ClassifierModule,
+    precision: str,
+    images: Tensor,
+    labels: Tensor,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> float:
     """Images per second of `steps` training steps on one batch, after an untimed first step.
 
     Args:
@@ -219,8 +226,9 @@ def step_rate(module: ClassifierModule, precision: str, images: Tensor, labels: 
         images: uint8 (n, 3, height, width), on the module's device; or outputs of its frozen part, if it has one.
         labels: int64 (n,), or float32 (n, classes).
         steps: number of timed steps.
+        optimizer: of the module's parameters, with a learning rate of 0; None: SGD.
     """
-    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
+    optimizer = optimizer or torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.0)
     training_step(module, optimizer, precision, images, labels)
     synchronize(images.device)
     started = time.perf_counter()
