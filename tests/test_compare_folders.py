@@ -50,6 +50,22 @@ def test_a_damaged_run_folder_does_not_stop_the_comparison(tmp_path: Path, damag
     assert comparison.seeds[0].metrics["test/acc"][0] == 0.625
 
 
+def test_images_of_one_scene_count_as_one_observation(tmp_path: Path) -> None:
+    """Twelve frames of one video that only one run has right are no evidence; twelve images are."""
+    for name, prediction in (("right", "a"), ("wrong", "b")):
+        write_run(tmp_path / name, 0, "aaaa")
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        run["data"]["test"]["count"] = 12
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+        write_csv(tmp_path / name / "predictions.csv", ["label", "prediction"], [["a", prediction]] * 12)
+    (separate,) = compare_runs(read_runs([tmp_path])[0]).pairings
+    assert separate.result.p_value == pytest.approx(2 * 0.5**12)
+    rows = [["a", "b", 3]] * 12
+    write_csv(tmp_path / "wrong/predictions.csv", ["label", "prediction", "group"], rows)
+    (together,) = compare_runs(read_runs([tmp_path])[0]).pairings
+    assert together.result.p_value == 1.0
+
+
 def test_other_damage_is_skipped_too(tmp_path: Path) -> None:
     for name in ("whole", "short", "unfinished", "config"):
         write_run(tmp_path / name, 0, "aaab")

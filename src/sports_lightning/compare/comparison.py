@@ -96,8 +96,8 @@ def _joined_groups(first: list[int] | None, second: list[int] | None) -> list[in
 def compare_runs(runs: Sequence[Run]) -> Comparison:
     """Test all pairs of runs that predicted the same images, and average runs that differ only in their seed.
 
-    Each pair is compared by McNemar's exact test, with Holm's correction over all pairs (see `significance`). Two
-    cross-validations are compared on all images, by a test that respects groups of near copies.
+    Each pair is compared by McNemar's exact test, or by its form for groups of images where there are near copies or
+    scenes, with Holm's correction over all pairs (see `significance`). Cross-validations are compared on all images.
     """
     keys = sorted({key for run in runs for key in run.config})
     differing = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]

@@ -148,7 +148,7 @@ def _read_run(folder: Path, name: str) -> Run:
         split=provenance["predictions"],
         is_correct=[row["prediction"] == row["label"] for row in predictions],
         folds=[int(row["fold"]) for row in predictions] if is_pooled else [],
-        groups=[int(row["group"]) for row in predictions] if is_pooled else None,
+        groups=[int(row["group"]) for row in predictions] if predictions and "group" in predictions[0] else None,
     )
     if len(run.is_correct) != provenance["data"][run.split]["count"] or run.split not in metrics:
         raise ValueError(f"predictions.csv does not hold the images of {run.split}")

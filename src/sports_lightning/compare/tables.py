@@ -80,7 +80,7 @@ def _metrics_cell(accuracy: str, loss: str) -> str:
 def _pairs_table(comparison: Comparison) -> Table:
     table = Table(
         "pair", "accuracy difference", "only one correct", "p", "p (Holm)", Column("in words", overflow="fold"),
-        caption="McNemar's exact test on paired images, by groups of near copies in cross-validations; 95 % intervals",
+        caption="McNemar's exact test on paired images, by groups of near copies where there are any; 95 % intervals",
     )  # fmt: skip
     for pair in comparison.pairings[:_PRINTED_PAIRS]:
         result = pair.result

@@ -20,12 +20,16 @@ from sports_lightning.storage.files import write_csv
 def write_tables(evaluation: Evaluation, folder: Path, more: Mapping[str, Sequence[int]] | None = None) -> None:
     """Write `predictions.csv` (one row per image) and `per_class.csv` (one row per class) into `folder`.
 
+    Where several images are near copies or of one scene, `predictions.csv` says so in the column `group`, by which
+    `compare` tests.
+
     Args:
         evaluation: of n images.
         folder: the run folder.
         more: {name: n values} of further columns of `predictions.csv`.
     """
-    more = more or {}
+    groups = evaluation.groups
+    more = {**({} if groups is None else {"group": groups.tolist()}), **(more or {})}
     header, columns = top5_columns(evaluation.probabilities, evaluation.classes)
     label_names = [evaluation.classes[label] for label in evaluation.split.labels]
     probabilities = evaluation.label_probabilities.tolist()
