@@ -333,6 +333,12 @@ def test_a_checkpoint_to_continue_is_refused_by_benchmark() -> None:
         check("benchmark", "ckpt_path=last")
 
 
+@pytest.mark.parametrize("setting", ["trainer.devices=4", "trainer.num_nodes=2"])
+def test_several_devices_are_refused_by_benchmark(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{setting}.*benchmark uses one device"):
+        check("benchmark", setting)
+
+
 def test_a_key_that_nothing_reads_is_named(tmp_path: Path) -> None:
     cfg = check("predict", "+data.root=x", "+data.cache=disk")
     assert checks.keys_without_effect(cfg, Predict) == ["data.root", "data.cache"]

@@ -19,8 +19,10 @@ def benchmark(cfg: DictConfig, folder: Path) -> None:
     index = open_dataset(cfg.data, ["train", "val"], may_cut=True)
     with quick_imports():
         from sports_lightning.benchmark import throughput
+        from sports_lightning.train.batch_size import explain_batch_errors
 
-    rows = throughput.measure(cfg, index)
+    with explain_batch_errors(cfg.data.batch_size):
+        rows = throughput.measure(cfg, index)
     throughput.write(rows, folder / "benchmark.csv")
     throughput.print_table(rows)
 

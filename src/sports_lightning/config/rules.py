@@ -238,6 +238,12 @@ BENCHMARK = (
         lambda strategy: strategy == "fsdp",
         "trainer.strategy={0} is not supported by benchmark, which uses one device: leave it out",
     ),
+    Rule(
+        ("trainer.devices", "trainer.num_nodes"),
+        lambda devices, nodes: nodes > 1 or (isinstance(devices, int) and devices > 1),
+        "trainer.devices={0} trainer.num_nodes={1}: benchmark uses one device, so leave them out and divide "
+        "data.batch_size",
+    ),
 )
 
 AUDIT = (
