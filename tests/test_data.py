@@ -194,6 +194,19 @@ def test_balanced_sampling_draws_rare_classes_as_often() -> None:
     assert len(set(items)) == 1000, "a repeated image has new draws"
 
 
+def test_partners_of_mixed_images_are_balanced_too(few: Path) -> None:
+    split = list_index(few, ["train"]).splits["train"]
+    rare = split.labels == split.labels[0]
+    weights = np.where(rare, 0.9 / rare.sum(), 0.1 / (~rare).sum())
+    mix = PairMix(10, 0, 1.0)
+    images = TrainingImages(
+        ImageFiles(few, split, None), split.labels, lambda _: v2.Identity(), 7, mix, None, None, weights
+    )
+    with isolate_rng():
+        drawn = [images._partner() for _ in range(500)]
+    assert 400 < sum(rare[i] for i in drawn) < 490
+
+
 def test_draws_depend_on_seed_epoch_and_index_and_restore_the_global_state(few: Path) -> None:
     split = list_index(few, ["train"]).splits["train"]
     transform = v2.Compose([v2.RandomResizedCrop([32, 32]), v2.RandomHorizontalFlip()])

@@ -53,11 +53,19 @@ class SportsDataModule(pl.LightningDataModule):
         """The images of `split`, augmented. In cross-validation, an image has the same augmentations in every fold."""
         mix, transform = build_mix(self.augment, len(self.index.classes)), EpochTransform(self.augment)
         fixed = self.augment.fixed_augmentations
-        return TrainingImages(self._images(split), split.labels, transform, self.seed, mix, fixed, split.rows)
+        weights = self._weights(split)
+        return TrainingImages(self._images(split), split.labels, transform, self.seed, mix, fixed, split.rows, weights)
 
     def evaluation_images(self, split: Split) -> EvaluationImages:
         """The images of `split`, as evaluation sees them."""
         return EvaluationImages(self._images(split), split.labels, self.preprocessing.transform())
+
+    def _weights(self, split: Split) -> np.ndarray | None:
+        """(n,) float64 probability of drawing each image with `data.balanced_sampling`, else None."""
+        if not self.data.balanced_sampling:
+            return None
+        weights = 1 / np.bincount(split.labels, minlength=len(self.index.classes)).astype(np.float64)[split.labels]
+        return weights / weights.sum()
 
     def _images(self, split: Split) -> DecodedImages:
         rows = split.rows if self.data.cache else None  # what is cached is the pool
@@ -75,10 +83,7 @@ class SportsDataModule(pl.LightningDataModule):
         """
         assert self.trainer is not None
         split, rank, world_size = self.index.splits["train"], self.trainer.global_rank, self.trainer.world_size
-        weights = None
-        if self.data.balanced_sampling:
-            weights = 1 / np.array(self.index.class_counts("train"), dtype=np.float64)[split.labels]
-            weights /= weights.sum()
+        weights = self._weights(split)
         batch_size = self.data.batch_size // world_size  # the number of devices changes the speed, not the result
         epoch, batches_done = _position(self.trainer)
         sampler = EpochSampler(

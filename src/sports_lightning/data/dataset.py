@@ -70,6 +70,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
             whole dataset, not from the batch, so that the result does not depend on how batches are split over devices.
         fixed_augmentations: number of fixed augmentations per image, used in turn; None draws new ones every epoch.
         numbers: (n,) int64, what stands for the index of an image in its random draws; None: the index.
+        weights: (n,) float64, the probability of each image as a partner; None: all alike.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         mix: Mix | None = None,
         fixed_augmentations: int | None = None,
         numbers: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
         self.seed, self.mix, self.fixed_augmentations, self.numbers = seed, mix, fixed_augmentations, numbers
+        self.cumulative_weights = None if weights is None else np.cumsum(weights)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,6 +113,13 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         seed_draws(self.seed, epoch, index if self.numbers is None else int(self.numbers[index]), repeat)
         return self.transform(epoch)(image)
 
+    def _partner(self) -> int:
+        """Draw the index of an image to mix with."""
+        if self.cumulative_weights is None:
+            return int(torch.randint(len(self), ()))
+        found = np.searchsorted(self.cumulative_weights, torch.rand((), dtype=torch.float64).item(), side="right")
+        return min(int(found), len(self) - 1)
+
     def _mixed(
         self, images: Iterable[Tensor], keys: Sequence[SampleKey], mix: Mix
     ) -> list[tuple[Tensor, int | Tensor]]:
@@ -117,7 +127,7 @@ class TrainingImages(Dataset[tuple[Tensor, int | Tensor]]):
         augmented, partners, states = [], [], []
         for image, key in zip(images, keys, strict=True):
             augmented.append(self._augment(image, *key))
-            partners.append(int(torch.randint(len(self), ())))
+            partners.append(self._partner())
             states.append((torch.get_rng_state(), np.random.get_state(), random.getstate()))
         items: list[tuple[Tensor, int | Tensor]] = []
         partner_images = self.images.many(partners)
