@@ -11,6 +11,7 @@ from PIL import Image
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import FileCheck, check_files
+from sports_lightning.inference.training_features import _targets
 from sports_lightning.storage import code_digest as code
 from sports_lightning.storage import disk_cache
 from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
@@ -101,6 +102,11 @@ def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "my_network.py").write_text("x = 2")
     assert foreign_code_digests(names) != first
     assert sys.modules.get("my_network") is None
+
+
+def test_nested_transforms_of_users_are_part_of_a_key() -> None:
+    nested = {"_target_": "torchvision.transforms.v2.RandomApply", "transforms": [{"_target_": "my.Blur"}]}
+    assert list(_targets({"crop": None, "some": nested})) == [nested["_target_"], "my.Blur"]
 
 
 def test_the_keys_of_caches_depend_on_the_library_for_heic_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

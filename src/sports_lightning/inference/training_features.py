@@ -1,7 +1,7 @@
 """Training on cached outputs of the frozen part of a model: which runs do that, and the datasets that they train on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def use_cached_features(
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
-    transforms = {transform["_target_"].rpartition(".")[0] for transform in plain["transforms"].values() if transform}
+    transforms = {target.rpartition(".")[0] for target in _targets(plain["transforms"])}
     features = []
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
@@ -89,6 +89,14 @@ def use_cached_features(
     data.train_set = TrainingFeatures(features, train.labels)
     found = store.split_features(val, pool, data.evaluation_images)
     data.val_set = SplitFeatures(found.features, found.rows, val.labels)
+
+
+def _targets(tree: Any) -> Iterator[str]:
+    """The names of all classes that a config instantiates, nested ones too."""
+    if isinstance(tree, dict):
+        yield from (value for key, value in tree.items() if key == "_target_")
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _targets(child)
 
 
 def _fits_on_disk(image_size: int, augmentations: int, index: DatasetIndex, cfg: DictConfig) -> bool:
