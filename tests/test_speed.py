@@ -187,6 +187,17 @@ def test_bfloat16_changes_a_step_by_rounding_only(module: ClassifierModule) -> N
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.98
 
 
+@pytest.mark.parametrize("precision", ["32-true", 32, "32", None])
+def test_every_name_of_float32_is_float32(module: ClassifierModule, precision: Any) -> None:
+    """`data.batch_size=auto` measures the memory of these steps."""
+    seen = []
+    module.classifier.net.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    images = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    training_step(module, optimizer, precision, images, torch.tensor([0, 1, 2, 3]))
+    assert seen == [False]
+
+
 @pytest.mark.slow
 def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp_path: Path) -> None:
     small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2"]

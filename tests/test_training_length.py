@@ -24,7 +24,7 @@ from sports_lightning.runs.checkpoint_files import save_checkpoint
 from sports_lightning.runs.continuation import continued_checkpoint
 from sports_lightning.storage.files import read_csv
 from sports_lightning.train.best_checkpoint import FurtherCheckpoints
-from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over
+from sports_lightning.train.last_checkpoint import LastCheckpoint, ResumePoint, check_not_over
 from sports_lightning.train.module import ClassifierModule, _epochs
 from sports_lightning.train.results import evaluated_images
 from sports_lightning.train.trainer import build_callbacks
@@ -78,6 +78,7 @@ def test_other_checkpoints_are_kept_next_to_the_best(
     assert callback.save_top_k == count
     assert build_callbacks(composed(tmp_path, *overrides)).further == max(count, 0)
     assert callback._enable_version_counter, "none is overwritten"
+    assert isinstance(build_callbacks(composed(tmp_path, *overrides)).all[-1], LastCheckpoint), "it stores their state"
 
 
 @pytest.mark.parametrize("overrides", [[], ["callbacks.best.save_top_k=0"], LOSS])

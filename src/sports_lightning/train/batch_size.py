@@ -147,5 +147,7 @@ def _step(module: ClassifierModule, precision: str, device: torch.device, size: 
         labels = torch.arange(size) % len(module.classifier.spec.classes)
         trial = copy.deepcopy(module).to(device).train()
         trial.frozen = None
+        if trial.finetune_config.mode == "gradual":  # later epochs need the most memory
+            trial.classifier.net.requires_grad_(True)
         optimizer = torch.optim.AdamW([p for p in trial.parameters() if p.requires_grad])
         training_step(trial, optimizer, precision, images.to(device), labels.to(device))

@@ -137,6 +137,8 @@ def fit(
     _run(trainer, module, data, run_cfg, precision, resume_from)
     if pruning:
         pruning.raise_if_pruned(trainer)
+    if cfg.finetune.mode == "gradual":  # stages became trainable during the run
+        parameters = count_parameters(module.classifier)
     return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
 
 

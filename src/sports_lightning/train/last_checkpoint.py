@@ -104,7 +104,6 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save. A signal ends the run only after Lightning has logged the epoch."""
-        self._is_stopped = trainer.should_stop
         self._save(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,6 +120,7 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted(number)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        self._is_stopped = trainer.should_stop  # within an epoch it may wait for trainer.min_epochs
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
 

@@ -243,7 +243,7 @@ def training_step(
 ) -> None:
     """A training step like Lightning's, without Lightning."""
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
-    with torch.autocast(images.device.type, dtype, enabled=precision != "32-true"):
+    with torch.autocast(images.device.type, dtype, enabled="mixed" in str(precision)):  # 32 means 32-true
         loss = module.loss(module(images), labels)
     loss.backward()
     optimizer.step()

@@ -69,6 +69,7 @@ def build_callbacks(cfg: DictConfig) -> RunCallbacks:
     folder = Path(nodes["last"].path).parent
     built = {name: build_checkpoints(name, node, folder) for name, node in nodes.items()}
     callbacks = [callback for parts in built.values() for callback in parts]
+    callbacks.sort(key=lambda callback: isinstance(callback, LastCheckpoint))  # it saves the state of the others
     for name, parts in built.items():
         if not isinstance(parts[0], _KINDS.get(name, Callback)):
             raise UserError(f"callbacks.{name} is not a {_KINDS.get(name, Callback).__name__}: set another _target_")
