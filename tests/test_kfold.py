@@ -38,8 +38,9 @@ from sports_lightning.models.classifier import Classifier, build_classifier
 from sports_lightning.models.freezing import set_trainable
 from sports_lightning.split.assignment import assign_folds
 from sports_lightning.split.dataset import open_dataset
-from sports_lightning.split.split_file import with_split_of, write_split_file
+from sports_lightning.split.split_file import copy_split_file, with_split_of, write_split_file
 from sports_lightning.train.kfold import pool_folds
+from sports_lightning.train.refit_head import refit_head
 from sports_lightning.train.training_images import open_training_images
 
 HEAD = ["model=timm", "model.name=test_efficientnet", "model.pretrained=false", "model.image_size=64", "finetune=head"]
@@ -236,7 +237,14 @@ def test_decoded_images_are_cached_once_for_all_folds(images: Path, tmp_path: Pa
         _, decoded = module_of(cfg, index)
         assert torch.equal(cached.train_set[0, 4, 0][0], decoded.train_set[0, 4, 0][0])
         assert torch.equal(cached.val_set[1][0], decoded.val_set[1][0])
-    assert len(list((tmp_path / "images").iterdir())) == 1
+        heads = []
+        for cfg.data.cache in ("disk", None):
+            cfg.refit = 1e-3
+            refitted, _ = module_of(cfg, index)
+            refit_head(refitted, index, cfg, cfg.inference, None)
+            heads.append(refitted.net.get_classifier().weight)  # type: ignore[operator]
+        assert torch.equal(*heads), "of the same images"
+    assert len(list((tmp_path / "images").iterdir())) == 1, "by refit, too"
 
 
 def test_a_resumed_fold_has_the_same_pool(images: Path, tmp_path: Path) -> None:
@@ -470,3 +478,12 @@ def test_the_paired_test_respects_groups() -> None:
     flips = np.array(np.meshgrid(*[[-1, 1]] * 5)).reshape(5, -1).T
     assert paired_difference(a, b, groups).p_value == pytest.approx(np.mean(abs(flips @ sums) >= abs(sums.sum())))
     assert stats.binomtest(7, 8).pvalue < paired_difference(a, b, groups).p_value
+
+
+def test_the_split_beside_a_checkpoint_is_copied_as_it_is_read(tmp_path: Path) -> None:
+    for folder, content in ((tmp_path, "of another run"), (tmp_path / "flat", "its own")):
+        folder.mkdir(exist_ok=True)
+        (folder / "split.csv").write_text(content)
+    (tmp_path / "copy").mkdir()
+    copy_split_file(tmp_path / "flat/best.ckpt", tmp_path / "copy")
+    assert (tmp_path / "copy/split.csv").read_text() == "its own"

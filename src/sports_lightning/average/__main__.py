@@ -40,7 +40,7 @@ def average(cfg: DictConfig, folder: Path) -> None:
     averaged = average_on(index, classifiers, cfg.method, cfg.inference)
     provenance = collect_provenance(composed_command(), None, index.provenance(), cfg.inference.accelerator)
     write_average(averaged, paths, folder)
-    copy_split_file(paths[0].absolute().parent.parent, folder)
+    copy_split_file(paths[0], folder)
     write_tables(averaged.evaluation, folder)
     write_provenance(provenance | {"predictions": "val"}, index.rows(), folder)
     metrics = {"val": metrics_with_and_without(averaged.evaluation, opened.leaks, opened.suspects)}

@@ -53,7 +53,7 @@ def export(cfg: DictConfig, folder: Path) -> None:
         files = write_files(classifier, info, formats, cfg.int8, index, Path(unchecked))
         parities = [compare_file(file, reference, classifier, cfg.inference) for file in files]
         keep_files(files, parities, cfg.allow_difference, folder)
-    copy_split_file(checkpoint_file(cfg.ckpt_path).absolute().parent.parent, folder)
+    copy_split_file(checkpoint_file(cfg.ckpt_path), folder)
     write_report(parities, reference, info, cfg, folder)
     print_parity(parities)
     if not cfg.allow_difference:

@@ -84,12 +84,18 @@ def data_of_checkpoint(data: DictConfig, ckpt_path: str | Path, data_root: str) 
     if data.root or data.manifest or data.source == HUGGING_FACE:
         return data
     data.root = data_root
-    folders = checkpoint_file(ckpt_path).absolute().parents[:2]
-    return with_split_of(next((each for each in folders if (each / SPLIT_FILE).exists()), folders[0]), data)
+    return with_split_of(_split_folder(checkpoint_file(ckpt_path)), data)
 
 
-def copy_split_file(source: Path, target: Path) -> None:
-    """Copy `split.csv` and `split.json` of a run, if it has them, into another folder."""
+def _split_folder(checkpoint: Path) -> Path:
+    """The folder with the split that a checkpoint was trained on: its own, or the run folder above it."""
+    folders = checkpoint.absolute().parents[:2]
+    return next((folder for folder in folders if (folder / SPLIT_FILE).exists()), folders[0])
+
+
+def copy_split_file(checkpoint: Path, target: Path) -> None:
+    """Copy `split.csv` and `split.json` of a checkpoint's run, if it has them, into another folder."""
+    source = _split_folder(checkpoint)
     for name in (SPLIT_FILE, SPLIT_INFO):
         if (source / name).exists():
             write_bytes(target / name, (source / name).read_bytes())

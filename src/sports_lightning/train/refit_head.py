@@ -8,11 +8,13 @@ a few epochs of fine-tuning leave a linear layer far from the optimum for its fe
 import copy
 import logging
 from functools import partial
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset, Subset
 
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
@@ -66,7 +68,11 @@ def refit_head(
         features = cache.split_features(train, index.pool, images).tensor()
     else:
         batches: list[Tensor] = []
-        run_batches(Classifier.features, classifier, images(train), inference, batches.append)
+        if index.pool and train.rows is not None and cfg.data.cache:  # the images of all folds are cached together
+            dataset: Dataset[Any] = Subset(images(index.pool), train.rows.tolist())
+        else:
+            dataset = images(train)
+        run_batches(Classifier.features, classifier, dataset, inference, batches.append)
         features = torch.cat(batches)
     counts = index.class_counts("train")
     weights = class_weights(cfg.loss.class_weights, index.classes, counts)
