@@ -11,7 +11,7 @@ from PIL import Image
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.file_hashes import FileCheck, check_files
-from sports_lightning.inference.training_features import _targets
+from sports_lightning.inference.training_features import _user_code
 from sports_lightning.storage import code_digest as code
 from sports_lightning.storage import disk_cache
 from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
@@ -104,9 +104,14 @@ def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.
     assert sys.modules.get("my_network") is None
 
 
-def test_nested_transforms_of_users_are_part_of_a_key() -> None:
-    nested = {"_target_": "torchvision.transforms.v2.RandomApply", "transforms": [{"_target_": "my.Blur"}]}
-    assert list(_targets({"crop": None, "some": nested})) == [nested["_target_"], "my.Blur"]
+def test_nested_transforms_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_blur.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    nested = {"_target_": "torchvision.transforms.v2.RandomApply", "transforms": [{"_target_": "my_blur.Blur"}]}
+    first = _user_code({"crop": None, "some": nested})
+    assert list(first) == ["my_blur"]
+    (tmp_path / "my_blur.py").write_text("x = 2")
+    assert _user_code({"crop": None, "some": nested}) != first
 
 
 def test_the_keys_of_caches_depend_on_the_library_for_heic_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,10 +198,8 @@ def test_partners_of_mixed_images_are_balanced_too(few: Path) -> None:
     split = list_index(few, ["train"]).splits["train"]
     rare = split.labels == split.labels[0]
     weights = np.where(rare, 0.9 / rare.sum(), 0.1 / (~rare).sum())
-    mix = PairMix(10, 0, 1.0)
-    images = TrainingImages(
-        ImageFiles(few, split, None), split.labels, lambda _: v2.Identity(), 7, mix, None, None, weights
-    )
+    files, mix = ImageFiles(few, split, None), PairMix(10, 0, 1.0)
+    images = TrainingImages(files, split.labels, lambda _: v2.Identity(), 7, mix, weights=weights)
     with isolate_rng():
         drawn = [images._partner() for _ in range(500)]
     assert 400 < sum(rare[i] for i in drawn) < 490

@@ -50,10 +50,10 @@ def similar_keys(name: str, known: Iterable[str]) -> list[str]:
     name = name.replace("-", "_")
     if exact := [key for key in keys if key.rpartition(".")[2] == name]:
         return exact[:_MOST]
-    other = _OTHER_NAMES.get(name.rpartition(".")[2].lower(), "")
+    group, _, last = name.rpartition(".")
+    other = _OTHER_NAMES.get(last.lower(), "")
     if other in keys or other.startswith("hydra."):
         return [other]
-    group, _, last = name.rpartition(".")
     if group in keys:  # whole names in the same group resemble each other by the group alone
         siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == group}
         if close := difflib.get_close_matches(last, siblings, n=1):

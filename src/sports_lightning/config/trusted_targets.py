@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_object
 
+from sports_lightning.config.trees import elements
 from sports_lightning.errors import UserError
 
 # Modules whose classes are allowed. An object is judged by the module that defines it, so that a path through the
@@ -50,7 +50,7 @@ def check_targets(config: Any, source: str) -> None:
     Raises:
         UserError: the config names another object, or contains another interpolation than those allowed.
     """
-    for key, value in _elements(config):
+    for key, value in elements(config):
         for text in (key, value):
             if isinstance(text, str) and "${" in _INTERPOLATION.sub("", text):
                 raise UserError(
@@ -74,16 +74,3 @@ def _is_allowed(target: str) -> bool:
     if not isinstance(found, type) and target not in _FUNCTIONS:
         return False
     return f"{getattr(found, '__module__', '')}.".startswith(_ALLOWED)
-
-
-def _elements(config: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (key, value) of all elements in nested dicts and lists; the key of a list element is its index."""
-    if isinstance(config, Mapping):
-        items = list(config.items())
-    elif isinstance(config, Sequence) and not isinstance(config, str):
-        items = list(enumerate(config))
-    else:
-        return
-    for key, value in items:
-        yield key, value
-        yield from _elements(value)

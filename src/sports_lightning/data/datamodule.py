@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from sports_lightning.data.augment import EpochTransform, build_mix
 from sports_lightning.data.dataset import EvaluationImages, TrainingImages
 from sports_lightning.data.dataset_index import DatasetIndex, Split
-from sports_lightning.data.decoded_cache import ChosenImages, DecodedImages, open_images
+from sports_lightning.data.decoded_cache import DecodedImages, open_images
 from sports_lightning.data.formats import limit_pixels
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import EpochSampler
@@ -64,17 +64,14 @@ class SportsDataModule(pl.LightningDataModule):
         """(n,) float64 probability of drawing each image with `data.balanced_sampling`, else None."""
         if not self.data.balanced_sampling:
             return None
-        weights = 1 / np.bincount(split.labels, minlength=len(self.index.classes)).astype(np.float64)[split.labels]
+        weights = 1 / np.bincount(split.labels)[split.labels]
         return weights / weights.sum()
 
     def _images(self, split: Split) -> DecodedImages:
-        rows = split.rows if self.data.cache else None  # what is cached is the pool
-        pool = None if rows is None else self.index.pool
-        images = open_images(
-            self.index.root, pool or split, self.preprocessing.least_side, self.data.cache,
-            resolve_cache_dir(self.data), self.preprocessing.value_range,
+        return open_images(
+            self.index.root, split, self.preprocessing.least_side, self.data.cache,
+            resolve_cache_dir(self.data), self.preprocessing.value_range, self.index.pool,
         )  # fmt: skip
-        return images if rows is None else ChosenImages(images, rows)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in the order of (seed, epoch); a smaller last batch is dropped unless it is the only one.

@@ -114,6 +114,7 @@ def open_images(
     cache: str | None,
     cache_dir: Path,
     value_range: Sequence[float] | None = None,
+    pool: Split | None = None,
 ) -> DecodedImages:
     """Open the images of a split, cached as `data.cache` says.
 
@@ -124,10 +125,13 @@ def open_images(
         cache: None, "disk" (in `cache_dir`, for later runs too) or "ram" (shared memory, for this run).
         cache_dir: `data.cache_dir`.
         value_range: the values of 16- and 32-bit pixels that become black and white (see `decode`).
+        pool: in cross-validation, the images of all folds, which are cached together.
 
     Raises:
         UserError: not enough space, or no shared memory on this system.
     """
+    if cache and pool and split.rows is not None:
+        return ChosenImages(open_images(root, pool, least, cache, cache_dir, value_range), split.rows)
     files = ImageFiles(root, split, least, value_range)
     if cache is None:
         return files

@@ -28,8 +28,9 @@ def write_tables(evaluation: Evaluation, folder: Path, more: Mapping[str, Sequen
         folder: the run folder.
         more: {name: n values} of further columns of `predictions.csv`.
     """
-    groups = evaluation.groups
-    more = {**({} if groups is None else {"group": groups.tolist()}), **(more or {})}
+    more = dict(more or {})
+    if evaluation.groups is not None:
+        more.setdefault("group", evaluation.groups.tolist())
     header, columns = top5_columns(evaluation.probabilities, evaluation.classes)
     label_names = [evaluation.classes[label] for label in evaluation.split.labels]
     probabilities = evaluation.label_probabilities.tolist()

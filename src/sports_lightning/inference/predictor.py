@@ -104,7 +104,7 @@ def compute_outputs(
 
 
 def evaluation_images(
-    classifier: Classifier, root: Path, split: Split, data: DictConfig | None = None
+    classifier: Classifier, root: Path, split: Split, data: DictConfig | None = None, pool: Split | None = None
 ) -> EvaluationImages:
     """The images of `split`, preprocessed for this classifier.
 
@@ -113,10 +113,11 @@ def evaluation_images(
         root: folder that the paths of the split are relative to.
         split: the images.
         data: `conf/data/*.yaml`, whose cache of decoded images is used; None: images are decoded from their files.
+        pool: in cross-validation, the images of all folds, which are cached together.
     """
     preprocessing = classifier.preprocessing
     cache, cache_dir = (data.cache, resolve_cache_dir(data)) if data else (None, Path())
-    images = open_images(root, split, preprocessing.least_side, cache, cache_dir, preprocessing.value_range)
+    images = open_images(root, split, preprocessing.least_side, cache, cache_dir, preprocessing.value_range, pool)
     return EvaluationImages(images, split.labels, preprocessing.transform())
 
 

@@ -1,7 +1,7 @@
 """Training on cached outputs of the frozen part of a model: which runs do that, and the datasets that they train on."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sports_lightning.config.rules import limit_of
+from sports_lightning.config.trees import elements
 from sports_lightning.data.augment import build_transform
 from sports_lightning.data.datamodule import SportsDataModule
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation
@@ -73,11 +74,10 @@ def use_cached_features(
     store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
-    transforms = {target.rpartition(".")[0] for target in _targets(plain["transforms"])}
     features = []
     for number in range(count):
         draws = None if count == 1 and cfg.augment.fixed_augmentations is None else [cfg.seed, number]
-        augmentation_key = [plain, draws, foreign_code_digests(transforms), code_digest(build_transform.__module__)]
+        augmentation_key = [plain, draws, _user_code(plain["transforms"]), code_digest(build_transform.__module__)]
         if _sees_evaluation_images(cfg.augment, data.preprocessing):
             features.append(store.split_features(train, pool, data.evaluation_images))
             continue
@@ -91,12 +91,10 @@ def use_cached_features(
     data.val_set = SplitFeatures(found.features, found.rows, val.labels)
 
 
-def _targets(tree: Any) -> Iterator[str]:
-    """The names of all classes that a config instantiates, nested ones too."""
-    if isinstance(tree, dict):
-        yield from (value for key, value in tree.items() if key == "_target_")
-    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _targets(child)
+def _user_code(transforms: dict[str, Any]) -> dict[str, str]:
+    """{module: digest of its source} of a user's own transforms, also of those inside others."""
+    targets = [value for key, value in elements(transforms) if key == "_target_"]
+    return foreign_code_digests(target.rpartition(".")[0] for target in targets)
 
 
 def _fits_on_disk(image_size: int, augmentations: int, index: DatasetIndex, cfg: DictConfig) -> bool:

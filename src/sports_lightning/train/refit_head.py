@@ -8,13 +8,11 @@ a few epochs of fine-tuning leave a linear layer far from the optimum for its fe
 import copy
 import logging
 from functools import partial
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Subset
 
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
@@ -60,7 +58,7 @@ def refit_head(
         frozen: the frozen part; the features of a frozen backbone are cached on disk for other runs.
     """
     train = index.splits["train"]
-    images = partial(evaluation_images, classifier, index.root, data=cfg.data)
+    images = partial(evaluation_images, classifier, index.root, data=cfg.data, pool=index.pool)
     # The head is fitted to features of the original images, even if evaluation also averages over flipped images.
     inference = OmegaConf.merge(inference, {"flip_tta": False})  # type: ignore[assignment]
     if isinstance(frozen, FrozenBackbone):
@@ -68,11 +66,7 @@ def refit_head(
         features = cache.split_features(train, index.pool, images).tensor()
     else:
         batches: list[Tensor] = []
-        if index.pool and train.rows is not None and cfg.data.cache:  # the images of all folds are cached together
-            dataset: Dataset[Any] = Subset(images(index.pool), train.rows.tolist())
-        else:
-            dataset = images(train)
-        run_batches(Classifier.features, classifier, dataset, inference, batches.append)
+        run_batches(Classifier.features, classifier, images(train), inference, batches.append)
         features = torch.cat(batches)
     counts = index.class_counts("train")
     weights = class_weights(cfg.loss.class_weights, index.classes, counts)
