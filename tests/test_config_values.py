@@ -1,6 +1,7 @@
 """Values on the command line: words for booleans, spellings of none, and one line that names all mistakes."""
 
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -333,9 +334,9 @@ def test_a_checkpoint_to_continue_is_refused_by_benchmark() -> None:
         check("benchmark", "ckpt_path=last")
 
 
-@pytest.mark.parametrize("setting", ["trainer.devices=4", "trainer.num_nodes=2"])
+@pytest.mark.parametrize("setting", ["trainer.devices=4", "trainer.devices=[0, 1]", "trainer.num_nodes=2"])
 def test_several_devices_are_refused_by_benchmark(setting: str) -> None:
-    with pytest.raises(UserError, match=rf"{setting}.*benchmark uses one device"):
+    with pytest.raises(UserError, match=rf"{re.escape(setting)}.*benchmark uses one device"):
         check("benchmark", setting)
 
 

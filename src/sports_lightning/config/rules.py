@@ -240,7 +240,9 @@ BENCHMARK = (
     ),
     Rule(
         ("trainer.devices", "trainer.num_nodes"),
-        lambda devices, nodes: nodes > 1 or (isinstance(devices, int) and devices > 1),
+        lambda devices, nodes: (
+            nodes > 1 or (devices > 1 if isinstance(devices, int) else devices != "auto" and len(devices or "") > 1)
+        ),
         "trainer.devices={0} trainer.num_nodes={1}: benchmark uses one device, so leave them out and divide "
         "data.batch_size",
     ),
