@@ -14,7 +14,7 @@ from sports_lightning.data.file_hashes import FileCheck, check_files
 from sports_lightning.inference.training_features import _user_code
 from sports_lightning.storage import code_digest as code
 from sports_lightning.storage import disk_cache
-from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
+from sports_lightning.storage.code_digest import code_digest, foreign_code
 from sports_lightning.storage.disk_cache import cache_key
 
 PACKAGE = {
@@ -97,11 +97,34 @@ def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "my_network.py").write_text("x = 1")
     monkeypatch.syspath_prepend(tmp_path)
     names = ["my_network", "torch.nn.modules.linear", "timm.models.resnet", "sports_lightning.models.scratch_cnn"]
-    first = foreign_code_digests([*names, "builtins", "no_such_module"])
+    first = foreign_code([*names, "builtins", "no_such_module"])
     assert list(first) == ["my_network"]
     (tmp_path / "my_network.py").write_text("x = 2")
-    assert foreign_code_digests(names) != first
+    assert foreign_code(names) != first
     assert sys.modules.get("my_network") is None
+
+
+def test_what_a_user_s_module_imports_is_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_package/deep").mkdir(parents=True)
+    for file, content in {
+        "__init__.py": "raise RuntimeError('imported')",
+        "network.py": "from .deep import *\nimport numpy as np\ndef f():\n    from my_package import lazy",
+        "deep/__init__.py": "from ..layers import Layer",
+        "layers.py": "import my_package.network  # a cycle",
+        "lazy.py": "this is no Python",
+        "other.py": "",
+    }.items():
+        (tmp_path / "my_package" / file).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    first = foreign_code(["my_package.network"])
+    own = {"my_package", *(f"my_package.{name}" for name in ("network", "deep", "layers", "lazy"))}
+    assert first.keys() == own | {"numpy"}
+    assert first["numpy"] == f"numpy {metadata.version('numpy')}", "a library counts with its version"
+    (tmp_path / "my_package/layers.py").write_text("import my_package.network")
+    assert {name for name, digest in foreign_code(["my_package.network"]).items() if first[name] != digest} == {
+        "my_package.layers"
+    }
+    assert "my_package" not in sys.modules
 
 
 def test_nested_transforms_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from commands import call_as_command, jobs_in_this_process, run_command, try_command
-from conftest import FAST, assert_error_line
+from conftest import FAST, assert_error_line, composed
 from processes import Process
 from sports_lightning.errors import UserError
+from sports_lightning.split.dataset import open_dataset
 from sports_lightning.train.batch_size import check_disk_space, choose_batch_size, explain_batch_errors
+from sports_lightning.train.build import build
+from sports_lightning.train.module import ClassifierModule
 
 QUICK = [*FAST, "logger=csv", "data.num_workers=0", "data.audit=false", "test=false", "trainer.limit_train_batches=3"]
 
@@ -171,9 +174,30 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, capsys: pytest.Cap
     assert "write 20, " in printed, "a late one"
 
 
-def test_a_disk_that_does_not_report_its_size_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _module(few: Path, tmp_path: Path, *settings: str) -> ClassifierModule:
+    cfg = composed(tmp_path, *FAST, f"data.root={few}", "model=timm", "model.name=test_resnet", *settings)
+    return build(cfg, open_dataset(cfg.data, ["train", "val"]))[0]
+
+
+def test_a_disk_that_does_not_report_its_size_is_used(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _module(few, tmp_path, "model.pretrained=false")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, used=0, free=0))
-    check_disk_space(torch.nn.Linear(2, 2), tmp_path / "run", False)
+    check_disk_space(module, tmp_path / "run", False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=9, used=9, free=0))
     with pytest.raises(UserError, match="not enough room"):
-        check_disk_space(torch.nn.Linear(2, 2), tmp_path / "run", False)
+        check_disk_space(module, tmp_path / "run", False)
+
+
+def test_room_is_needed_for_everything_that_a_later_epoch_trains(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, gradual = (
+        _module(few, tmp_path, "model.pretrained=false", f"finetune={name}") for name in ("head", "gradual")
+    )
+    weights = sum(tensor.nbytes for tensor in head.state_dict().values())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=9e9, used=0, free=4 * weights))
+    check_disk_space(head, tmp_path / "run", False)
+    with pytest.raises(UserError, match="not enough room"):
+        check_disk_space(gradual, tmp_path / "run", False)

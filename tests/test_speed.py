@@ -36,11 +36,12 @@ def module(few: Path, tmp_path: Path) -> ClassifierModule:
 def test_a_requested_precision_is_used(
     module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for precision in ("64-true", 32):  # as Hydra reads trainer.precision=32
-        assert choose_precision(precision, "cpu", module, tmp_path).precision == precision
+    # As Hydra reads trainer.precision=32, and so on.
+    for precision, name in (("64-true", "64-true"), (32, "32-true"), ("32", "32-true"), (16, "16-mixed"), (None, None)):
+        assert choose_precision(precision, "cpu", module, tmp_path).precision == name
     for has_bfloat16, why in ((True, "requested"), (False, "only emulates bfloat16, many times slower")):
         monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda has=has_bfloat16: has)
-        chosen = choose_precision("bf16-mixed", "cpu", module, tmp_path)
+        chosen = choose_precision("bf16", "cpu", module, tmp_path)
         assert chosen.precision == "bf16-mixed"
         assert chosen.why.endswith(why)
     assert not list(tmp_path.glob("precision/*"))
@@ -64,6 +65,13 @@ def test_with_bfloat16_a_gpu_multiplies_in_tf32_also_in_a_resumed_run(
         assert torch.get_float32_matmul_precision() == expected
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("precision", "name"), [("32", "32-true"), ("null", None)])
+def test_a_run_takes_all_of_lightning_s_names(few: Path, tmp_path: Path, precision: str, name: str | None) -> None:
+    quick = ["debug=fast", f"data.root={few}", "model=scratch_cnn", "data.num_workers=0", "data.audit=false"]
+    run_command("train", *quick, "logger=csv", "test=false", f"trainer.precision={precision}", "hydra.run.dir=run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["precision"]["precision"] == name
 
 
 @pytest.mark.parametrize(("half", "expected"), [(3.0, "bf16-mixed"), (1.1, "32-true"), (0.5, "32-true")])

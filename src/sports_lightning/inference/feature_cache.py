@@ -26,7 +26,7 @@ from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.inference.predictor import compute_logits, evaluation_images, output_settings, run_batches
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.storage.code_digest import foreign_code_digests
+from sports_lightning.storage.code_digest import foreign_code
 from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_cached_folder
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class FeatureCache:
         spec = classifier.spec
         frozen = [asdict(part), spec.architecture, spec.arguments, spec.preprocessing, weights.hexdigest()]
         layers = {type(layer).__module__ for layer in classifier.net.modules()}
-        self.key_parts = [*frozen, foreign_code_digests(layers)]
+        self.key_parts = [*frozen, foreign_code(layers)]
 
     def split_features(
         self, split: Split, pool: Split | None, images: Callable[[Split], Dataset[Any]], augmentation_key: Any = None

@@ -20,7 +20,7 @@ from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.feature_cache import FeatureCache, SplitFeatures
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.storage.code_digest import code_digest, foreign_code_digests
+from sports_lightning.storage.code_digest import code_digest, foreign_code
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ def use_cached_features(
 
 
 def _user_code(transforms: dict[str, Any]) -> dict[str, str]:
-    """{module: digest of its source} of a user's own transforms, also of those inside others."""
+    """The code of a user's own transforms, also of those inside others; see `foreign_code`."""
     targets = [value for key, value in elements(transforms) if key == "_target_"]
-    return foreign_code_digests(target.rpartition(".")[0] for target in targets)
+    return foreign_code(target.rpartition(".")[0] for target in targets)
 
 
 def _fits_on_disk(image_size: int, augmentations: int, index: DatasetIndex, cfg: DictConfig) -> bool:

@@ -5,6 +5,8 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from functools import cache
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +14,9 @@ _PACKAGE = __name__.partition(".")[0]
 _FOLDER = Path(__file__).parents[1]
 # Parts of this package that compute no pixel, feature or pair: messages, locks, signals, how files are written.
 _NO_VALUES = {"config", "errors", "runs", "storage"}
-_VERSIONED = {"timm", "torch", "torchvision"}  # libraries whose versions are part of every key
+# Code that is part of every key, or of Python.
+_IN_EVERY_KEY = {_PACKAGE, "timm", "torch", "torchvision", *sys.stdlib_module_names}
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
 
 
 @cache
@@ -37,18 +41,52 @@ def code_digest(module: str) -> str:
     return content.hexdigest()
 
 
-def foreign_code_digests(modules: Iterable[str]) -> dict[str, str]:
-    """{module: digest of its source file} of a user's own modules among those of this package and of libraries.
+def foreign_code(modules: Iterable[str]) -> dict[str, str]:
+    """The code outside this package that a value depends on: {library: version}, {module of a user: digest}.
+
+    The modules that a user's module imports are among them, also indirectly. Nothing is imported to find them.
 
     Args:
-        modules: names of modules, such as those that define the layers of a network.
+        modules: full names of modules, such as those that define the layers of a network.
     """
-    skipped = {_PACKAGE, *sys.stdlib_module_names, *_VERSIONED}
-    digests = {}
-    for name in sorted(set(modules)):
-        if name.partition(".")[0] not in skipped and (file := _file_of(name)):
-            digests[name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    return digests
+    found: dict[str, str] = {}
+    known = set(_IN_EVERY_KEY)
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        library = name.partition(".")[0]
+        if name in found or library in known or not (file := _file_of(name)):
+            continue
+        if _LIBRARY_FOLDERS & set(file.parts):
+            known.add(library)
+            found[library] = _version(library)
+            continue
+        found[name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+        if file.suffix == ".py":
+            waiting += _absolute_imports(file, name)
+    return dict(sorted(found.items()))
+
+
+def _version(library: str) -> str:
+    return ", ".join(sorted(f"{name} {version(name)}" for name in packages_distributions().get(library, [])))
+
+
+def _absolute_imports(file: Path, module: str) -> set[str]:
+    """The full names that a source file imports anywhere: modules, and perhaps names within them."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # nothing can import it, either
+        return set()
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) + 1 - node.level] if node.level else []
+            source = [*parents, *(node.module or "").split(".")] if node.module else parents
+            names |= {".".join(source), *(".".join([*source, alias.name]) for alias in node.names)}
+    return names - {""}
 
 
 def _imported(file: Path) -> set[str]:
@@ -70,12 +108,14 @@ def _source_file(module: str) -> Path | None:
 
 
 def _file_of(module: str) -> Path | None:
+    """The file of a module, which is not imported; None: there is none, or none of this name."""
     if module in sys.modules:
         origin = getattr(sys.modules[module], "__file__", None)
     else:
-        try:
-            spec = find_spec(module)
-        except (ImportError, ValueError):
-            return None
+        name, *parts = module.split(".")
+        spec = find_spec(name)
+        for part in parts:
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, spec.submodule_search_locations or []) if spec else None
         origin = spec.origin if spec else None
     return Path(origin) if origin and Path(origin).is_file() else None

@@ -51,7 +51,7 @@ def explain_batch_errors(batch_size: int) -> Iterator[None]:
 
 
 def choose_batch_size(
-    requested: int | Literal["auto"], module: ClassifierModule, precision: str, accelerator: str, processes: int
+    requested: int | Literal["auto"], module: ClassifierModule, precision: str | None, accelerator: str, processes: int
 ) -> int:
     """Return the global batch size, which is `requested` itself unless that is "auto".
 
@@ -61,7 +61,7 @@ def choose_batch_size(
     Args:
         requested: `data.batch_size`.
         module: the model to train; its weights do not change.
-        precision: Lightning's name.
+        precision: Lightning's name, or None for its default.
         accelerator: `trainer.accelerator`, Lightning's name.
         processes: training processes, among which the batch is divided.
 
@@ -102,7 +102,8 @@ def check_disk_space(module: ClassifierModule, folder: Path, averages: bool, fur
         UserError: the checkpoints will not fit.
     """
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
-    moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad)
+    is_gradual = module.finetune_config.mode == "gradual"  # later epochs train more
+    moments = 2 * sum(p.nbytes for p in module.parameters() if p.requires_grad or is_gradual)
     existing = sum(file.stat().st_size for file in folder.glob("*.ckpt"))
     # The best, the last, and the one being written.
     needed = (3 + further) * ((1 + averages) * weights + moments) - existing
@@ -119,14 +120,14 @@ def _divisible(batch_size: int, processes: int) -> int:
     return max(batch_size // processes, 1) * processes
 
 
-def _largest_that_fits(module: ClassifierModule, precision: str, device: torch.device) -> int:
+def _largest_that_fits(module: ClassifierModule, precision: str | None, device: torch.device) -> int:
     size = _SMALLEST
     while 2 * size <= _LARGEST and _fits(module, precision, device, 2 * size):
         size *= 2
     return size
 
 
-def _fits(module: ClassifierModule, precision: str, device: torch.device, size: int) -> bool:
+def _fits(module: ClassifierModule, precision: str | None, device: torch.device, size: int) -> bool:
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -140,7 +141,7 @@ def _fits(module: ClassifierModule, precision: str, device: torch.device, size: 
     return torch.cuda.max_memory_reserved(device) < 0.9 * total
 
 
-def _step(module: ClassifierModule, precision: str, device: torch.device, size: int) -> None:
+def _step(module: ClassifierModule, precision: str | None, device: torch.device, size: int) -> None:
     """Run a training step of a copy on random images, all through the whole model."""
     with torch.random.fork_rng(devices=[]):
         images = torch.randint(0, 256, (size, 3, *module.classifier.spec.preprocessing["size"]), dtype=torch.uint8)

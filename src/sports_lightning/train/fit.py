@@ -266,7 +266,7 @@ def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | N
 
 
 def _batch_size(
-    cfg: DictConfig, module: ClassifierModule, precision: str, processes: int, point: ResumePoint | None
+    cfg: DictConfig, module: ClassifierModule, precision: str | None, processes: int, point: ResumePoint | None
 ) -> int:
     requested = point.batch_size if point else cfg.data.batch_size
     return choose_batch_size(requested, module, precision, cfg.trainer.accelerator, processes)

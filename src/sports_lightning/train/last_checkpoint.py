@@ -27,6 +27,7 @@ from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import differences, flatten
 from sports_lightning.runs.resume import LAST_CHECKPOINT
 from sports_lightning.runs.signals import Interrupted, install_handlers, received
+from sports_lightning.train.precision import standard_name
 from sports_lightning.train.validation_schedule import validates_next
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class ResumePoint:
 
     path: Path
     provenance: dict[str, Any]
-    precision: str
+    precision: str | None
     frozen_precision: str
     batch_size: int
     epochs: int
@@ -178,8 +179,10 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         progress = (epochs, checkpoint["global_step"])
         continues = path != folder / LAST_CHECKPOINT
-        precision = provenance["precision"]
-        frozen = provenance.setdefault("frozen_precision", precision)  # in earlier versions the same
+        precision = provenance["precision"] = standard_name(provenance["precision"])
+        # in earlier versions the same
+        frozen = standard_name(provenance.get("frozen_precision")) or precision or "32-true"
+        provenance["frozen_precision"] = frozen
         return ResumePoint(path, provenance, precision, frozen, provenance["batch_size"], *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error

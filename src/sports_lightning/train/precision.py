@@ -42,14 +42,14 @@ class PrecisionChoice:
     """The precision of a run, and the reason for it.
 
     Attributes:
-        precision: Lightning's name.
+        precision: Lightning's name; None: Lightning's default, or what one of `trainer.plugins` determines.
         why: the reason, in one line.
         images_per_second: {precision: rate} of the trial, where there was one.
         frozen_precision: of the pass through a frozen part, where its outputs are cached and the pass was tried alone;
             None: the same.
     """
 
-    precision: str
+    precision: str | None
     why: str
     images_per_second: dict[str, float]
     frozen_precision: str | None = None
@@ -57,14 +57,20 @@ class PrecisionChoice:
     @property
     def of_frozen_part(self) -> str:
         """The precision in which the outputs of a frozen part are computed."""
-        return self.frozen_precision or self.precision
+        return self.frozen_precision or self.precision or "32-true"
 
     def __str__(self) -> str:
         return f"{self.precision}, channels_last: {self.why}"
 
 
+def standard_name(precision: str | int | None) -> str | None:
+    """Lightning's name of a precision for which it has other names too, such as "32-true" for 32."""
+    names = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+    return None if precision is None else names.get(str(precision), str(precision))
+
+
 def choose_precision(
-    precision: str,
+    precision: str | int | None,
     accelerator: str,
     module: ClassifierModule,
     cache_dir: Path,
@@ -73,20 +79,22 @@ def choose_precision(
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
     Args:
-        precision: `trainer.precision`; Lightning takes 16, 32 and 64 too.
+        precision: `trainer.precision`.
         accelerator: `trainer.accelerator`, Lightning's name.
         module: the model to train, with the part whose outputs will be cached; it is not modified.
         cache_dir: `data.cache_dir`, where the outcome of a trial is cached per machine and model.
         batch_size: of the training steps on cached outputs.
     """
     device = device_type(accelerator)
-    choice = _choose(precision, device, module, cache_dir, batch_size)
+    choice = _choose(standard_name(precision), device, module, cache_dir, batch_size)
     if device == "cuda" and choice.precision == "bf16-mixed":  # chosen, requested, or that of a resumed run
         torch.set_float32_matmul_precision("high")
     return choice
 
 
-def _choose(precision: str, device: str, module: ClassifierModule, cache_dir: Path, batch_size: int) -> PrecisionChoice:
+def _choose(
+    precision: str | None, device: str, module: ClassifierModule, cache_dir: Path, batch_size: int
+) -> PrecisionChoice:
     if precision != "auto":
         if device == "cpu" and "bf16" in str(precision) and not has_bfloat16(torch.device(device)):
             return PrecisionChoice(
@@ -212,7 +220,7 @@ def precisions(device: str) -> list[str]:
 
 def step_rate(
     module: ClassifierModule,
-    precision: str,
+    precision: str | None,
     images: Tensor,
     labels: Tensor,
     steps: int,
@@ -239,11 +247,11 @@ def step_rate(
 
 
 def training_step(
-    module: ClassifierModule, optimizer: torch.optim.Optimizer, precision: str, images: Tensor, labels: Tensor
+    module: ClassifierModule, optimizer: torch.optim.Optimizer, precision: str | None, images: Tensor, labels: Tensor
 ) -> None:
     """A training step like Lightning's, without Lightning."""
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
-    with torch.autocast(images.device.type, dtype, enabled="mixed" in str(precision)):  # 32 means 32-true
+    with torch.autocast(images.device.type, dtype, enabled="mixed" in str(precision)):
         loss = module.loss(module(images), labels)
     loss.backward()
     optimizer.step()
