@@ -155,6 +155,7 @@ def test_a_resumed_run_has_the_frozen_part_s_precision(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the cache, another trial would have another outcome."""
+    from sports_lightning.train import auto_values
     from sports_lightning.train import fit as fitting
 
     asked: list[str] = []
@@ -166,7 +167,7 @@ def test_a_resumed_run_has_the_frozen_part_s_precision(
 
     monkeypatch.setattr(fitting, "use_cached_features", use)
     choices = iter([PrecisionChoice("32-true", "tried", {}, "bf16-mixed"), PrecisionChoice("32-true", "requested", {})])
-    monkeypatch.setattr(fitting, "choose_precision", lambda *_: next(choices))
+    monkeypatch.setattr(auto_values, "choose_precision", lambda *_: next(choices))
     monkeypatch.setenv("SPORTS_LIGHTNING_CACHE", str(tmp_path / "cache"))
     settings = [
         *FAST, f"data.root={few}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false", "logger=csv",

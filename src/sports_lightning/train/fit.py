@@ -1,13 +1,13 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger
 
@@ -25,20 +25,14 @@ from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import without_diff
 from sports_lightning.runs.resume import load_original_config, run_settings
 from sports_lightning.runs.signals import deferred
-from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.sweeps.pruning import ReportToSearch
-from sports_lightning.train.batch_size import (
-    BATCH_SIZE,
-    check_disk_space,
-    choose_batch_size,
-    explain_batch_errors,
-    largest_batch,
-)
+from sports_lightning.train.auto_values import run_batch_size, run_precision, with_batch_size
+from sports_lightning.train.batch_size import BATCH_SIZE, check_disk_space, explain_batch_errors
 from sports_lightning.train.build import build_data, build_module, resolve_with_preprocessing
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import build_loggers, log_settings, open_loggers
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import FROZEN_PRECISION, PRECISION, PrecisionChoice, choose_precision
+from sports_lightning.train.precision import FROZEN_PRECISION, PRECISION, PrecisionChoice
 from sports_lightning.train.refit_head import check_head
 from sports_lightning.train.trainer import (
     RunCallbacks,
@@ -114,9 +108,9 @@ def fit(
     processes = _count_processes(cfg, index)
     select_device(training_device(cfg.trainer))
     module = build_module(cfg, index)
-    module.frozen = cached_part(module.classifier, index, _with_batch_size(cfg, point))
-    precision = _precision(cfg, module, point)
-    batch_size = _batch_size(cfg, module, precision.precision, processes, point)
+    module.frozen = cached_part(module.classifier, index, with_batch_size(cfg, point))
+    precision = run_precision(cfg, module, point)
+    batch_size = run_batch_size(cfg, module, precision.precision, processes, point)
     run_cfg = resolve_with_preprocessing(
         cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size}
     )
@@ -239,37 +233,6 @@ def _seed(seed: int) -> None:
     pl.seed_everything(seed, verbose=False)
     # In its deterministic mode torch would fill all new memory with NaN, as a debugging aid.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _with_batch_size(cfg: DictConfig, point: ResumePoint | None) -> DictConfig:
-    """The config with a number as `data.batch_size`: before "auto" is found by trial, the most that it may become."""
-    size = point.batch_size if point else cfg.data.batch_size
-    if size == "auto":
-        size = largest_batch(cfg.trainer.accelerator)
-    merged = OmegaConf.merge(cfg, {"data": {"batch_size": size}})
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _precision(cfg: DictConfig, module: ClassifierModule, point: ResumePoint | None) -> PrecisionChoice:
-    """The precision of the run; a resumed run uses its earlier one, since a new trial may choose another."""
-    is_fixed = point and not point.continues
-    requested = point.precision if point and is_fixed else cfg.trainer.precision
-    batch_size = _with_batch_size(cfg, point).data.batch_size
-    cache_dir = resolve_cache_dir(cfg.data)
-    chosen = choose_precision(requested, cfg.trainer.accelerator, module, cache_dir, batch_size)
-    if point and is_fixed:
-        why = "the precision before the interruption"
-        frozen = point.frozen_precision if point.frozen_precision != point.precision else None
-        return replace(chosen, why=why, frozen_precision=frozen)
-    return chosen
-
-
-def _batch_size(
-    cfg: DictConfig, module: ClassifierModule, precision: str | None, processes: int, point: ResumePoint | None
-) -> int:
-    requested = point.batch_size if point else cfg.data.batch_size
-    return choose_batch_size(requested, module, precision, cfg.trainer.accelerator, processes)
 
 
 def _log_start(
