@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -15,18 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from browser import CHROMIUM, browser
 from commands import run_command, try_command
+from conftest import assert_error_line
+from sports_lightning.cli.command import Command
+from sports_lightning.cli.execute import execute
+from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.organize import application, file_operations
+from sports_lightning.organize.decisions_file import add_decisions, read_decisions, remove_decisions
 from sports_lightning.organize.file_operations import MODES, digest_of
 from sports_lightning.organize.journal import Journal
-from sports_lightning.organize.operations import plan_operations
+from sports_lightning.organize.operations import plan_operations, write_keywords
 from sports_lightning.organize.plan import Plan, PlannedImage, place
+from sports_lightning.organize.planning import check_folder_names
 from sports_lightning.organize.sidecars import companion_target, find_companions
 from sports_lightning.organize.targets import FreeNames, Pattern
+from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.safe_names import safe_name, shortened
 
 OLD = 1_500_000_000_123_456_789  # ns
@@ -386,10 +395,28 @@ def test_patterns() -> None:
         ("IMG_1.JPG", "img_1.jpg.XMP", "IMG_1 (2).JPG", "IMG_1 (2).JPG.XMP"),
         ("IMG_1.HEIC", "IMG_1.MOV", "a.HEIC", "a.MOV"),
         ("IMG_1.JPG", "IMG_1.JPG.supplemental-metadata.json", "a.JPG", "a.JPG.supplemental-metadata.json"),
+        ("IMG_1(2).JPG", "IMG_1.JPG(2).json", "a.JPG", "a.JPG.json"),
     ],
 )
 def test_names_of_companions(image: str, companion: str, target: str, found: str) -> None:
     assert companion_target(image, companion, target) == found
+
+
+@pytest.mark.parametrize(
+    ("image", "companion"),
+    [
+        ("IMG_1(2).jpg", "IMG_1.jpg(2).json"),
+        ("IMG_1(2).jpg", "IMG_1.jpg.supplemental-metadata(2).json"),
+        ("Screenshot_20230101-120000_Messages.jpg", "Screenshot_20230101-120000_Messages.jpg.supple.json"),
+        (f"{'x' * 50}.jpg", f"{'x' * 46}.json"),
+    ],
+)
+def test_the_json_of_google_takeout_is_a_companion(tmp_path: Path, image: str, companion: str) -> None:
+    for name in (image, companion, "IMG_1.jpg", "IMG_1.jpg.json"):
+        (tmp_path / name).touch()
+    found = find_companions([str(tmp_path / image), str(tmp_path / "IMG_1.jpg")])
+    assert found.of_image[str(tmp_path / image)] == [companion]
+    assert found.of_image[str(tmp_path / "IMG_1.jpg")] == ["IMG_1.jpg.json"]
 
 
 def test_a_companion_of_two_images_stays_with_the_first(tmp_path: Path) -> None:
@@ -513,6 +540,14 @@ def test_an_edited_plan_is_checked_without_touching_anything(planned: Path, tmp_
     assert labels[1].upper() not in checked, "a label that differs in case only is the class"
     assert f"plan={tmp_path / 'plan'} apply=true" in checked
     assert not (planned / "sorted").exists()
+    rows[2]["label"] = ""
+    write_rows(tmp_path / "plan/plan (1).csv", [{k: row[k] for k in ("image", "label")} for row in rows])
+    downloaded = tmp_path / "plan/plan (1).csv"
+    other = run_command("organize", f"plan={downloaded}", f"hydra.run.dir={tmp_path / 'check'}").stdout
+    assert "1 my dog" in other, "the table that was named is read"
+    assert f"'plan={downloaded}' apply=true" in other
+    result = try_command("organize", f"plan={tmp_path / 'plan/plan.html'}", f"hydra.run.dir={tmp_path / 'check'}")
+    assert_error_line(result, "plan.html is not the run folder of a plan, or the edited table in it, such as plan.csv")
     rows[1]["image"] = rows[0]["image"]
     write_rows(tmp_path / "plan/plan.csv", rows)
     result = try_command("organize", f"plan={tmp_path / 'plan'}", f"hydra.run.dir={tmp_path / 'again'}")
@@ -591,6 +626,27 @@ def test_an_application_that_fails_says_how_to_put_back(tmp_path: Path, monkeypa
     assert snapshot(library) == before
 
 
+def test_an_application_that_is_interrupted_says_how_to_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library, to = tmp_path / "library", tmp_path / "sorted"
+    draw_library(library)
+    journal = Journal.of(to, plan_operations(make_plan(library, to, "move", [])))
+
+    def interrupted(_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(application, "carry_out", interrupted)
+    monkeypatch.setattr("sports_lightning.cli.execute._remove_without_results", lambda *_: None)
+    (run := tmp_path / "run").mkdir()
+    command = Command("organize", lambda cfg, folder: application.apply(journal, folder))
+    assert execute(command, OmegaConf.create(), run) == 130
+    assert (
+        f"interrupted by SIGINT; to put back what was done: {format_command('organize', [f'undo={run}'])}\n"
+        == capsys.readouterr().err
+    )
+
+
 def test_one_file_does_not_block_the_undo_of_others(tmp_path: Path) -> None:
     library, to = tmp_path / "library", tmp_path / "sorted"
     draw_library(library)
@@ -641,6 +697,54 @@ def test_new_sidecars_have_names_of_their_own(tmp_path: Path) -> None:
     assert (to / "judo/1.JPG.xmp").read_bytes() == b"of a photograph that is gone"
     assert application.undo(tmp_path) == []
     assert len(list(library.rglob("*.JPG"))) == 2
+
+
+def test_folders_that_differ_in_case_only_are_both_looked_at(tmp_path: Path) -> None:
+    for name in ("Judo", "judo"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "judo/a.jpg").touch()
+    free = FreeNames(tmp_path)
+    assert free.take("Judo/b.jpg", [])[0] == "Judo/b.jpg"
+    assert free.take("judo/a.jpg", [])[0] == "judo/a (2).jpg"
+
+
+def test_classes_may_be_named_like_the_folder_of_rejected_images(tmp_path: Path) -> None:
+    cfg = OmegaConf.create({"reject": 0.05, "coverage": 0.9})
+    with pytest.raises(UserError, match="class 'None'.*set reject=null"):
+        check_folder_names(["judo", "None"], cfg)
+    with pytest.raises(UserError, match="class 'unsure'.*set coverage=null"):
+        check_folder_names(["judo", "unsure"], cfg)
+    cfg.reject = None
+    check_folder_names(["judo", "None"], cfg)
+    image = PlannedImage("a.jpg", "none", "none", 0.9, None, "sure", "none/a.jpg")
+    write_keywords(Plan("", str(tmp_path), "copy", "{label}/{name}", [], {}, [image]), tmp_path / "tags.csv")
+    assert rows_of(tmp_path / "tags.csv")[0]["keyword"] == "none"
+
+
+def test_a_class_with_blanks_around_its_name_is_no_edit(tmp_path: Path) -> None:
+    image = PlannedImage("a.jpg", "bmx ", "bmx ", 0.9, None, "sure", "bmx/a.jpg")
+    planned = Plan(str(tmp_path), str(tmp_path / "to"), "copy", "{label}/{name}", [], {}, [image])
+    for cell in ("bmx ", "bmx"):  # a spreadsheet may remove them
+        write_rows(tmp_path / "plan.csv", [{"image": "a.jpg", "label": cell}])
+        assert planned.with_edits(tmp_path / "plan.csv").images == [image]
+
+
+def test_decisions_are_forgotten_by_the_undo_of_their_run_only(tmp_path: Path) -> None:
+    image = PlannedImage("a.jpg", "judo", "bmx", 0.9, None, "person", "judo/a.jpg", digest="1")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    add_decisions(tmp_path, [image], str(tmp_path / "run"))
+    remove_decisions(tmp_path, tmp_path / "other")
+    assert read_decisions(tmp_path) == {"1": "judo"}
+    remove_decisions(tmp_path, tmp_path / "link")
+    assert read_decisions(tmp_path) == {}
+
+
+def test_images_of_which_none_can_be_read_are_one_line(tmp_path: Path, trained: tuple[Path, str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_text("no image")
+    result = try_command("organize", f"ckpt_path={trained[0]}", f"input={tmp_path / 'photos'}", "to=sorted")
+    assert_error_line(result, "none of the images in input", "can be read; a.jpg: ")
 
 
 def test_names_that_are_too_long() -> None:

@@ -69,7 +69,8 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
         if not is_rank_zero():
             return 0
         _remove_without_results(folder, command.first_files)
-        print(f"{interrupted}{_resume_hint(folder)}", file=sys.stderr)
+        notes = "".join(getattr(interrupted, "__notes__", ()))
+        print(f"{interrupted}{notes}{_resume_hint(folder)}", file=sys.stderr)
         return interrupted.exit_status
     except Exception as error:
         if is_rank_zero() and not isinstance(error, RunFolderLocked):

@@ -33,7 +33,8 @@ def lightning_problems(cfg: DictConfig) -> list[Problem]:
     problems = list(_unknown_arguments(cfg))
     missing = {"callbacks.best", "callbacks.last"} - {key for key, _ in _nodes(cfg, "callbacks")}
     if "callbacks" in cfg and missing:
-        message = f"{' and '.join(sorted(missing))} is missing: add default, as in callbacks=[default,ema]"
+        verb = "is" if len(missing) == 1 else "are"
+        message = f"{' and '.join(sorted(missing))} {verb} missing: add default, as in callbacks=[default,ema]"
         problems.append(Problem("callbacks", message))
     problems += [problem for key, node in _nodes(cfg, "callbacks") for problem in _problems(key, node, cfg)]
     for group in ("callbacks", "logger"):

@@ -14,7 +14,7 @@ from sports_lightning.config.checks import check_organize
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.organize import application
-from sports_lightning.organize.decisions_file import add_decisions, remove_decisions
+from sports_lightning.organize.decisions_file import add_decisions
 from sports_lightning.organize.journal import Journal
 from sports_lightning.organize.operations import plan_operations, write_keywords
 from sports_lightning.organize.plan import TABLE, Plan
@@ -37,14 +37,24 @@ def organize(cfg: DictConfig, folder: Path) -> None:
     if cfg.undo:
         _undo(Path(cfg.undo).expanduser().absolute())
         return
-    planned = Path(cfg.plan).expanduser().absolute() if cfg.plan else folder
-    planned = planned.parent if planned.is_file() else planned  # plan.csv itself
+    table = _table(Path(cfg.plan).expanduser().absolute()) if cfg.plan else folder / TABLE
     if cfg.plan and not cfg.apply:
-        _check(planned)
+        _check(table)
         return
     has_plan = bool(cfg.plan) or _plan(cfg, folder)
     if cfg.apply and has_plan:
-        _apply(planned, folder)
+        _apply(table, folder)
+
+
+def _table(plan: Path) -> Path:
+    """The table of a plan, which is given as its run folder or as a table in it, such as `plan (1).csv`.
+
+    Raises:
+        UserError: another kind of file.
+    """
+    if plan.is_file() and plan.suffix.lower() != ".csv":
+        raise UserError(f"plan={plan} is not the run folder of a plan, or the edited table in it, such as {TABLE}")
+    return plan if plan.is_file() else plan / TABLE
 
 
 def _plan(cfg: DictConfig, folder: Path) -> bool:
@@ -74,14 +84,14 @@ def _plan(cfg: DictConfig, folder: Path) -> bool:
     return True
 
 
-def _check(planned: Path) -> None:
-    """Read an edited plan, and tell what applying it would do.
+def _check(table: Path) -> None:
+    """Read the edited table of a plan, and tell what applying it would do.
 
     Raises:
         UserError: the plan is applied already, its table is wrong, a file is gone or has changed, or a target exists.
     """
-    application.check_not_applied(planned)
-    plan = Plan.read(planned).with_edits(planned / TABLE)
+    application.check_not_applied(table.parent)
+    plan = Plan.read(table.parent).with_edits(table)
     operations = plan_operations(plan)
     application.check_operations(operations)
     _show_conflicts(plan)
@@ -90,7 +100,12 @@ def _check(planned: Path) -> None:
     by_label = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
     print(f"{counts.total():,} images and {more:,} files beside them would be in {plan.to}: {by_label}")
     print("nothing was touched; to apply the plan:")
-    print(f"    {format_command('organize', [f'plan={planned}', 'apply=true'])}")
+    print(f"    {format_command('organize', [f'plan={_named(table)}', 'apply=true'])}")
+
+
+def _named(table: Path) -> Path:
+    """What names the plan of this table on the command line."""
+    return table.parent if table.name == TABLE else table
 
 
 def _show_conflicts(plan: Plan) -> None:
@@ -98,10 +113,10 @@ def _show_conflicts(plan: Plan) -> None:
         log.info("%s becomes %s: %s", image.image, image.target, image.conflict)
 
 
-def _apply(planned: Path, folder: Path) -> None:
-    plan = Plan.read(planned)
-    with application.only_process(Path(plan.to)), application.applied_once(planned, folder):
-        plan = plan.with_edits(planned / TABLE)
+def _apply(table: Path, folder: Path) -> None:
+    plan = Plan.read(table.parent)
+    with application.only_process(Path(plan.to)), application.applied_once(table.parent, folder):
+        plan = plan.with_edits(table)
         operations = plan_operations(plan)
         application.apply(Journal.of(Path(plan.to), operations), folder)
         if "csv" in plan.tags:
@@ -115,7 +130,6 @@ def _apply(planned: Path, folder: Path) -> None:
 def _undo(folder: Path) -> None:
     journal = Journal.read(folder)
     with application.only_process(Path(journal.to)):
-        remove_decisions(Path(journal.to), str(folder))
         kept = application.undo(folder)
     application.report_kept(kept)
     print(f"{len(journal.operations) - len(kept):,} of {len(journal.operations):,} files are as before")

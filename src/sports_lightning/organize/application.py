@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
+from sports_lightning.organize.decisions_file import remove_decisions
 from sports_lightning.organize.file_operations import (
     COPY,
     MOVE,
@@ -23,6 +24,7 @@ from sports_lightning.organize.file_operations import (
 )
 from sports_lightning.organize.journal import FILE, UNDONE, Journal
 from sports_lightning.organize.taking_back import take_back
+from sports_lightning.runs.signals import Interrupted
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import write_text
 from sports_lightning.storage.locks import FileLock
@@ -36,12 +38,13 @@ _SHOWN = 10  # files that were kept
 
 @contextmanager
 def only_process(to: Path) -> Iterator[None]:
-    """Work on a folder alone.
+    """Work on a folder as the only process of this user.
 
     Raises:
         UserError: another process works on it.
     """
-    name = f"sports_lightning-organize-{fingerprint(os.path.realpath(to))}.lock"
+    user = os.getuid() if hasattr(os, "getuid") else 0  # one user cannot open the lock of another
+    name = f"sports_lightning-organize-{fingerprint([os.path.realpath(to), user])}.lock"
     lock = FileLock(Path(tempfile.gettempdir(), name))
     if not lock.acquire():
         raise UserError(f"another process is organizing {to}: wait for it or end it")
@@ -112,13 +115,15 @@ def apply(journal: Journal, run_folder: Path) -> None:
             os.makedirs(folder, exist_ok=True)
         for operation in tqdm(journal.operations, "organizing", unit="file", delay=2, leave=False, disable=None):
             carry_out(operation)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, Interrupted) as error:
         error.add_note(f"; to put back what was done: {format_command('organize', [f'undo={run_folder}'])}")
         raise
 
 
 def undo(folder: Path) -> list[str]:
     """Put back everything that the application in a run folder has done, also one that was killed.
+
+    Once everything is back, the decisions that it recorded are forgotten.
 
     Args:
         folder: the run folder that holds the journal.
@@ -142,6 +147,8 @@ def undo(folder: Path) -> list[str]:
             reason = str(error)
         if reason:
             kept.append(reason)
+    if not kept:
+        remove_decisions(Path(journal.to), folder)
     for created in reversed(journal.folders):
         with suppress(OSError):  # not empty
             os.rmdir(created)

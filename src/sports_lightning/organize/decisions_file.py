@@ -1,6 +1,7 @@
 """`.sports_lightning.jsonl` in the folder that images are sorted into: what persons have decided, by content."""
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -32,10 +33,10 @@ def add_decisions(to: Path, images: Iterable[PlannedImage], run: str) -> None:
         _write(to, [*_lines(to), *new])
 
 
-def remove_decisions(to: Path, run: str) -> None:
+def remove_decisions(to: Path, run: Path) -> None:
     """Forget the decisions of a run that is undone."""
     lines = _lines(to)
-    left = [line for line in lines if line["run"] != run]
+    left = [line for line in lines if os.path.realpath(line["run"]) != os.path.realpath(run)]
     if left:
         if left != lines:
             _write(to, left)

@@ -10,7 +10,7 @@ from sports_lightning.errors import UserError
 from sports_lightning.organize.file_operations import MOVE, WRITE, Operation, content_digest
 from sports_lightning.organize.plan import NONE, PERSON, SURE, UNSURE, Plan, PlannedImage
 from sports_lightning.organize.targets import folded
-from sports_lightning.organize.xmp import ROOT, with_keyword
+from sports_lightning.organize.xmp import below_root, with_keyword
 from sports_lightning.storage.files import write_csv
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def plan_operations(plan: Plan) -> list[Operation]:
 def write_keywords(plan: Plan, path: Path) -> None:
     """Write `tags.csv`, for programs that import keywords: a row per image that has a class."""
     rows = [
-        [str(Path(plan.to, image.target)), image.label, f"{ROOT}|{image.label}"]
+        [str(Path(plan.to, image.target)), image.label, below_root(image.label, "|")]
         for image in plan.images
         if _has_keyword(image)
     ]
@@ -39,7 +39,9 @@ def write_keywords(plan: Plan, path: Path) -> None:
 
 
 def _has_keyword(image: PlannedImage) -> bool:
-    return bool(image.target) and image.decision in (SURE, PERSON) and image.label not in ("", UNSURE, NONE)
+    """Whether a class was decided for; a person writes "none" and "unsure" for the folders of this name."""
+    by_person = image.decision == PERSON and image.label not in ("", UNSURE, NONE)
+    return bool(image.target) and (image.decision == SURE or by_person)
 
 
 def _of_image(plan: Plan, image: PlannedImage) -> Iterator[Operation]:

@@ -122,15 +122,15 @@ class Plan:
         """
         planned = {image_cell(each.image): each for each in self.images}
         known = {label for each in self.images for label in (each.suggested, each.label)}
-        spelled = {label.casefold(): label for label in sorted(known)}
+        spelled = {label.strip().casefold(): label for label in sorted(known)}
         edited: dict[str, PlannedImage] = {}
         moved: list[str] = []
         given: set[str] = set()  # images for which a person has written a target
         for number, row in read_csv_rows(table):
             where = f"{table}, row {number}"
             _check_columns(table, list(row))
-            key, label = image_cell(row["image"]), unquoted(row["label"], "label").strip()
-            label = label if label in known else spelled.setdefault(label.casefold(), label)
+            key, label = image_cell(row["image"]), unquoted(row["label"], "label")
+            label = label if label in known else spelled.setdefault(label.strip().casefold(), label.strip())
             if key not in planned or key in edited:
                 what = "twice" if key in edited else "not in the plan"
                 raise UserError(f"{where}: {row['image']!r} is {what}")

@@ -45,7 +45,7 @@ def write_plan_page(plan: Plan, classes: list[str], value_range: ValueRange | No
         sections=dict(sorted(sections.items(), key=lambda item: (_ORDER.get(item[0], 2), item[0].casefold()))),
         conflicts=[image for image in plan.images if image.conflict],
         copies=sum(1 for image in plan.images if image.copies),
-        labels=[*classes, UNSURE, NONE],
+        labels=list(dict.fromkeys([*classes, UNSURE, NONE])),
         rows=rows,
         command=shlex.join(["python", "-m", "sports_lightning.organize", f"plan={folder}", "apply=true"]),
         folder=str(folder),

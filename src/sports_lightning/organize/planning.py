@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from PIL import ExifTags
 
-from sports_lightning.data.file_hashes import FileCheck, check_files, read_file
+from sports_lightning.data.file_hashes import FileCheck, check_files, printable, read_file
 from sports_lightning.data.formats import open_image
 from sports_lightning.data.image_folder import list_images
 from sports_lightning.data.leftovers import describe_ignored
@@ -22,7 +22,7 @@ from sports_lightning.organize.decisions_file import read_decisions
 from sports_lightning.organize.file_operations import digest_of
 from sports_lightning.organize.plan import NONE, PERSON, SURE, UNSURE, Plan, PlannedImage, place
 from sports_lightning.organize.sidecars import find_companions
-from sports_lightning.organize.targets import FreeNames, Pattern
+from sports_lightning.organize.targets import FreeNames, Pattern, folded
 from sports_lightning.predict.prediction import predict_images
 from sports_lightning.predict.results import Predictions
 from sports_lightning.split.groups import join_groups
@@ -56,7 +56,11 @@ def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan | None:
         log.info("%d images are in %s already", already, to)
     if not new and already:
         return None
+    check_folder_names(classifier.spec.classes, cfg)
     settings = DecisionSettings(cfg.reject, cfg.coverage, "lac")
+    if not new:
+        path, problem = next(iter(problems.items()))
+        raise UserError(f"none of the images in input={root} can be read; {printable(path)}: {problem}")
     predictions = predict_images(
         classifier, [str(root / path) for path in new], cfg.inference, cfg.data.value_range, (), settings
     )
@@ -78,6 +82,16 @@ def make_plan(classifier: AnyClassifier, cfg: DictConfig) -> Plan | None:
         placed.append(image)
     states = _states(root, placed, checks)
     return Plan(str(root), str(to), cfg.mode, cfg.pattern, list(cfg.tags), states, placed)
+
+
+def check_folder_names(classes: Sequence[str], cfg: DictConfig) -> None:
+    """Raise UserError for a class that would share its folder with images that are rejected or unsure."""
+    for name, setting in ((NONE, "reject"), (UNSURE, "coverage")):
+        if cfg[setting] is not None and (same := [each for each in classes if folded(each.strip()) == name]):
+            raise UserError(
+                f"{setting}={cfg[setting]}: the checkpoint has a class {same[0]!r}, whose images would be mixed with "
+                f"those that {setting} sends to {name}/: set {setting}=null"
+            )
 
 
 def _absolute(path: str) -> Path:

@@ -1,6 +1,7 @@
 """Files that belong to an image and stay with it: sidecars, the raw file of a pair, the video of a Live Photo."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,11 @@ _OF_STEM = (
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".srf", ".srw", ".pef", ".orf", ".rw2", ".raf", ".3fr"),
     *(".erf", ".iiq", ".kdc", ".mos", ".mef"),
 )
-_OF_NAME = (".xmp", ".json", ".supplemental-metadata.json", ".pp3", ".dop")  # the second and third: Google Takeout
+_OF_NAME = (".xmp", ".pp3", ".dop")
+# Google Takeout names its JSON by the image, in earlier years without the second part, and cuts the name off there. The
+# number of `IMG_1(2).jpg` stands behind the name of `IMG_1.jpg`.
+_TAKEOUT, _TAKEOUT_LENGTH = ("", ".supplemental-metadata"), 46
+_NUMBERED = re.compile(r"(.+)(\(\d+\))(\.[^.]*)?")
 
 
 @dataclass
@@ -66,6 +71,8 @@ def companion_target(image: str, companion: str, target_name: str) -> str:
     """
     if companion.lower().startswith(f"{image.lower()}."):
         return target_name + companion[len(image) :]
+    if companion.lower().endswith(".json"):  # of Google Takeout, with a number or cut off
+        return f"{target_name}.json"
     return PurePath(target_name).stem + companion[len(PurePath(image).stem) :]
 
 
@@ -80,4 +87,9 @@ def _by_lower_case(entries: Iterable[os.DirEntry[str]]) -> dict[str, list[str]]:
 def _candidates(name: str) -> list[str]:
     stem = PurePath(name).stem.lower()
     names = [*(stem + suffix for suffix in _OF_STEM), *(name.lower() + suffix for suffix in _OF_NAME)]
+    found = _NUMBERED.fullmatch(name.lower())
+    number = found[2] if found else ""
+    for original, mark in ((name.lower(), ""), *([(found[1] + (found[3] or ""), number)] if found else [])):
+        for more in _TAKEOUT:
+            names += [f"{original}{more}{mark}.json", f"{(original + more)[:_TAKEOUT_LENGTH]}{mark}.json"]
     return list(dict.fromkeys(names))  # both are the same for an image without extension

@@ -78,7 +78,7 @@ class FreeNames:
     def __init__(self, to: Path) -> None:
         self.to = to
         self._taken: dict[str, set[str]] = defaultdict(set)  # by folder
-        self._listed: set[str] = set()
+        self._listed: set[str] = set()  # folders, by their spelling
 
     def take(self, target: str, companions: list[str]) -> tuple[str, list[str]]:
         """Take a name for an image and its companions.
@@ -109,8 +109,8 @@ class FreeNames:
 
     def _names(self, folder: str) -> set[str]:
         key = folded(folder)
-        if key not in self._listed:
-            self._listed.add(key)
+        if folder not in self._listed:
+            self._listed.add(folder)
             path = self.to / folder
             if path.is_dir():
                 self._taken[key].update(map(folded, os.listdir(path)))

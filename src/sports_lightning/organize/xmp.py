@@ -41,9 +41,14 @@ def with_keyword(sidecar: bytes | None, label: str) -> bytes:
         raise UserError("it has no rdf:RDF")
     label = _CONTROL.sub(" ", label)
     _set(rdf, f"{{{_DC}}}subject", "Bag", label, lambda _: False)  # a flat keyword does not tell whose it is
-    _set(rdf, f"{{{_LR}}}hierarchicalSubject", "Bag", f"{ROOT}|{label}", lambda text: _is_own(text, "|"))
-    _set(rdf, f"{{{_DIGIKAM}}}TagsList", "Seq", f"{ROOT}/{label}", lambda text: _is_own(text, "/"))
+    _set(rdf, f"{{{_LR}}}hierarchicalSubject", "Bag", below_root(label, "|"), lambda text: _is_own(text, "|"))
+    _set(rdf, f"{{{_DIGIKAM}}}TagsList", "Seq", below_root(label, "/"), lambda text: _is_own(text, "/"))
     return head + ET.tostring(tree, encoding="utf-8", xml_declaration=False) + tail
+
+
+def below_root(label: str, separator: str) -> str:
+    """A hierarchical keyword of two levels, the second of which is the class, without separators in its name."""
+    return f"{ROOT}{separator}{label.replace(separator, '_')}"
 
 
 def _is_own(text: str, separator: str) -> bool:
