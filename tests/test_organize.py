@@ -710,9 +710,9 @@ def test_folders_that_differ_in_case_only_are_both_looked_at(tmp_path: Path) -> 
 
 def test_classes_may_be_named_like_the_folder_of_rejected_images(tmp_path: Path) -> None:
     cfg = OmegaConf.create({"reject": 0.05, "coverage": 0.9})
-    with pytest.raises(UserError, match="class 'None'.*set reject=null"):
+    with pytest.raises(UserError, match=r"class 'None'.*set reject=null"):
         check_folder_names(["judo", "None"], cfg)
-    with pytest.raises(UserError, match="class 'unsure'.*set coverage=null"):
+    with pytest.raises(UserError, match=r"class 'unsure'.*set coverage=null"):
         check_folder_names(["judo", "unsure"], cfg)
     cfg.reject = None
     check_folder_names(["judo", "None"], cfg)
