@@ -1,16 +1,22 @@
 """The server finds the segments of videos, as `predict` does, and its page shows them."""
 
 import csv
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from browser import CHROMIUM, browser
 from commands import run_command
+from sports_lightning.models.classifier import load_classifier
 from sports_lightning.serve import videos
-from test_serve import serving
+from sports_lightning.serve.service import open_service
+from sports_lightning.videos.reader import Frame
+from test_serve import ask, serve_config, serving
 from test_videos import draw_match
 
 
@@ -47,6 +53,7 @@ def test_segments_are_those_of_predict(address: str, match: Path, trained: tuple
         (b"no video", "a.mp4", 422, "a.mp4 cannot be read as a video"),
         (b"", "../../etc/passwd", 422, "cannot be read as a video"),
         (b"x" * 1_100_000, "large.mp4", 413, "larger than limits.body_mb=1"),
+        (b"#EXTM3U\n#EXTINF:2,\n/dev/null\n#EXT-X-ENDLIST\n", "a.m3u8", 422, "cannot be read as a video"),
     ],
 )
 def test_what_is_refused(address: str, content: bytes, name: str, status: int, said: str) -> None:
@@ -59,6 +66,25 @@ def test_what_is_refused(address: str, content: bytes, name: str, status: int, s
 def test_two_videos_at_once_are_refused(address: str, match: Path) -> None:
     two = [("video", ("a.mp4", match.read_bytes())), ("video", ("b.mp4", match.read_bytes()))]
     assert httpx.post(f"{address}video", files=two, timeout=60).status_code == 413
+
+
+def test_a_video_that_is_decoded_slower_than_the_network_answers_ends_at_the_limit(
+    trained: tuple[Path, str], match: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = []
+
+    def slowly(*arguments: Any) -> Iterator[Frame]:
+        for number in range(200):
+            time.sleep(0.02)
+            watched.append(number)
+            yield Frame(number / 2, torch.zeros(3, 64, 64, dtype=torch.uint8))
+
+    monkeypatch.setattr(videos, "read_frames", slowly)
+    checkpoint = trained[0] / "checkpoints/best.ckpt"
+    with open_service(load_classifier(checkpoint), serve_config(checkpoint, "limits.seconds=1")) as service:
+        (response,) = ask(service, ("POST", "/video", {"files": [("video", ("a.mp4", match.read_bytes()))]}))
+        assert response.status_code == 504
+    assert len(watched) < 100, "also after the answer"
 
 
 def test_without_pyav_it_says_so(address: str, match: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import shutil
 import struct
@@ -232,6 +233,37 @@ def test_a_rotated_video_is_turned(tmp_path: Path, matrix: tuple[int, ...], brig
     assert (image.shape[0] > image.shape[1]) == (a == 0)
 
 
+@pytest.mark.parametrize(("rows", "scale"), [(96, 1), (144, 2), (216, 3)])
+def test_one_field_of_an_interlaced_video_is_shown(tmp_path: Path, rows: int, scale: int) -> None:
+    pixels = np.zeros((rows, 256, 3), dtype=np.uint8)
+    pixels[::2] = 255  # at one moment everything is white, at the other black
+    options = {"x264-params": "interlaced=1:tff=1"}
+    path = draw_video(tmp_path / "a.mp4", [i / 25 for i in range(3)], lambda _: pixels, **options)
+    (frame,) = read_frames(str(path), Regular(1.0), 72)
+    assert frame.image.shape == (3, rows // scale, 256 // scale)
+    assert frame.image.float().mean() > 245
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    secret = draw_video(tmp_path / "secret.ts", [i / 25 for i in range(50)])
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "list.m3u8").write_text(text)
+    file: Any = io.BytesIO(text.encode())
+    file.name = "list.m3u8"
+    for source in (str(tmp_path / "list.m3u8"), file):
+        with pytest.raises(UserError, match=r"list\.m3u8 cannot be read as a video"):
+            list(read_frames(source, Regular(1.0), 32))
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_video(tmp_path / "video.mp4", [0.0, 0.04]).rename("12:30.mp4")
+    assert numbers(Path("12:30.mp4"), 1.0) == [(0.0, 0)]
+    (tmp_path / "copy").mkdir()
+    write_copy(Timeline("12:30.mp4", 0.08, 0.5, [Segment(0, 0.08, "judo", 1, 1)]), tmp_path / "copy")
+    assert (tmp_path / "copy/12:30.mp4").exists()
+
+
 def test_a_broken_end_is_where_the_video_ends(tmp_path: Path) -> None:
     path = draw_video(tmp_path / "video.mkv", [i / 25 for i in range(50)])
     content = path.read_bytes()
@@ -384,6 +416,28 @@ def test_a_copy_with_chapters_keeps_its_streams(tmp_path: Path, suffix: str) -> 
         assert float(chapters[1]["start"] * chapters[1]["time_base"]) == 1.25
         packets = [[bytes(packet) for packet in each.demux(video=0) if packet.size] for each in (copy, original)]
         assert packets[0] == packets[1]
+
+
+@pytest.mark.parametrize(("name", "other"), [("a.mkv", "hearing_impaired"), ("a.mp4", "attached_pic")])
+def test_a_copy_with_chapters_keeps_what_streams_are_for(tmp_path: Path, name: str, other: str) -> None:
+    with av.open(str(tmp_path / name), "w") as container:
+        for disposition in ("default", other):
+            is_cover = disposition == "attached_pic"
+            stream = container.add_stream("mjpeg" if is_cover else "mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if is_cover else "yuv420p"
+            stream.disposition = av.stream.Disposition[disposition]
+        for stream in container.streams:
+            for number in range(1 if stream.name == "mjpeg" else 5):
+                frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), dtype=np.uint8), format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    (tmp_path / "copy").mkdir()
+    write_copy(Timeline(str(tmp_path / name), 0.2, 0.5, [Segment(0, 0.2, "judo", 1, 1)]), tmp_path / "copy")
+    with av.open(str(tmp_path / "copy" / name)) as copy, av.open(str(tmp_path / name)) as original:
+        kept, before = ([int(stream.disposition) for stream in each.streams.video] for each in (copy, original))
+    assert kept == before
+    assert len(set(kept)) > 1
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".gif"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -112,10 +113,10 @@ class Service:
         Raises:
             Refusal: a file that is no video, no PyAV, or 504 after `limits.seconds`.
         """
-        loop, seconds = asyncio.get_running_loop(), self.limits.seconds
+        loop, deadline = asyncio.get_running_loop(), time.monotonic() + self.limits.seconds
         async with self._deadline():
             return await loop.run_in_executor(
-                self._watcher, answer_video, upload, self.classifier, self.network, seconds
+                self._watcher, answer_video, upload, self.classifier, self.network, deadline
             )
 
     def close(self) -> None:

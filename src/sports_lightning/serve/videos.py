@@ -1,13 +1,12 @@
 """Videos that are sent to the server: the timeline that `predict` finds, by the network that answers images."""
 
 import importlib.util
-import os
-import tempfile
+import io
 import time
 from collections import deque
 from concurrent.futures import Future
 from http import HTTPStatus
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,28 +25,24 @@ from sports_lightning.videos.video_prediction import Seen, VideoSettings, choose
 _WAITING = 64  # frames in the queue of the network
 
 
-def answer_video(upload: Upload, classifier: Classifier, network: Network, seconds: float) -> VideoAnswer:
-    """Find the segments of a video. It is kept in a temporary file meanwhile.
+def answer_video(upload: Upload, classifier: Classifier, network: Network, deadline: float) -> VideoAnswer:
+    """Find the segments of a video, which is read from memory.
 
     Args:
         upload: the video.
         classifier: with its preprocessing and rejection score.
         network: runs the frames.
-        seconds: time for the answer.
+        deadline: when the answer is too late, by `time.monotonic()`.
 
     Raises:
         Refusal: 422 of a file that is no video, 501 without PyAV, 504 if the time is over.
     """
     if importlib.util.find_spec("av") is None:
         raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "videos need PyAV on the server: pip install -e '.[video]'")
-    suffix = os.path.splitext(upload.name)[1][:8]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"video{suffix if suffix.isascii() else ''}")
-        path.write_bytes(upload.content)
-        try:
-            timeline, seen = _watch(str(path), classifier, network, time.monotonic() + seconds)
-        except UserError as error:
-            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error).replace(str(path), upload.name)) from error
+    try:
+        timeline, seen = _watch(upload, classifier, network, deadline)
+    except UserError as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
     segments = [
         VideoSegment(
             start=segment.start,
@@ -61,15 +56,19 @@ def answer_video(upload: Upload, classifier: Classifier, network: Network, secon
     return VideoAnswer(name=upload.name, seconds=timeline.seconds, segments=segments)
 
 
-def _watch(path: str, classifier: Classifier, network: Network, deadline: float) -> tuple[Timeline, Seen]:
+def _watch(upload: Upload, classifier: Classifier, network: Network, deadline: float) -> tuple[Timeline, Seen]:
     settings, seen = VideoSettings(), Seen()
-    sampling = choose_sampling(path, settings)
-    info = read_info(path)
+    sampling = choose_sampling(upload.name, settings)
+    file: Any = io.BytesIO(upload.content)
+    file.name = upload.name
+    info = read_info(file)
     transform = classifier.preprocessing.transform()
     waiting: deque[Future[Tensor]] = deque()
     outputs: list[Tensor] = []
     try:
-        for frame in read_frames(path, sampling, classifier.preprocessing.least_side):
+        for frame in read_frames(file, sampling, classifier.preprocessing.least_side):
+            if time.monotonic() > deadline:  # decoding may take longer than the network
+                raise _late()
             seen.add(frame)
             waiting.append(network.submit(transform(frame.image)))
             if len(waiting) >= _WAITING:
@@ -79,7 +78,7 @@ def _watch(path: str, classifier: Classifier, network: Network, deadline: float)
     finally:
         for future in waiting:
             future.cancel()
-    return find_timeline(classifier, path, info, sampling, seen, torch.stack(outputs), settings), seen
+    return find_timeline(classifier, upload.name, info, sampling, seen, torch.stack(outputs), settings), seen
 
 
 def _result(future: "Future[Tensor]", deadline: float) -> Tensor:
@@ -87,5 +86,9 @@ def _result(future: "Future[Tensor]", deadline: float) -> Tensor:
         return future.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         future.cancel()
-        reason = "not answered within limits.seconds: the video is too long for this server; use predict"
-        raise Refusal(HTTPStatus.GATEWAY_TIMEOUT, reason) from None
+        raise _late() from None
+
+
+def _late() -> Refusal:
+    reason = "not answered within limits.seconds: the video is too long for this server; use predict"
+    return Refusal(HTTPStatus.GATEWAY_TIMEOUT, reason)

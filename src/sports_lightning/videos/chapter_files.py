@@ -66,7 +66,7 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
     target = folder / source.name
     partial = target.with_name(f".{target.stem[:100]}.partial{target.suffix}")
     try:
-        with av.open(str(source), metadata_errors="ignore") as read, av.open(str(partial), "w") as written:
+        with av.open(os.path.abspath(source), metadata_errors="ignore") as read, av.open(str(partial), "w") as written:
             streams = {
                 stream.index: written.add_stream_from_template(stream)
                 for stream in read.streams
@@ -75,6 +75,7 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
             written.metadata.update(read.metadata)
             for index, stream in streams.items():
                 stream.metadata.update(read.streams[index].metadata)
+                stream.disposition = read.streams[index].disposition
             written.set_chapters(
                 [
                     {

@@ -1,9 +1,10 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +20,14 @@ EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".3gp", ".wmv", ".flv", ".ogv"),
 )
+# FFmpeg's names of the containers of these extensions, of raw streams and of a series of images in one file. A playlist
+# is none of them: it could name any file of this machine.
+_CONTAINERS = "mov,matroska,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,h264,hevc,m4v,mjpeg,apng,webp"
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
+
+
+Source: TypeAlias = str | BinaryIO
 
 
 class Frame(NamedTuple):
@@ -56,8 +63,8 @@ def is_video_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def read_info(path: str) -> VideoInfo:
-    """Read the header of a video.
+def read_info(path: Source) -> VideoInfo:
+    """Read the header of a video: a path, or a binary file with a name.
 
     Raises:
         UserError: not a video, encrypted, or without frames.
@@ -69,13 +76,13 @@ def read_info(path: str) -> VideoInfo:
         return VideoInfo(seconds, stream.width, stream.height, float(stream.average_rate or 0))
 
 
-def read_frames(path: str, sampling: Sampling, least: int) -> Iterator[Frame]:
+def read_frames(path: Source, sampling: Sampling, least: int) -> Iterator[Frame]:
     """The frames that are shown at sampled times, in seconds after the start of the file, as players count them.
 
     Only these frames are decoded, and those that they are predicted from. A video whose end is damaged ends there.
 
     Args:
-        path: the file.
+        path: the file, or a binary file with a name.
         sampling: the times.
         least: number of pixels that the shorter side must keep; larger frames are scaled by a whole number.
 
@@ -116,8 +123,12 @@ def read_all_frames(path: str, least: int) -> Iterator[tuple[float, float, np.nd
         raise _no_frame(path)
 
 
-def _no_frame(path: str) -> UserError:
-    return UserError(f"{printable(path)}: no frame can be decoded")
+def _no_frame(path: Source) -> UserError:
+    return UserError(f"{_name(path)}: no frame can be decoded")
+
+
+def _name(path: Source) -> str:
+    return printable(path if isinstance(path, str) else path.name)
 
 
 def _duration(frame: Any) -> float:
@@ -131,20 +142,25 @@ def _scale(frame: Any, least: int) -> int:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def _opened(path: Source) -> Iterator[tuple[Any, Any]]:
     av = require_av()
+    if isinstance(path, str):
+        source: Any = os.path.abspath(path)  # of 12:30.mp4, FFmpeg would take the first part for a protocol
+    else:
+        source = path
+        source.seek(0)
     try:
-        container = av.open(path, metadata_errors="ignore")
+        container = av.open(source, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore")
     except av_errors() as error:
-        raise UserError(f"{printable(path)} cannot be read as a video: {_reason(error)}") from error
+        raise UserError(f"{_name(path)} cannot be read as a video: {_reason(error)}") from error
     with container:
         streams = [each for each in container.streams.video if each.codec_context is not None]
         if not streams:
-            raise UserError(f"{printable(path)} has no video in it")
+            raise UserError(f"{_name(path)} has no video in it")
         stream = streams[0]
         stream.thread_type = "AUTO"
         if not stream.width:
-            raise UserError(f"{printable(path)} cannot be read as a video: it has no frames of any size")
+            raise UserError(f"{_name(path)} cannot be read as a video: it has no frames of any size")
         yield container, stream
 
 
@@ -171,6 +187,7 @@ def _shown(frames: Iterator[tuple[float, Any]], sampling: Sampling) -> Iterator[
 
 def _to_rgb(frame: Any, least: int) -> Tensor:
     """uint8 (3, height, width), upright, with square pixels, scaled down by a whole number."""
+    from av.video.frame import VideoFrame
     from av.video.reformatter import Colorspace, Interpolation
 
     scale = _scale(frame, least)
@@ -180,9 +197,10 @@ def _to_rgb(frame: Any, least: int) -> Tensor:
     source = None
     if frame.colorspace in (0, _UNSPECIFIED) and not frame.format.is_rgb:
         source = Colorspace.ITU709 if frame.height >= _HD else Colorspace.ITU601
+    turns = round((frame.rotation or 0) / 90) % 4
+    if frame.interlaced_frame:  # of the lines of two moments, those of one
+        lines = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()[::2]
+        frame, source = VideoFrame.from_ndarray(np.ascontiguousarray(lines), "rgb24"), None
     changed = frame.reformat(width, height, "rgb24", src_colorspace=source, interpolation=Interpolation.AREA)
     pixels = changed.to_ndarray()
-    if frame.interlaced_frame:  # the lines of two moments: those of one are shown twice
-        pixels = np.repeat(pixels[::2], 2, axis=0)[: len(pixels)]
-    turns = round((frame.rotation or 0) / 90) % 4
     return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns))).permute(2, 0, 1)
