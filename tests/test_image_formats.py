@@ -90,6 +90,9 @@ def test_known_extensions_are_not_opened_and_other_files_are_counted(
         find_inputs([str(only_text)])
     with caplog.at_level(logging.INFO):
         assert str(tmp_path / "v.mp4") in find_inputs([str(tmp_path)])
+        assert len(find_inputs([str(tmp_path), f"{tmp_path}/.", f"{tmp_path}//v.mp4"])) == len(
+            find_inputs([str(tmp_path)])
+        ), "each once"
     assert "skipped: 1 .nef, 3 .txt" in caplog.text
 
 

@@ -141,7 +141,7 @@ def test_ranks_without_a_shared_disk_send_their_parts(tmp_path: Path, monkeypatc
         result: Any = None
 
         def run(self) -> None:
-            self.result = _collect(stores[1], self.ranks)  # type: ignore[attr-defined]
+            self.result = _collect(stores[1], 2, self.ranks)  # type: ignore[attr-defined]
 
     boards: list[queue.Queue[Any]] = [queue.Queue(), queue.Queue()]
 
@@ -160,7 +160,7 @@ def test_ranks_without_a_shared_disk_send_their_parts(tmp_path: Path, monkeypatc
     other = Other()
     other.ranks = Pair(1, 2)  # type: ignore[attr-defined]
     other.start()
-    outputs, problems = _collect(stores[0], Pair(0, 2))  # type: ignore[misc]
+    outputs, problems = _collect(stores[0], 2, Pair(0, 2))  # type: ignore[misc]
     other.join()
     assert outputs.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
     assert problems == {"7.jpg": "broken"}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 
 from commands import run_command, try_command
-from conftest import assert_error_line
+from conftest import assert_error_line, composed
 from image_lists import Sequenced, data_settings, scan
 from sports_lightning.api.dataset_folder import _write_images
 from sports_lightning.api.image_classifier import ImageClassifier, ImageTransform
@@ -27,7 +27,7 @@ from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import choose_value_range, value_range_for_checkpoint
 from sports_lightning.errors import UnreadableImage, UserError
 from sports_lightning.models.classifier import build_classifier, load_classifier
-from sports_lightning.predict.prediction import _set_value_range
+from sports_lightning.predict.prediction import _set_value_range, predict_images
 from sports_lightning.runs.layout import missing_decorations
 from sports_lightning.split.dataset import _value_range, open_dataset
 from sports_lightning.storage.files import read_csv
@@ -248,9 +248,9 @@ def test_the_api_refuses_a_brightness_that_the_model_cannot_know(
     (tmp_path / "broken.tif").write_bytes(b"no image")
     eight, twelve, sixteen, floating, broken = (tmp_path / f"{name}.tif" for name in (*values, "broken"))
     trained_on_8 = Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3, "bilinear", 1.0, "center")
-    for images in ([eight], [sixteen, twelve], [broken, str(sixteen)], [np.zeros((8, 8, 3), np.uint8)]):
+    for images in ([eight], [sixteen], [broken, str(sixteen)], [np.zeros((8, 8, 3), np.uint8)]):
         check_depth(images, trained_on_8)
-    for images in ([eight, str(twelve)], [twelve.read_bytes()], (Image.open(twelve),), [floating]):
+    for images in ([eight, str(twelve)], [sixteen, twelve], [twelve.read_bytes()], (Image.open(twelve),), [floating]):
         with pytest.raises(UserError, match=r"the input has images with values up to .*convert them to 8 bits"):
             check_depth(images, trained_on_8)
     assert not caplog.messages
@@ -265,6 +265,25 @@ def test_the_api_refuses_a_brightness_that_the_model_cannot_know(
     save(tmp_path / "folder" / "a" / "1.png", values["12"])
     with pytest.raises(UserError, match="the input has images"):
         classifier.evaluate(tmp_path / "folder")
+
+
+def test_an_answer_depends_on_no_other_image_of_the_input(tmp_path: Path, trained: tuple[Path, str]) -> None:
+    values = {"12": np.full((8, 8), 4000, np.uint16), "16": np.full((8, 8), 60_000, np.uint16)}
+    values["32"] = np.full((8, 8), 1e6, np.int32)
+    paths = {name: str(tmp_path / f"{name}.tif") for name in values}
+    for name, pixels in values.items():
+        save(Path(paths[name]), pixels)
+    checkpoint = trained[0] / "checkpoints/best.ckpt"
+    inference = composed(tmp_path).inference
+    both = predict_images(load_classifier(checkpoint), list(paths.values()), inference)
+    assert both is not None
+    assert both.paths == [paths["16"]]
+    assert "the image has images with values up to 4000" in both.unreadable[paths["12"]]
+    with pytest.raises(UserError, match=r"none of the 2 files can be read as an image; .*12\.tif: "):
+        predict_images(load_classifier(checkpoint), [paths["12"], paths["32"]], inference)
+    nothing = predict_images(load_classifier(checkpoint), [paths["12"]], inference, may_be_empty=True)
+    assert nothing is not None
+    assert (nothing.paths, list(nothing.unreadable)) == ([], [paths["12"]])
 
 
 def test_arrays_of_the_api() -> None:

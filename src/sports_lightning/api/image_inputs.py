@@ -98,8 +98,10 @@ def check_depth(images: Sequence[ImageLike], preprocessing: Preprocessing) -> No
     """
     listed = images if isinstance(images, list | tuple) else []
     checks = [check for check in map_ahead(_high_depth, listed, torch.get_num_threads()) if check]
-    if checks:
-        value_range_for_checkpoint(preprocessing.value_range, "auto", checks, "the input")
+    # Of a model without a range, an answer does not depend on the other images.
+    for group in [checks] if preprocessing.value_range else [[check] for check in checks]:
+        if group:
+            value_range_for_checkpoint(preprocessing.value_range, "auto", group, "the input")
 
 
 def _high_depth(image: ImageLike) -> FileCheck | None:

@@ -28,9 +28,10 @@ def export(cfg: DictConfig, folder: Path) -> None:
         from sports_lightning.export.files import check_packages, write_files
         from sports_lightning.export.hub import check_push, push_export
         from sports_lightning.export.parity import compare_file, print_parity
-        from sports_lightning.export.parity_report import keep_files, read_metrics, refuse_differing, write_report
+        from sports_lightning.export.parity_report import keep_files, refuse_differing, write_report
         from sports_lightning.inference.export_info import ExportInfo
         from sports_lightning.models.classifier import load_classifier
+        from sports_lightning.runs.run_of_checkpoint import read_metrics
         from sports_lightning.split.dataset import open_dataset
         from sports_lightning.split.split_file import copy_split_file, data_of_checkpoint
 
@@ -47,6 +48,8 @@ def export(cfg: DictConfig, folder: Path) -> None:
     choose = partial(value_range_for_checkpoint, classifier.preprocessing.value_range)
     index = open_dataset(data, splits, classifier.spec.classes, choose)
     classifier.set_value_range(index.value_range)
+    if cfg.inference.accelerator == "auto":
+        cfg.inference.accelerator = "cpu"  # where the files run; a GPU would round convolutions to TF32
     reference = evaluate_split(classifier, index, cfg.split, cfg.inference)
     info = ExportInfo.of(classifier, read_metrics(cfg.ckpt_path))
     with TemporaryDirectory(dir=folder, prefix=".unchecked-") as unchecked:

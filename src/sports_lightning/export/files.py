@@ -115,7 +115,8 @@ def _write_onnx_files(
         add("model.onnx")
         add("network.onnx")
     if int8:
-        write_onnx(quantize(model, info, index), info, folder / "model_int8.onnx")
+        without_metrics = replace(info, metrics={})  # which are those of the checkpoint, and parity.json has its own
+        write_onnx(quantize(model, info, index), without_metrics, folder / "model_int8.onnx")
         add("model_int8.onnx", is_rounded=True)
     if "openvino" in formats:
         write_openvino(model, info, folder / "openvino" / "model.xml")

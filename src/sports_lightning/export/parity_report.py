@@ -1,10 +1,8 @@
 """The report of an export, and what becomes of files that differ."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -16,17 +14,8 @@ from sports_lightning.inference.export_info import ExportInfo
 from sports_lightning.reports.html import render_page, write_page
 from sports_lightning.runs.layout import MODEL_CARD
 from sports_lightning.runs.provenance import machine
+from sports_lightning.runs.run_of_checkpoint import BEST
 from sports_lightning.storage.files import checkpoint_file, write_json, write_text
-
-
-def read_metrics(ckpt_path: str) -> dict[str, Any]:
-    """The `metrics.json` of the run that a checkpoint is of; empty if there is none."""
-    file = checkpoint_file(ckpt_path).absolute().parent.parent / "metrics.json"
-    try:
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the checkpoint was copied elsewhere
-        return {}
-    return metrics
 
 
 def write_report(
@@ -49,14 +38,14 @@ def write_report(
     }
     write_json(folder / "parity.json", values)
     write_page(folder / "parity.html", "parity.html", **values, classes=reference.classes)
-    _write_card(
-        checkpoint_file(cfg.ckpt_path).with_name(MODEL_CARD), render_page("exported_files.md", **values), folder
-    )
+    _write_card(checkpoint_file(cfg.ckpt_path), render_page("exported_files.md", **values), folder)
 
 
-def _write_card(card: Path, table: str, folder: Path) -> None:
+def _write_card(checkpoint: Path, table: str, folder: Path) -> None:
     """Write the model card of the checkpoint, if it has one, with the table of its exported files."""
-    text = card.read_text(encoding="utf-8") + "\n" if card.is_file() else "# Exported classifier\n\n"
+    card = checkpoint.with_name(MODEL_CARD)
+    has_card = card.is_file() and checkpoint.name == BEST
+    text = card.read_text(encoding="utf-8") + "\n" if has_card else "# Exported classifier\n\n"
     write_text(folder / MODEL_CARD, text + table)
 
 

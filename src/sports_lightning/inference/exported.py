@@ -30,6 +30,7 @@ Item = tuple[Tensor, bool]  # an image, and whether its file could be read
 
 SUFFIXES = (".onnx", ".xml")
 _INSTALL = "pip install -e '.[export]'"
+_VALUES = 3 * 2**22  # pixel values of a batch: a file that resizes images itself takes about 12 bytes for each
 _UNCHANGED = {"precision": ("32-true", 32, "32"), "compile": (False,), "flip_tta": (False,)}
 
 
@@ -126,9 +127,10 @@ def _channels_last(image: Tensor) -> Tensor:
 
 
 def _runs(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Consecutive (image, …) of the same size, at most `batch_size` of them."""
-    for _, same in groupby(items, key=lambda item: item[0].shape):
-        while batch := list(islice(same, batch_size)):
+    """Consecutive (image, …) of the same size, at most `batch_size` of them, and fewer of large images."""
+    for shape, same in groupby(items, key=lambda item: item[0].shape):
+        most = max(1, min(batch_size, _VALUES // max(1, shape.numel())))
+        while batch := list(islice(same, most)):
             yield batch
 
 

@@ -31,16 +31,17 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
         UserError: one of them names no images and no videos.
     """
     ignored: Counter[str] = Counter()
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}  # by absolute path
     for pattern in patterns:
         paths = _matches(os.path.expanduser(pattern), ignored)
         if not paths:
             others = f" ({described})" if (described := describe_ignored(ignored)) else ""
             raise UserError(f"input={pattern} matches no images{others}: pass a file, a folder or a quoted glob")
-        found |= dict.fromkeys(paths)
+        for path in paths:
+            found.setdefault(os.path.abspath(path), path)
     if described := describe_ignored(ignored):
         log.info("skipped: %s", described)
-    return list(found)
+    return list(found.values())
 
 
 def _matches(pattern: str, ignored: Counter[str]) -> list[str]:

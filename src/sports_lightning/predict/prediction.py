@@ -107,7 +107,7 @@ def _outputs(
         key = _key(classifier, work.checkpoint, inference, with_features)
         parts = OutputParts(work.folder or Path(temporary), paths, key)
         _complete(parts, classifier, inference, with_features, work.ranks)
-        collected = _collect(parts, work.ranks)
+        collected = _collect(parts, len(classifier.spec.classes), work.ranks)
         if collected and not len(collected[0]):
             parts.remove()
     return collected
@@ -141,7 +141,7 @@ def _complete(
     halve_batch_on_out_of_memory(compute, inference)
 
 
-def _collect(parts: OutputParts, ranks: Ranks) -> tuple[Tensor, dict[str, str]] | None:
+def _collect(parts: OutputParts, classes: int, ranks: Ranks) -> tuple[Tensor, dict[str, str]] | None:
     """The outputs (n, …) float32 for the n readable files, and {path: reason} for the others; on the first rank.
 
     Other ranks send those of their parts that the first rank does not see, because the disk is not shared.
@@ -162,7 +162,7 @@ def _collect(parts: OutputParts, ranks: Ranks) -> tuple[Tensor, dict[str, str]] 
         paths = [parts.paths[i] for i in parts.positions(part)]
         problems |= {paths[i]: reason for i, reason in content.problems.items()}
         outputs.append(content.outputs[[i for i in range(len(paths)) if i not in content.problems]])
-    return torch.cat(outputs), problems
+    return torch.cat(outputs) if outputs else torch.empty(0, classes), problems
 
 
 def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: Mapping[str, FileCheck]) -> dict[str, str]:
@@ -175,11 +175,16 @@ def _set_value_range(classifier: AnyClassifier, setting: Setting, checks: Mappin
     """
     unreadable: dict[str, str] = {}
     stored = classifier.preprocessing.value_range
-    for kind in sorted({check.high_depth for check in checks.values()}):
-        files = {path: check for path, check in checks.items() if check.high_depth == kind}
+    if setting == "auto" and stored is None:  # then an answer must not depend on what else is predicted
+        groups = [[path] for path in checks]
+    else:
+        kinds = sorted({check.high_depth for check in checks.values()})
+        groups = [[path for path, check in checks.items() if check.high_depth == kind] for kind in kinds]
+    for group in groups:
+        where = "the image" if len(group) == 1 else "the input"
         try:
-            found = value_range_for_checkpoint(stored, setting, list(files.values()), "the input")
+            found = value_range_for_checkpoint(stored, setting, [checks[path] for path in group], where)
             classifier.set_value_range(found or classifier.preprocessing.value_range)
         except UserError as error:
-            unreadable |= dict.fromkeys(files, str(error))
+            unreadable |= dict.fromkeys(group, str(error))
     return unreadable

@@ -12,8 +12,8 @@ from sports_lightning import __version__
 from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.clustered_intervals import describe_methods
 from sports_lightning.evaluate.intervals import format_metric, metrics_without
+from sports_lightning.runs.run_of_checkpoint import read_metrics
 from sports_lightning.serve.neighbours import NoNeighbours
-from sports_lightning.serve.run_folder import read_metrics
 from sports_lightning.serve.service import Service
 from sports_lightning.storage.files import checkpoint_file
 

@@ -16,8 +16,8 @@ from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.html import thumbnail_uri
 from sports_lightning.runs.provenance import read_digests, read_provenance
 from sports_lightning.runs.resume import load_config
+from sports_lightning.runs.run_of_checkpoint import find_run_folder
 from sports_lightning.serve.answers import Neighbour, Neighbours
-from sports_lightning.serve.run_folder import find_run_folder
 from sports_lightning.storage.disk_cache import resolve_cache_dir
 from sports_lightning.storage.files import DAMAGED
 
