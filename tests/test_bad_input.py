@@ -66,6 +66,8 @@ def test_hydra_full_error_keeps_the_traceback(tmp_path: Path, monkeypatch: pytes
         (["lr=0.1"], ["Did you mean optimizer.lr?"]),
         (["batch_size=8"], ["Did you mean data.batch_size or inference.batch_size?"]),
         (["epochs=5"], ["Did you mean trainer.max_epochs?"]),
+        (["callbacks.early_stopping.patience=1"], ["Choose callbacks=[default,early_stopping] for it."]),
+        (["logger=csv", "logger.wandb.project=x"], ["Choose logger=wandb for it."]),
         (["~sed"], ["Did you mean seed?"]),
         (["data=/nowhere/pics"], ["data=folder data.root=/nowhere/pics"]),
         (["optimizer.lr=fast"], ["optimizer.lr=fast", "number above 0"]),

@@ -1,6 +1,7 @@
 """Backbones, freezing, losses, weights, and writing and reading checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,20 @@ def test_balanced_class_weights_equal_scikit_learn() -> None:
     labels = [0] * 5 + [1] * 3 + [2] * 2
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels))
     assert loss_function(loss, ["a", "b", "c"], [5, 3, 2]).weight.tolist() == pytest.approx(list(expected))
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "said"),
+    [
+        ("CrossEntropyLoss", {"label_smoothing": 2.0}, "label_smoothing must be between 0.0 and 1.0"),
+        ("CrossEntropyLoss", {"reduction": "none"}, "gives 2 values for a batch"),
+        ("MSELoss", {}, "loss.function gives no loss"),
+    ],
+)
+def test_a_loss_that_cannot_be_trained_is_said_at_once(target: str, arguments: dict[str, Any], said: str) -> None:
+    function = {"_target_": f"torch.nn.{target}", **arguments}
+    with pytest.raises(UserError, match=said):
+        loss_function(OmegaConf.create({"class_weights": None, "function": function}), ["a", "b", "c"], [5, 3, 2])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf, open_dict
 
 from commands import run_command, try_command
-from conftest import FAST, composed
+from conftest import FAST, assert_error_line, composed
 from image_lists import list_index
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.errors import UserError
@@ -72,6 +72,15 @@ def test_a_run_takes_all_of_lightning_s_names(few: Path, tmp_path: Path, precisi
     quick = ["debug=fast", f"data.root={few}", "model=scratch_cnn", "data.num_workers=0", "data.audit=false"]
     run_command("train", *quick, "logger=csv", "test=false", f"trainer.precision={precision}", "hydra.run.dir=run")
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"]["precision"] == name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("precision", ["auto", "32-true"])
+def test_a_device_that_is_not_there_is_one_line(trained: tuple[Path, str], few: Path, precision: str) -> None:
+    settings = ["inference.accelerator=cuda", f"inference.precision={precision}"]
+    for command, more in (("evaluate", []), ("predict", [f"input={few / 'test'}"])):
+        result = try_command(command, f"ckpt_path={trained[0]}", *settings, *more)
+        assert_error_line(result, "inference.accelerator=cuda: there is no such device here")
 
 
 @pytest.mark.parametrize(("half", "expected"), [(3.0, "bf16-mixed"), (1.1, "32-true"), (0.5, "32-true")])

@@ -10,6 +10,7 @@ from types import TracebackType
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from sports_lightning import CONF_DIR
 from sports_lightning.cli.suggestions import (
     did_you_mean,
     known_keys,
@@ -134,6 +135,8 @@ def _suggestion(message: str, command: str) -> str:
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
     if not found:
         return ""
+    if choice := _unchosen(found[1]):
+        return choice
     known = known_keys(command)
     if found[1] in known:  # Hydra refuses new keys inside a group of keys
         return f" New keys are added one by one: +{found[1]}.KEY=VALUE"
@@ -141,6 +144,15 @@ def _suggestion(message: str, command: str) -> str:
     if any(key in known and not any(other.startswith(f"{key}.") for other in known) for key in parents):
         return ""  # a group of keys that the user chooses: Hydra's message says how to add one
     return f" {did_you_mean(similar_keys(found[1], known)) or 'See --help for all keys.'}"
+
+
+def _unchosen(key: str) -> str:
+    """How to choose the callback or logger that a key is of; "" for other keys."""
+    group, _, rest = key.partition(".")
+    name = rest.partition(".")[0]
+    if group not in ("callbacks", "logger") or not (CONF_DIR / group / f"{name}.yaml").is_file():
+        return ""
+    return f" Choose {group}={f'[default,{name}]' if group == 'callbacks' else name} for it."
 
 
 def _no_choice(name: str, group: str, choices: list[str]) -> str:

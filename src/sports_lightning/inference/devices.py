@@ -34,6 +34,12 @@ def has_device(accelerator: str) -> bool:
     return found.get(accelerator, accelerator != "mps" or MPSAccelerator.is_available())
 
 
+def require_device(accelerator: str) -> None:
+    """Raise UserError if this machine has no device for `inference.accelerator`."""
+    if not has_device(accelerator):
+        raise UserError(f"inference.accelerator={accelerator}: there is no such device here; leave it out, or set cpu")
+
+
 def select_device(device: torch.device) -> None:
     """Use this GPU for everything in this process that names no GPU by number, such as inference."""
     if device.type == "cuda":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from sports_lightning.data.dataset_index import Split
-from sports_lightning.inference.devices import device_type, has_bfloat16, synchronize
+from sports_lightning.inference.devices import device_type, has_bfloat16, require_device, synchronize
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.inference.predictor import pad_batch
@@ -76,9 +76,13 @@ def choose_inference_precision(
     Returns:
         The settings, and {"precision", "why", and with a trial the fields of `PrecisionTrial`}; without "auto", the
         settings as they are and an empty record.
+
+    Raises:
+        UserError: there is no such device.
     """
     if inference.precision != "auto":
         return inference, {}
+    require_device(inference.accelerator)
     device = torch.device(device_type(inference.accelerator))
     precision, trial = "32-true", None
     if isinstance(classifier, ExportedModel):

@@ -25,7 +25,13 @@ from sports_lightning.data.datamodule import build_loader, count_workers
 from sports_lightning.data.dataset import EvaluationImages
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
-from sports_lightning.inference.devices import device_type, inference_devices, require_compiler, synchronize
+from sports_lightning.inference.devices import (
+    device_type,
+    inference_devices,
+    require_compiler,
+    require_device,
+    synchronize,
+)
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.models.classifier import Classifier
@@ -237,8 +243,9 @@ def build_inference_trainer(inference: DictConfig, *callbacks: Callback, progres
     """A Lightning trainer that only runs a model on one device: the GPU that this process trains on, if it does.
 
     Raises:
-        UserError: `inference.compile` without a compiler.
+        UserError: no such device, or `inference.compile` without a compiler.
     """
+    require_device(inference.accelerator)
     if inference.compile:
         require_compiler()
     return pl.Trainer(

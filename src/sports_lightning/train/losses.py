@@ -1,5 +1,6 @@
 """The loss that is optimized. Reported metrics are of plain cross-entropy, whatever the training loss."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +22,22 @@ def loss_function(loss: DictConfig, classes: list[str], class_counts: list[int])
         class_counts: number of training images of each class.
 
     Raises:
-        UserError: `class_weights` does not match the classes.
+        UserError: `class_weights` does not match the classes, or a function that gives no loss of a batch.
     """
     weights = class_weights(loss.class_weights, classes, class_counts)
-    return instantiate(loss.function) if weights is None else instantiate(loss.function, weight=weights)
+    function = instantiate(loss.function) if weights is None else instantiate(loss.function, weight=weights)
+    _try(function, len(classes))
+    return function
+
+
+def _try(function: nn.Module, classes: int) -> None:
+    """Raise UserError if a copy of the function gives no loss of a batch."""
+    try:
+        value = copy.deepcopy(function)(torch.zeros(2, classes), torch.arange(2) % classes)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"loss.function gives no loss: {error}") from error
+    if value.ndim:
+        raise UserError(f"loss.function gives {value.numel()} values for a batch, and training needs their mean")
 
 
 def class_weights(given: Any, classes: list[str], class_counts: list[int]) -> Tensor | None:
