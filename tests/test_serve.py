@@ -39,7 +39,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier, load_classifier
-from sports_lightning.runs.provenance import read_digests, read_provenance
+from sports_lightning.runs.provenance import read_digests, read_labels, read_provenance
 from sports_lightning.serve.app import build_app
 from sports_lightning.serve.neighbours import NoNeighbours, find_training_images
 from sports_lightning.serve.network import Network, NetworkStopped
@@ -317,6 +317,9 @@ def multipart(body: bytes, boundary: str = "x") -> dict[str, Any]:
 PART = b'--x\r\ncontent-disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
 
 
+TWO_PARTS = PART + SMALL + b"\r\n" + PART + SMALL
+
+
 async def endless(start: bytes = b"") -> AsyncIterator[bytes]:
     yield start
     for _ in range(40):
@@ -339,6 +342,7 @@ REQUESTS: dict[str, tuple[Callable[[], tuple[str, str, dict[str, Any]]], int, st
     "no boundary": (lambda: ("POST", "/predict", multipart(b"--x--", "")), 400, "form"),
     "other boundary": (lambda: ("POST", "/predict", multipart(b"--y\r\n\r\n--y--")), 400, ""),
     "broken form": (lambda: ("POST", "/predict", multipart(b"--x\r\ncontent-disposition\r\n\r\n")), 400, "form"),
+    "an early end": (lambda: ("POST", "/predict", multipart(TWO_PARTS)), 400, "last boundary"),
     "a text field": (lambda: ("POST", "/predict", {"files": {"images": (None, "text")}}), 400, "not a file"),
     "many fields": (lambda: ("POST", "/predict", {"files": {str(i): (None, "") for i in range(99)}}), 400, "form"),
     "many files": (lambda: ("POST", "/predict", form(*[("a.png", SMALL)] * 4)), 413, "3 images"),
@@ -366,7 +370,7 @@ def test_a_wrong_request_has_its_status(kind: str, tight: Service) -> None:
     request, status, reason = REQUESTS[kind]
     (response,) = ask(tight, request())
     assert response.status_code == status, response.text
-    assert reason in response.text
+    assert reason in response.json()["error"]
     assert "\n" not in response.text
     assert tight.requests == 0
 
@@ -492,7 +496,8 @@ def test_similar_training_images_where_their_features_are_cached(
     with open_service(classifier, serve_config(own)) as opened:
         (found,) = ask(opened, ("POST", "/neighbours", form(("a.jpg", (root / names[7]).read_bytes()))))
     first, *others = found.json()["neighbours"]
-    assert (first["path"], first["label"]) == (names[7], Path(names[7]).parent.name)
+    assert (first["path"], first["label"]) == (names[7], read_labels(tmp_path / "run", "train")[names[7]])
+    assert first["label"] == Path(names[7]).parent.name
     assert first["similarity"] == pytest.approx(1, abs=1e-5)
     assert first["thumbnail"].startswith("data:image/jpeg;base64,")
     assert len(others) == 5
@@ -508,6 +513,24 @@ def test_a_checkpoint_without_its_run_folder_is_served(checkpoint: Path, tmp_pat
     assert "metrics of this checkpoint are not at hand" in page.text
     assert (info.json()["metrics"], "run" in info.json()["no_neighbours"]) == ({}, True)
     assert predicted.status_code == 200
+
+
+def test_a_failure_of_the_server_is_json(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "predict", lambda _: 1 / 0)
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://[::1]:80") as client:
+            return await client.post("/predict", **form(("a.png", SMALL)))
+
+    response = asyncio.run(send())
+    assert (response.status_code, response.json()["error"]) == (500, "the server failed: see its log")
+
+
+def test_metrics_are_not_those_of_another_crop(checkpoint: Path) -> None:
+    with open_service(load_classifier(checkpoint), serve_config(checkpoint, "data.crop_mode=squash")) as opened:
+        (info,) = ask(opened, ("GET", "/info", {}))
+    assert info.json()["metrics"] == {}
 
 
 def test_info_describes_the_model_and_openapi_every_address(service: Service, checkpoint: Path) -> None:

@@ -17,10 +17,12 @@ from commands import run_command, try_command
 from conftest import FAST, assert_error_line
 from image_lists import scan
 from sports_lightning.audit.label_errors import find_similar, judge_by_features, judge_by_logits
+from sports_lightning.audit.predictions import read_log_probabilities
 from sports_lightning.audit.relabelling import write_label_check
 from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.audit.suspects import check_labels
 from sports_lightning.data.manifest import COLUMNS, read_manifest
+from sports_lightning.errors import UserError
 from sports_lightning.storage.files import read_csv, write_csv
 
 
@@ -190,6 +192,22 @@ def test_predictions_of_something_else_are_refused(
     command = ["audit", "data=folder", f"data.root={found.root}", f"predictions={folder}", "hydra.run.dir=out"]
     assert_error_line(try_command(*command), message)
     assert not (tmp_path / "out/suspects.csv").exists()
+
+
+def test_predictions_of_other_content_judge_no_label(
+    predicted: tuple[DatasetScan, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    found, folder = predicted
+    with np.load(folder / "predictions.npz") as arrays:
+        given = dict(arrays)
+    names = sorted(set(found.labels))
+    np.savez(folder / "predictions.npz", **given, digests=["0", *found.digests[1:]])
+    probabilities = read_log_probabilities(folder, found, names)
+    assert np.isinf(probabilities).all(axis=1).tolist() == [True, *[False] * (len(found.paths) - 1)]
+    assert "1 images have changed since they were predicted" in caplog.text
+    np.savez(folder / "predictions.npz", **given, digests=["0"] * len(found.paths))
+    with pytest.raises(UserError, match="are of other images"):
+        read_log_probabilities(folder, found, names)
 
 
 def test_predictions_without_their_run_are_refused(predicted: tuple[DatasetScan, Path]) -> None:

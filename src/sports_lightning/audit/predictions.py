@@ -1,5 +1,6 @@
 """Predictions of earlier runs for the images of a scan, by which their labels are judged."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from sports_lightning.audit.scan import DatasetScan
 from sports_lightning.errors import UserError
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.storage.files import DAMAGED
+
+log = logging.getLogger(__name__)
 
 _FILE = "predictions.npz"
 
@@ -27,6 +30,7 @@ def read_log_probabilities(folder: Path, scan: DatasetScan, classes: list[str]) 
     try:
         with np.load(folder / _FILE, allow_pickle=False) as arrays:
             paths, names, probabilities = (arrays[name] for name in ("paths", "classes", "probabilities"))
+            digests = arrays["digests"].tolist() if "digests" in arrays else [""] * len(paths)  # of earlier versions
         is_of_training = read_provenance(folder)["predictions"] == "train"
     except (*DAMAGED, AssertionError) as error:
         raise UserError(
@@ -43,8 +47,12 @@ def read_log_probabilities(folder: Path, scan: DatasetScan, classes: list[str]) 
         raise UserError(f"predictions={folder} are of other classes: they lack {missing[0]!r}")
     row_of = {path: row for row, path in enumerate(paths.tolist())}
     rows = np.array([row_of.get(path, -1) for path in scan.paths])
+    changed = [row >= 0 and digests[row] not in ("", digest) for row, digest in zip(rows, scan.digests, strict=True)]
+    rows[changed] = -1
     if (rows < 0).all():
         raise UserError(f"predictions={folder} are of other images than data.root={scan.root}")
+    if any(changed):
+        log.warning("%d images have changed since they were predicted: their labels are not judged", sum(changed))
     found = np.full((len(rows), len(classes)), -np.inf)
     chosen = probabilities[rows[rows >= 0]][:, [position[name] for name in classes]]
     found[rows >= 0] = np.log(np.maximum(chosen, 1e-9))

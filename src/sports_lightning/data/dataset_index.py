@@ -110,11 +110,11 @@ class DatasetIndex:
         revision = self.table.origin.get("revision") if self.table else None
         return {"root": str(self.root.absolute()), **({"revision": revision} if revision else {}), **splits}
 
-    def rows(self) -> Iterator[tuple[str, str, str]]:
-        """(split, path, digest) of each image."""
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """(split, path, digest, class) of each image."""
         for name, split in self.splits.items():
-            for path, digest in zip(split.paths, split.digests, strict=True):
-                yield name, path, digest
+            for path, digest, label in zip(split.paths, split.digests, split.labels, strict=True):
+                yield name, path, digest, self.classes[label]
 
 
 def split_fingerprint(labels: Iterable[str], digests: Iterable[str]) -> str:

@@ -51,8 +51,9 @@ def write_arrays(
 ) -> None:
     """Write `predictions.npz` into `folder`, or remove that of an earlier command if nothing is to be saved.
 
-    Its arrays are `paths` (n,) and `classes` (classes,), text; `labels` (n,) int64, if they are known; `probabilities`
-    (n, classes) float32; `features` (n, features) float32. `numpy.load` reads them without pickle.
+    Its arrays are `paths` (n,) and `classes` (classes,), text; of images with labels, `labels` (n,) int64 and `digests`
+    (n,), text; `probabilities` (n, classes) float32; `features` (n, features) float32. `numpy.load` reads them without
+    pickle.
 
     Args:
         folder: the run folder.
@@ -73,6 +74,7 @@ def write_arrays(
     labels = np.array(split.labels, dtype=np.int64)
     if (labels >= 0).all():
         arrays["labels"] = labels
+        arrays["digests"] = np.array(list(split.digests), dtype=np.str_)
     if "probabilities" in save:
         arrays["probabilities"] = probabilities.float().numpy()
     if features is not None:

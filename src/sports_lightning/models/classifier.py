@@ -5,6 +5,7 @@ architecture in timm's registry. Loading a checkpoint never imports or runs code
 """
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from sports_lightning.models.rejection import RejectionScore
 from sports_lightning.models.weight_files import read_weight_file
 from sports_lightning.runs.checkpoint_files import REMEDY, load_checkpoint, save_checkpoint
 from sports_lightning.storage.files import best_checkpoint, checkpoint_file
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "sports_lightning"
 REJECTION_KEY = "sports_lightning_rejection"  # tensors of `Classifier.rejection`
@@ -103,6 +106,11 @@ class Classifier(nn.Module):
 
     def set_crop_mode(self, crop_mode: str | None) -> None:
         """Look at images in another way than in training (see `Preprocessing.changed`); None keeps it."""
+        if crop_mode not in (None, self.preprocessing.crop_mode):
+            log.info(
+                "crop_mode=%s instead of %s: probabilities, rejection and sets are calibrated for the latter",
+                crop_mode, self.preprocessing.crop_mode,
+            )  # fmt: skip
         self.spec = replace(self.spec, preprocessing=self.preprocessing.changed(None, crop_mode).to_dict())
 
     def calibrate(self, logits: Tensor) -> Tensor:

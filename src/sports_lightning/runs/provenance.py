@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,12 @@ def collect_provenance(
     }
 
 
-def write_provenance(provenance: dict[str, Any], images: Iterable[tuple[str, str, str]], folder: Path) -> None:
+def write_provenance(provenance: dict[str, Any], images: Iterable[tuple[str, str, str, str]], folder: Path) -> None:
     """Write `run.json`, `images.csv.gz` and, if there are uncommitted changes to the code, `git.diff`.
 
     Args:
         provenance: result of `collect_provenance`, perhaps with more keys.
-        images: (split, path, digest) of each image (`DatasetIndex.rows`).
+        images: (split, path, digest, class) of each image (`DatasetIndex.rows`).
         folder: the run folder.
     """
     _write_digests(images, folder / IMAGES)
@@ -71,10 +71,18 @@ def without_diff(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def read_digests(folder: Path, split: str | None = None) -> dict[str, str]:
     """{path: digest} of the images that a run used, or those of one split, in order, from its `images.csv.gz`."""
+    return {row["path"]: row["digest"] for row in _read_images(folder) if split in (None, row["split"])}
+
+
+def read_labels(folder: Path, split: str) -> dict[str, str]:
+    """{path: class} of the images of a split that a run used, in order; "" for a run of a version before 0.2."""
+    return {row["path"]: row.get("label", "") for row in _read_images(folder) if row["split"] == split}
+
+
+def _read_images(folder: Path) -> Iterator[dict[str, str]]:
     name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # its name in version 0.1
     with gzip.open(folder / name, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        return {row["path"]: row["digest"] for row in rows if split in (None, row["split"])}
+        yield from csv.DictReader(file)
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -145,9 +153,9 @@ def _git_state() -> dict[str, str]:
         return {"commit": "", "diff": ""}
 
 
-def _write_digests(images: Iterable[tuple[str, str, str]], path: Path) -> None:
+def _write_digests(images: Iterable[tuple[str, str, str, str]], path: Path) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", "path", "digest"])
+    writer.writerow(["split", "path", "digest", "label"])
     writer.writerows(images)
     write_bytes(path, gzip.compress(buffer.getvalue().encode(errors="surrogateescape"), mtime=0))

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from sports_lightning import __version__
@@ -44,9 +43,9 @@ _UNEXPLAINED: dict[int | str, dict[str, Any]] = {501: {"model": Problem, "descri
 def build_app(service: Service) -> FastAPI:
     """The application that answers by `service`. Its documentation is `/openapi.json` only: pages would need a CDN."""
     app = FastAPI(title="sports_lightning", version=__version__, docs_url=None, redoc_url=None)
-    if service.cfg.host in _LOOPBACK:  # no page of another site reads answers by a name that resolves to this machine
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK, "[::1]"], www_redirect=False)
     app.middleware("http")(_with_headers)
+    if service.cfg.host in _LOOPBACK:
+        app.middleware("http")(_for_this_machine)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     _add_questions(app, service)
@@ -131,6 +130,13 @@ async def _with_headers(request: Request, call_next: Callable[[Request], Awaitab
     return response
 
 
+async def _for_this_machine(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse other host names: a page of another site would read answers by a name that resolves to this machine."""
+    if request.url.hostname not in _LOOPBACK:
+        return _problem(HTTPStatus.BAD_REQUEST, f"this server answers to the hosts {', '.join(_LOOPBACK)} only")
+    return await call_next(request)
+
+
 def _problem(status: int, reason: str) -> JSONResponse:
     headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return JSONResponse(Problem(error=reason).model_dump(), status, headers)
@@ -148,6 +154,10 @@ async def _unknown(_: Request, error: Any) -> JSONResponse:
     return _problem(error.status_code, str(error.detail))
 
 
+async def _failed(_: Request, __: Exception) -> JSONResponse:
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed: see its log")
+
+
 async def _gone(_: Request, __: Exception) -> Response:
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
 
@@ -159,4 +169,5 @@ _HANDLERS: dict[Any, Callable[[Request, Any], Awaitable[Response]]] = {
     404: _unknown,
     405: _unknown,
     ClientDisconnect: _gone,
+    Exception: _failed,
 }

@@ -57,7 +57,7 @@ def describe_server(service: Service) -> Info:
         classes=spec.classes,
         preprocessing=spec.preprocessing,
         temperature=spec.temperature,
-        metrics=read_metrics(cfg.ckpt_path),
+        metrics={} if cfg.data.crop_mode else read_metrics(cfg.ckpt_path),  # which are those of its own crop
         inference={str(key): value for key, value in cfg.inference.items()},
         decisions=asdict(service.decisions),
         batch_sizes=[size for size in service.network.sizes if size <= service.network.largest],

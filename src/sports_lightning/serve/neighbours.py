@@ -14,7 +14,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.html import thumbnail_uri
-from sports_lightning.runs.provenance import read_digests, read_provenance
+from sports_lightning.runs.provenance import read_digests, read_labels, read_provenance
 from sports_lightning.runs.resume import load_config
 from sports_lightning.runs.run_of_checkpoint import find_run_folder
 from sports_lightning.serve.answers import Neighbour, Neighbours
@@ -42,15 +42,15 @@ class TrainingNeighbours:
     Args:
         classifier: on the CPU.
         root: the folder that the paths are relative to.
-        paths: of the n training images.
+        labels: {path: class} of the n training images.
         features: (n, features) float32, memory-mapped.
     """
 
-    def __init__(self, classifier: Classifier, root: Path, paths: Sequence[str], features: Tensor) -> None:
-        self.classifier, self.root, self.paths, self.features = classifier, root, paths, features
+    def __init__(self, classifier: Classifier, root: Path, labels: dict[str, str], features: Tensor) -> None:
+        self.classifier, self.root, self.features = classifier, root, features
+        self._images = list(labels.items())
         norms = [rows.norm(dim=1) for rows in features.split(_AT_ONCE)]
         self._norms = torch.cat(norms).clamp(min=1e-12)
-        self._classes = set(classifier.spec.classes)
 
     def find(self, images: Tensor) -> Neighbours:
         """The most similar training images of the first image of a batch, uint8 (1, 3, height, width)."""
@@ -61,12 +61,13 @@ class TrainingNeighbours:
         return Neighbours(
             neighbours=[
                 Neighbour(
-                    path=self.paths[row],
-                    label=next((part for part in Path(self.paths[row]).parts if part in self._classes), ""),
+                    path=path,
+                    label=label,
                     similarity=cosine,
-                    thumbnail=thumbnail_uri(self.root / self.paths[row], self.classifier.preprocessing.value_range),
+                    thumbnail=thumbnail_uri(self.root / path, self.classifier.preprocessing.value_range),
                 )
                 for cosine, row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                for path, label in [self._images[row]]
             ]
         )
 
@@ -85,7 +86,7 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
         cfg: Any = OmegaConf.create(load_config(folder))
         if cfg.finetune.mode != "head":
             return NoNeighbours("features of training images are cached by runs with finetune=head only")
-        digests = read_digests(folder, "train")
+        digests, labels = read_digests(folder, "train"), read_labels(folder, "train")
         provenance = read_provenance(folder)
         features = _cached_features(classifier, cfg, provenance["precision"]["precision"], list(digests.values()))
         root = Path(provenance["data"]["root"])
@@ -93,7 +94,7 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
         return NoNeighbours(f"the run folder can't be read: {' '.join(str(error).split())}")
     if features is None:
         return NoNeighbours("the features of the training images are not in the cache of this machine")
-    return TrainingNeighbours(classifier, root, list(digests), features)
+    return TrainingNeighbours(classifier, root, labels, features)
 
 
 def _cached_features(classifier: Classifier, cfg: DictConfig, precision: str, digests: Sequence[str]) -> Tensor | None:

@@ -21,7 +21,7 @@ from sports_lightning.serve.service import Service
 log = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_SLOW = b"the request has not arrived in time"
+_SLOW = b'{"error":"the request has not arrived in time"}'
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _protocol(seconds: float) -> type[H11Protocol]:
                 return  # a request is being answered, within its own time limit
             if self.cycle is None:
                 self.transport.write(
-                    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\n"
+                    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: application/json\r\n"
                     b"content-length: %d\r\n\r\n%s" % (len(_SLOW), _SLOW)
                 )
             self.transport.close()

@@ -37,6 +37,11 @@ class _InMemoryParser(MultiPartParser):
     """Keeps files in memory; their size is limited by that of the body."""
 
     spool_max_size = 2**40
+    has_ended = False
+
+    def on_end(self) -> None:
+        """The last boundary has arrived."""
+        self.has_ended = True
 
 
 async def read_uploads(request: Request, limits: DictConfig, most: int | None = None) -> list[Upload]:
@@ -103,6 +108,8 @@ async def _from_form(request: Request, body_mb: float, most: int) -> list[Upload
         raise Refusal(HTTPStatus.BAD_REQUEST, f"the form can't be read: {error.message}") from None
     except (KeyError, ValueError, UnicodeError) as error:  # such as a boundary that is missing
         raise Refusal(HTTPStatus.BAD_REQUEST, f"the form can't be read: {' '.join(str(error).split())}") from None
+    if not parser.has_ended:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the form ends before its last boundary")
     uploads = []
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile):
