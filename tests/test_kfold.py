@@ -130,7 +130,7 @@ def test_an_unfinished_fold_leaves_no_result_and_resuming_adds_it(images: Path, 
     with jobs_in_this_process():
         result = run_command("train", "resume=sweep")
     assert "2 folds pooled, 24 images in 21 groups" in result.stdout
-    assert "best on val" not in result.stdout
+    assert "best accuracy on val" not in result.stdout
     assert len(rows_of(tmp_path / "sweep/predictions.csv")) == 24
     assert all(file.read_bytes() == content for file, content in before.items())
 

@@ -13,9 +13,10 @@ from PIL import Image
 from commands import run_command, try_command
 from conftest import FAST
 from image_lists import data_settings
+from sports_lightning.data.arrow_images import has_row
 from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.image_table import ImageTable
-from sports_lightning.data.manifest import COLUMNS, _ImageFinder, class_name, label_cell, read_manifest
+from sports_lightning.data.manifest import COLUMNS, _ImageFinder, _read_rows, class_name, label_cell, read_manifest
 from sports_lightning.errors import UserError
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.storage.files import read_csv, write_csv
@@ -157,6 +158,20 @@ def test_commands_work_on_a_manifest_as_on_folders(images: Path, tmp_path: Path)
 @pytest.mark.parametrize("name", ["1.5", "'1.5", "''nan", "'a", " a", "' a", "a", "007", "'"])
 def test_a_class_name_survives_a_manifest(name: str) -> None:
     assert class_name("row 1", label_cell(name)) == name
+
+
+def test_a_label_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("image,label\na.jpg,Fußball\n".encode("cp1252"))
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UserError, match=r"row 2: the label .* is not UTF-8: save the table as CSV UTF-8"):
+        class_name(f"{tmp_path / 'list.csv'}, row 2", next(iter(_read_rows(tmp_path / "list.csv")))[1]["label"])
+
+
+def test_a_damaged_arrow_file_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "data.arrow").write_bytes(b"no table")
+    with pytest.raises(UserError, match="can't be read"):
+        has_row(f"{tmp_path}/data.arrow/image/000000000")
 
 
 def test_a_file_name_that_is_not_utf8_survives_a_manifest(tmp_path: Path) -> None:

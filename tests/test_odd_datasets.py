@@ -5,6 +5,7 @@ import os
 import random
 import unicodedata
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from sports_lightning.data.class_names import misspelled_classes
 from sports_lightning.data.dataset import TrainingImages, fixed_augmentation, seed_draws
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.decoded_cache import ImageFiles, open_images
-from sports_lightning.data.image_folder import check_outside_classes
-from sports_lightning.data.leftovers import describe_ignored
+from sports_lightning.data.image_folder import check_outside_classes, list_images
+from sports_lightning.data.leftovers import LINK, describe_ignored
 from sports_lightning.data.source import list_dataset
 from sports_lightning.errors import UserError
 from sports_lightning.predict.inputs import find_inputs
@@ -53,6 +54,16 @@ def tree(tmp_path: Path) -> Path:
 
 LEFTOVERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle")
 LEFTOVERS += (".thumbnails", ".@__thumb", ".ipynb_checkpoints", "#snapshot")
+
+
+def test_a_link_to_a_folder_beside_it_is_not_followed(tmp_path: Path) -> None:
+    for name in ("z/1.png", ".hidden/2.png", "b/c/3.png"):
+        save(tmp_path / name)
+    for link, target in (("a", "z"), ("b/z", "../z"), ("h", ".hidden"), ("zz", "b/c")):
+        (tmp_path / link).symlink_to(target)
+    ignored: Counter[str] = Counter()
+    assert list_images(tmp_path, ignored) == ["b/c/3.png", "h/2.png", "z/1.png"]
+    assert ignored[LINK] == 3
 
 
 def test_leftovers_are_skipped_and_other_files_counted(tree: Path, caplog: pytest.LogCaptureFixture) -> None:

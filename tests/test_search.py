@@ -3,15 +3,20 @@
 import json
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from commands import jobs_in_this_process, run_command, try_command
 from conftest import FAST, assert_error_line
 from processes import Process, run_process
 from sports_lightning.errors import UserError
+from sports_lightning.sweeps import optuna_search
+from sports_lightning.sweeps.pruning import ReportToSearch
 from sports_lightning.sweeps.search_space import search_space
 from sweeps import states
 
@@ -58,8 +63,42 @@ def test_a_search_that_is_killed_resumes_without_losing_or_repeating_a_trial(few
     best = max(json.loads(path.read_text())["val"]["acc"] for path in sweep.glob("*/metrics.json"))
     with sqlite3.connect(sweep / "study.db") as database:
         assert database.execute("select max(value) from trial_values").fetchone() == (best,)
-    (line,) = [line for line in printed.splitlines() if line.startswith("best on val, as a single run: ")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("best accuracy on val, as a single run: ")]
     assert line.endswith(" hydra.mode=RUN"), "so that it is not a sweep"
+
+
+def test_an_epoch_is_judged_by_its_last_validation(tmp_path: Path) -> None:
+    reports: list[tuple[float, int]] = []
+    callback = ReportToSearch(tmp_path, tmp_path, None, "val/loss", 0)
+    callback.trial = SimpleNamespace(
+        report=lambda value, step: reports.append((value, step)), should_prune=lambda: len(reports) == 2
+    )
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    trainer: Any = SimpleNamespace(strategy=strategy, current_epoch=0, should_stop=False)
+    for epoch, losses in enumerate(([3.0, 2.0], [], [1.5, 1.0])):
+        trainer.current_epoch = epoch
+        for loss in losses:
+            trainer.callback_metrics = {"val/loss": torch.tensor(loss), "val/acc": torch.tensor(0.5)}
+            callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+        callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    assert reports == [(2.0, 0), (1.0, 2)]
+    assert trainer.should_stop
+    assert callback.pruned == {"epoch": 2, "value": 1.0, "val/acc": 0.5}
+
+
+def test_the_best_trial_is_that_of_the_objective(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = optuna.create_study(direction="minimize")
+    study.set_metric_names(["val/loss"])
+    for loss in (0.3, 0.1, 0.2):
+        study.tell(study.ask(), loss)
+    monkeypatch.setattr(optuna_search, "write_plots", lambda *_: None)
+    jobs = {tmp_path / str(i): [f"seed={i}"] for i in range(3)}
+    monkeypatch.setattr(optuna_search, "job_folders", lambda _: jobs)
+    optuna_search._report(study, tmp_path)
+    expected = "lowest val/loss, 0.1000, as a single run: python -m sports_lightning.train seed=1"
+    assert capsys.readouterr().out.strip() == expected
 
 
 @pytest.mark.slow

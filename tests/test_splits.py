@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import shutil
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from sports_lightning.split.assignment import assign
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.groups import join_groups
 from sports_lightning.split.near_copies import compare_in_any_order
+from sports_lightning.storage.files import write_csv
 
 
 def draw(path: Path, seed: int) -> None:
@@ -177,6 +180,24 @@ def test_images_that_are_added_leave_the_earlier_split_as_it_is(flat: Path, tmp_
     assert {path: after[path] for path in before} == before
     assert after[f"{test_image}.copy.png"] == "test"
     assert sorted(after[f"b/new{i}.png"] for i in range(20)) == ["test"] * 2 + ["train"] * 16 + ["val"] * 2
+
+
+@pytest.mark.parametrize("kind", ["decomposed", "absolute", "without extension"])
+def test_the_images_of_an_earlier_split_are_known_in_other_forms(flat: Path, tmp_path: Path, kind: str) -> None:
+    for path in (flat / "b").iterdir():
+        path.rename(path.with_name(f"\u00e9{path.name}"))
+    before = split_of(opened(flat))
+    forms: dict[str, Callable[[str], str]] = {
+        "decomposed": lambda path: unicodedata.normalize("NFD", path),
+        "absolute": lambda path: str(flat / path),
+        "without extension": lambda path: path.removesuffix(".png"),
+    }
+    write_csv(
+        tmp_path / "split.csv", ["image", "label", "split"], [[forms[kind](p), "x", s] for p, s in before.items()]
+    )
+    draw(flat / "b" / "new.png", 500)
+    after = split_of(opened(flat, split={"previous": str(tmp_path / "split.csv")}))
+    assert {path: after[path] for path in before} == before
 
 
 def test_only_a_missing_split_is_cut(flat: Path, tmp_path: Path) -> None:

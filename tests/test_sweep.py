@@ -92,7 +92,7 @@ def test_the_printed_command_runs_with_custom_configs_too(few: Path, tmp_path: P
     overrides = [*FAST, *QUICK, f"data.root={few}", "logger=csv", "model=small", "test=false"]
     with jobs_in_this_process():
         printed = run_command("train", "--config-dir=mine", "-m", *overrides, "hydra.sweep.dir=sweep").stdout
-    (best,) = [line for line in printed.splitlines() if line.startswith("best on val, as a single run: ")]
+    (best,) = [line for line in printed.splitlines() if line.startswith("best accuracy on val, as a single run: ")]
     python, _, module, *arguments = shlex.split(best.partition(": ")[2])
     assert (python, module) == ("python", "sports_lightning.train")
     printed = run_command("train", *arguments).stdout

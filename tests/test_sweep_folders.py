@@ -37,7 +37,8 @@ def test_nested_job_folders_are_part_of_the_sweep(tmp_path: Path, capsys: pytest
     assert list(job_folders(tmp_path)) == [tmp_path / "model=a/b,seed=0", tmp_path / "model=c,seed=0"]
     assert [result.name for result in read_results(tmp_path)] == ["model=c,seed=0", "model=a/b,seed=0"]
     write_table(tmp_path)
-    assert "best on val, as a single run: python -m sports_lightning.train model=c seed=0" in capsys.readouterr().out
+    best = "best accuracy on val, as a single run: python -m sports_lightning.train model=c seed=0"
+    assert best in capsys.readouterr().out
     assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 3
     with pytest.raises(Exception, match="holds a sweep"):
         check_sweep_folder(tmp_path, is_resumable=True)

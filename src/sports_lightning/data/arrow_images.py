@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from sports_lightning.errors import import_extra
+from sports_lightning.errors import UserError, import_extra
 
 _SUFFIX = ".arrow"
 
@@ -44,9 +44,16 @@ def find_row(path: str | os.PathLike[str]) -> ArrowRow | None:
 
 
 def has_row(path: str | os.PathLike[str]) -> bool:
-    """Whether a path addresses a row that exists."""
+    """Whether a path addresses a row that exists.
+
+    Raises:
+        UserError: the file is damaged, or has no such column.
+    """
     address = find_row(path)
-    return address is not None and address.row < len(_open_column(address.file, address.column))
+    try:
+        return address is not None and address.row < len(_open_column(address.file, address.column))
+    except ValueError as error:  # pyarrow's errors are some, too
+        raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from error
 
 
 def read_row(address: ArrowRow) -> bytes:

@@ -139,7 +139,8 @@ def _rows(dataset: HubDataset, split: str, code: int, columns: Mapping[str, str]
             codes = [split_code(f"{dataset.name}, row {i}", str(value or "")) for i, value in enumerate(values)]
         groups: Any = [""] * len(labels)
         if "group" in columns:
-            groups = ["" if value is None else str(value) for value in table.column(columns["group"]).to_pylist()]
+            values = table.column(columns["group"]).to_pylist()
+            groups = ["" if value is None or value != value else str(value).strip() for value in values]  # NaN, too
         yield from zip(codes, labels, _paths(file, table, columns["image"]), groups, strict=True)
 
 

@@ -85,11 +85,12 @@ def list_images(
     """
     ignored = Counter() if ignored is None else ignored
     found = []
-    linked = {os.path.realpath(folder)}
+    root = os.path.realpath(folder)
+    linked = {root}
     for directory, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         ignored[LEFTOVER] += sum(map(is_leftover, subfolders))
         named = [name for name in subfolders if not is_leftover(name)]
-        subfolders[:] = [name for name in named if _is_new(os.path.join(directory, name), linked, refuse_loops)]
+        subfolders[:] = [name for name in named if _is_new(os.path.join(directory, name), root, linked, refuse_loops)]
         ignored[LINK] += len(named) - len(subfolders)
         relative = os.path.relpath(directory, folder)
         for name in files:
@@ -101,15 +102,17 @@ def list_images(
     return sorted(found)
 
 
-def _is_new(path: str, linked: set[str], refuse_loops: bool) -> bool:
-    """Whether a sub-folder is to be listed: it is no link, or the first one to its target."""
+def _is_new(path: str, root: str, linked: set[str], refuse_loops: bool) -> bool:
+    """Whether a sub-folder is to be listed: it is no link, or the first one to a folder that is not listed itself."""
     if not os.path.islink(path):
         return True
     target = os.path.realpath(path)
     is_loop = f"{os.path.realpath(os.path.dirname(path))}{os.sep}".startswith(f"{target}{os.sep}")
     if is_loop and refuse_loops:
         raise UserError(f"{path} links to {target}, which contains it: remove the link")
-    is_new = not is_loop and target not in linked
+    parts = os.path.relpath(target, root).split(os.sep)
+    is_listed = parts[0] != os.pardir and not any(map(is_leftover, parts))
+    is_new = not is_loop and not is_listed and target not in linked
     linked.add(target)
     return is_new
 

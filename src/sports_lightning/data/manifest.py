@@ -70,7 +70,7 @@ def read_manifest(file: Path, root: Path | None, columns: Mapping[str, str]) -> 
 
 
 def read_splits(file: Path) -> dict[str, int]:
-    """{path as written: position in `SPLITS`, or `UNASSIGNED`} of a manifest, whether its images exist or not.
+    """{path, in the form NFC: position in `SPLITS`, or `UNASSIGNED`} of a manifest, whether its images exist or not.
 
     Raises:
         UserError: a missing file or column, or a wrong split.
@@ -79,10 +79,9 @@ def read_splits(file: Path) -> dict[str, int]:
         raise UserError(f"{file} is not a file")
     rows = list(_read_rows(file))
     _check_columns(file, list(rows[0][1]) if rows else [], {name: name for name in COLUMNS})
-    return {
-        os.path.normpath(str(row["image"])): split_code(f"{file}, row {number}", _text(row, "split"))
-        for number, row in rows
-    }
+    paths = [normalize(_unescaped(os.path.normpath(str(row["image"])))) for _, row in rows]
+    codes = [split_code(f"{file}, row {number}", _text(row, "split")) for number, row in rows]
+    return dict(zip(paths, codes, strict=True))
 
 
 def build_table(place: str, root: Path, rows: list[tuple[int, str, str, str]]) -> ImageTable:
@@ -209,13 +208,15 @@ def class_name(where: str, value: Any) -> str:
     """The class of a label. Whole numbers are names of classes; other numbers are not, without a quote mark before.
 
     Raises:
-        UserError: it is empty or a number; the message starts with `where`.
+        UserError: it is empty, a number, or not UTF-8; the message starts with `where`.
     """
     if isinstance(value, str):
         value = unquoted(value, "label")
         if value[:1] == "'" and _is_odd(value[1:]):  # see `label_cell`
             return normalize(value[1:])
     text = "" if value is None else str(value).strip()
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(f"{where}: the label {printable(text[:_SHOWN])} is not UTF-8: save the table as CSV UTF-8")
     if not text:
         raise UserError(f"{where}: the label is empty: fill it in, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int) or _is_odd(text):
@@ -241,6 +242,11 @@ def split_code(where: str, text: str) -> int:
 _ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
+def _unescaped(path: str) -> str:
+    """A path with its bytes that are not UTF-8, which `write_text` escapes."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), path)
+
+
 class _ImageFinder:
     """Finds the file that a row of a manifest names, as a path relative to the root.
 
@@ -262,9 +268,7 @@ class _ImageFinder:
             raise UserError(f"{where}: the image is empty: fill it in, or remove the row")
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise UserError(f"{where}: the image {printable(text[:_SHOWN])} is no path")
-        # Bytes that are not UTF-8, as `write_text` writes them.
-        unescaped = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), raw)
-        for name in dict.fromkeys([raw, text, unescaped]):  # a path may start or end with a space
+        for name in dict.fromkeys([raw, text, _unescaped(raw)]):  # a path may start or end with a space
             for base in self.bases:
                 path = os.path.normpath(os.path.join(base, name))
                 if os.path.isfile(path) or has_row(path):

@@ -1,12 +1,15 @@
 """`split.csv`: the split of every image as a manifest, for later runs and other programs."""
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from sports_lightning.data.class_names import normalize
 from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.data.folder_layout import SPLITS
 from sports_lightning.data.hub import HUGGING_FACE
@@ -18,6 +21,8 @@ from sports_lightning.runs.layout import SPLIT_FILE, SPLIT_INFO
 from sports_lightning.runs.resume import has_checkpoint
 from sports_lightning.storage.disk_cache import fingerprint
 from sports_lightning.storage.files import DAMAGED, checkpoint_file, write_bytes, write_csv, write_json
+
+log = logging.getLogger(__name__)
 
 
 def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
@@ -160,8 +165,14 @@ def previous_splits(table: ImageTable, file: Path) -> np.ndarray:
     Raises:
         UserError: the file is no manifest with splits, or none of its images is in the table.
     """
-    split_of = read_splits(file)
-    splits = np.array([split_of.get(path, UNASSIGNED) for path in table.paths], dtype=np.int8)
+    split_of = {
+        os.path.relpath(path, table.root) if os.path.isabs(path) else path: split
+        for path, split in read_splits(file).items()
+    }
+    names = [normalize(path) for path in table.paths]
+    found = [split_of.get(name, split_of.get(os.path.splitext(name)[0], UNASSIGNED)) for name in names]
+    splits = np.array(found, dtype=np.int8)
     if (splits == UNASSIGNED).all():
         raise UserError(f"data.split.previous={file} has no split of an image in {table.root}")
+    log.info("%s: %d of %d images keep their split", file, (splits != UNASSIGNED).sum(), len(splits))
     return splits

@@ -11,14 +11,16 @@ import optuna
 from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from sports_lightning.config.checks import check_search
+from sports_lightning.config.overrides import format_command
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
 from sports_lightning.sweeps.jobs import SweepJob, wait_for_any
 from sports_lightning.sweeps.plots import write_plots
-from sports_lightning.sweeps.resume import MULTIRUN
+from sports_lightning.sweeps.resume import MULTIRUN, job_folders
 from sports_lightning.sweeps.search_space import check_space_composes, objectives, search_space
 from sports_lightning.sweeps.start import DEFAULT_SUBDIR
 from sports_lightning.sweeps.study import open_study
@@ -89,3 +91,8 @@ def _report(study: optuna.Study, folder: Path) -> None:
     if len(study.directions) > 1:
         numbers = ", ".join(str(trial.number) for trial in study.best_trials)
         print(f"Pareto front of {', '.join(study.metric_names or [])}: jobs {numbers}")
+    elif (objective := (study.metric_names or [""])[0]) != "val/acc" and study.get_trials(states=[TrialState.COMPLETE]):
+        best = study.best_trial  # the table of the jobs is by accuracy
+        kind = "lowest" if study.direction == StudyDirection.MINIMIZE else "highest"
+        overrides = job_folders(folder)[folder / str(best.number)]
+        print(f"{kind} {objective}, {best.value:.4f}, as a single run: {format_command('train', overrides)}")

@@ -14,7 +14,9 @@ from sports_lightning.sweeps.resume import current_sweep
 
 
 class ReportToSearch(Callback):
-    """Reports the objective to this run's trial after each validation, and stops the run if the pruner says so.
+    """Reports the objective to this run's trial after each epoch, and stops the run if the pruner says so.
+
+    Of several validations in an epoch, the last one counts.
 
     Args:
         folder: the run folder.
@@ -28,6 +30,7 @@ class ReportToSearch(Callback):
         self.folder, self.sweep, self.settings, self.objective, self.number = folder, sweep, settings, objective, number
         self.trial: Any = None
         self.pruned: dict[str, float] | None = None
+        self._is_validated = False  # since the last report
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's decision, for a run that is interrupted before it has ended."""
@@ -45,7 +48,14 @@ class ReportToSearch(Callback):
             self.trial = open_trial(self.settings, self.sweep, self.number)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the objective, and stop after this epoch if the trial is pruned."""
+        """Note that there is something to report."""
+        self._is_validated = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the objective, and end the run if the trial is pruned."""
+        if not self._is_validated:
+            return
+        self._is_validated = False
         value = float(trainer.callback_metrics[self.objective])
         should_prune = False
         if self.trial:

@@ -100,7 +100,7 @@ def _print_table(jobs: list[JobResult], varied: dict[str, list[str]], sweep_fold
         print(f"… and {len(jobs) - _PRINTED_JOBS} more in {sweep_folder / 'sweep.csv'}")
     if any(setting.startswith(FOLD) for setting in varied[jobs[0].name]):
         return  # the jobs are folds, on different images: none is the best
-    print(f"best on val, as a single run: {format_command('train', jobs[0].overrides)}")
+    print(f"best accuracy on val, as a single run: {format_command('train', jobs[0].overrides)}")
     print(f"to test the differences: python -m sports_lightning.compare {shlex.quote(str(sweep_folder))}")
 
 
