@@ -253,7 +253,7 @@ def test_a_missing_package_is_named_before_any_work(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "openvino" else find(name, *a))
-    result = try_command("export", f"ckpt_path={trained[0]}", "format=[openvino]", f"hydra.run.dir={tmp_path / 'run'}")
+    result = try_command("export", f"ckpt_path={trained[0]}", "format=openvino", f"hydra.run.dir={tmp_path / 'run'}")
     assert "format=openvino needs openvino: pip install -e '.[openvino]'" in result.stderr
 
 

@@ -120,6 +120,8 @@ def convert(value: Any, hint: Any) -> Any:
         if value in parameters and not isinstance(value, bool):
             return value
     elif origin is list:
+        if get_origin(parameters[0]) is Literal and isinstance(value, str):  # one choice, as in format=onnx
+            value = [value]
         if isinstance(value, Sequence) and not isinstance(value, str):
             return [convert(element, parameters[0]) for element in value]
     elif origin is dict:
