@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.accelerators import CUDAAccelerator
 
-from commands import run_command
+from commands import run_command, try_command
+from conftest import assert_error_line
 from sports_lightning.compare.run_reader import read_runs
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
@@ -114,7 +115,9 @@ def test_the_command_report_leaves_no_folder_of_its_own_and_prints_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decorations, "complete_decorations", lambda folder: None)
-    run = tmp_path / "run"
+    (run := tmp_path / "run").mkdir()
+    assert_error_line(try_command("report", f"run={run}"), f"run={run} holds no finished run of train")
+    (run / "metrics.json").touch()
     result = run_command("report", f"run={run}", "trust=true", "hydra.run.dir=own")
     assert result.last_line == str(run)
     assert not (tmp_path / "own").exists()

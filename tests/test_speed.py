@@ -218,7 +218,7 @@ def test_every_name_of_float32_is_float32(module: ClassifierModule, precision: A
 
 @pytest.mark.slow
 def test_benchmark_prints_and_writes_a_row_for_each_number_format(few: Path, tmp_path: Path) -> None:
-    small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2"]
+    small = [*FAST, f"data.root={few}", "data.num_workers=0", "steps=2", "trainer.precision=32"]
     result = run_command("benchmark", *small)
     folder = Path(result.stdout.strip().splitlines()[-1])
     with (folder / "benchmark.csv").open(newline="") as file:

@@ -21,7 +21,7 @@ from sports_lightning.storage.files import write_csv
 from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.optimizer import build_optimizer
-from sports_lightning.train.precision import precisions, step_rate, training_step
+from sports_lightning.train.precision import precisions, standard_name, step_rate, training_step
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
     """
     pl.seed_everything(cfg.seed, verbose=False)
     known = ["32-true", "bf16-mixed", "16-mixed"]
-    if cfg.trainer.precision not in ("auto", *known):
+    requested = standard_name(cfg.trainer.precision) or "32-true"
+    if requested not in ("auto", *known):
         raise UserError(f"trainer.precision={cfg.trainer.precision}: benchmark supports auto, {', '.join(known)}")
     module, data = build(cfg, index)
     device = device_type(cfg.trainer.accelerator)
@@ -90,7 +91,7 @@ def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
             f"steps={cfg.steps}: an epoch has only {len(loader)} batches, and one more than steps is needed"
         )
     pipeline = _pipeline_rate(loader, cfg.steps)
-    selected = precisions(device) if cfg.trainer.precision == "auto" else [cfg.trainer.precision]
+    selected = precisions(device) if requested == "auto" else [requested]
     return [_row(module, precision, loader, cfg.steps, pipeline) for precision in selected]
 
 
