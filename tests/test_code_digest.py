@@ -104,6 +104,12 @@ def test_modules_of_users_are_part_of_a_key(tmp_path: Path, monkeypatch: pytest.
     assert sys.modules.get("my_network") is None
 
 
+def test_a_method_of_a_user_s_class_is_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_augment.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(_user_code({"crop": {"_target_": "my_augment.Outer.Inner.make"}})) == ["my_augment"]
+
+
 def test_what_a_user_s_module_imports_is_part_of_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_package/deep").mkdir(parents=True)
     for file, content in {

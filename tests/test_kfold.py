@@ -283,6 +283,7 @@ def test_a_start_that_was_given_up_leaves_no_split_to_the_next(images: Path, tmp
     cfg = composed(tmp_path, *settings, "data.fold=0")
     (tmp_path / "run/.hydra").mkdir(parents=True)
     write_split_file(open_dataset(cfg.data, ["train", "val", "test"], may_cut=True), cfg.data, tmp_path / "run")
+    (tmp_path / "run/split.csv").write_text("image,label,split,group\nanother.jpg,a,train,0\n")
     run_command("train", *settings, "data.fold=1")
     assert json.loads((tmp_path / "run/split.json").read_text())["settings"]["fold"] == 1
     with (tmp_path / "run/split.csv").open() as file:

@@ -167,6 +167,28 @@ def test_a_label_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         class_name(f"{tmp_path / 'list.csv'}, row 2", next(iter(_read_rows(tmp_path / "list.csv")))[1]["label"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("m.csv", b"\xff\xfeI", "row 1: not a CSV file"),
+        ("m.jsonl", b"\xff\xfe" + '{"image": "a.jpg"}'.encode("utf-16-le")[:-1], "row 0: not JSON"),
+        ("m.csv", b"x" * 200_000 + b"\n", "row 1: not a CSV file"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        list(_read_rows(tmp_path / name))
+
+
+def test_images_without_extension_are_found_below_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/a").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere/a/1.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/images").symlink_to("../elsewhere")
+    assert _ImageFinder(tmp_path / "m.csv", tmp_path / "root")(1, "images/a/1") == "images/a/1.png"
+
+
 def test_a_damaged_arrow_file_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "data.arrow").write_bytes(b"no table")

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from commands import run_command, try_command
 from image_lists import data_settings
 from sports_lightning.data.dataset_index import DatasetIndex
+from sports_lightning.errors import UserError
+from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
 from sports_lightning.reports.decorations import draw_missing
 from sports_lightning.reports.gradcam import draw_heatmaps
@@ -221,3 +223,15 @@ def test_predictions_are_printed_although_their_plot_fails_and_memory_is_short(
         "out of memory with inference.batch_size=4: continuing with 2",
         "predictions.png was not drawn: RuntimeError: no font",
     ]
+
+
+def test_memory_that_is_too_small_for_one_image_is_one_line() -> None:
+    sizes = []
+
+    def compute(inference: Any) -> None:
+        sizes.append(inference.batch_size)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(UserError, match="out of memory with one image at a time"):
+        halve_batch_on_out_of_memory(compute, OmegaConf.create({"batch_size": 4}))
+    assert sizes == [4, 2, 1]

@@ -17,7 +17,7 @@ import timm
 from PIL import Image
 
 from commands import run_command, try_command
-from conftest import FAST
+from conftest import FAST, assert_error_line
 from image_lists import data_settings, scan
 from sports_lightning import CONF_DIR
 from sports_lightning.data.dataset_index import DatasetIndex
@@ -29,6 +29,7 @@ from sports_lightning.split.assignment import assign
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.split.groups import join_groups
 from sports_lightning.split.near_copies import compare_in_any_order
+from sports_lightning.split.split_file import with_split_of, write_split_file
 from sports_lightning.storage.files import write_csv
 
 
@@ -198,6 +199,32 @@ def test_the_images_of_an_earlier_split_are_known_in_other_forms(flat: Path, tmp
     draw(flat / "b" / "new.png", 500)
     after = split_of(opened(flat, split={"previous": str(tmp_path / "split.csv")}))
     assert {path: after[path] for path in before} == before
+
+
+def test_class_names_are_the_same_from_a_folder_and_from_its_split(flat: Path, tmp_path: Path) -> None:
+    """As on every rank, and after an interruption."""
+    (flat / "a").rename(flat / unicodedata.normalize("NFD", "\u00e9t\u00e9"))
+    (flat / "b").rename(flat / os.fsdecode(b"caf\xe9"))
+    cfg = data_settings(flat)
+    index = open_dataset(cfg, ["train", "val", "test"], may_cut=True)
+    write_split_file(index, cfg, tmp_path)
+    again = open_dataset(with_split_of(tmp_path, cfg), ["train", "val", "test"])
+    assert again.classes == index.classes == sorted(index.classes)
+    assert "\u00e9t\u00e9" in index.classes
+    for split in ("train", "val", "test"):
+        assert again.fingerprint(split) == index.fingerprint(split)
+
+
+def test_a_split_of_the_user_is_neither_overwritten_nor_removed(flat: Path, few: Path, tmp_path: Path) -> None:
+    (run := tmp_path / "run").mkdir()
+    (run / "split.csv").write_text("image,label,split\n")
+    (run / "notes").mkdir()
+    settings = [*FAST, "model=timm", "model.name=resnet51", f"hydra.run.dir={run}"]
+    refused = try_command("train", *settings, f"data.root={flat}")
+    assert_error_line(refused, "holds a split.csv that no run has written: move it")
+    assert_error_line(try_command("train", *settings, f"data.root={few}"), "resnet51")
+    assert (run / "split.csv").read_text() == "image,label,split\n"
+    assert (run / "notes").is_dir()
 
 
 def test_only_a_missing_split_is_cut(flat: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -103,6 +104,8 @@ def one_line(error: Exception, command: str) -> str | None:
         )
     if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"{error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, shutil.Error):  # of copytree: a list of (source, target, reason)
+        return f"can't copy {error.args[0][0][0]}: {error.args[0][0][2]}"
     if isinstance(error, RuntimeError) and (remedy := _shared_memory_remedy(str(error))):
         return remedy
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
     Raises:
         Exception: what the task raises; a run folder without results is removed first.
     """
+    of_user = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    own_files = tuple(name for name in command.first_files if name not in of_user)
     os.environ[RUN_FOLDER] = str(folder)  # for the other processes of a distributed run
     try:
         if is_rank_zero():
@@ -61,20 +64,20 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
                 broadcast_job(cfg, folder)
         written = command.task(cfg, folder)
         if written:
-            _remove_without_results(folder, command.first_files)
+            _remove_without_results(folder, own_files, of_user)
     except Pruned as pruned:
         if is_rank_zero():
             print(pruned, folder, sep="\n", flush=True)
     except Interrupted as interrupted:
         if not is_rank_zero():
             return 0
-        _remove_without_results(folder, command.first_files)
+        _remove_without_results(folder, own_files, of_user)
         notes = "".join(getattr(interrupted, "__notes__", ()))
         print(f"{interrupted}{notes}{_resume_hint(folder)}", file=sys.stderr)
         return interrupted.exit_status
     except Exception as error:
         if is_rank_zero() and not isinstance(error, RunFolderLocked):
-            _remove_without_results(folder, command.first_files)
+            _remove_without_results(folder, own_files, of_user)
         if isinstance(error, WriteFailed) and (hint := _resume_hint(folder)):
             error.add_note(hint)
         raise
@@ -182,11 +185,19 @@ def _resume_hint(folder: Path) -> str:
     return f"; to resume: {command}" if command else ""
 
 
-def _remove_without_results(folder: Path, first_files: tuple[str, ...] = ()) -> None:
-    """Remove a run folder that holds only what was written when the run started."""
+def _remove_without_results(
+    folder: Path, first_files: tuple[str, ...] = (), of_user: Collection[str] = frozenset()
+) -> None:
+    """Remove a run folder that holds only what was written when the run started.
+
+    Args:
+        folder: the run folder.
+        first_files: names of files that the run has written.
+        of_user: names of what was in the folder before; empty folders among them are kept, and so is the run folder.
+    """
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     entries = list(folder.iterdir()) if folder.is_dir() else []
-    empty = [path for path in entries if path.is_dir() and not any(path.iterdir())]
+    empty = [path for path in entries if path.name not in of_user and path.is_dir() and not any(path.iterdir())]
     removable = {".hydra", LOCK, log_file.name, *first_files}
     if folder.is_dir() and {path.name for path in entries if path not in empty} <= removable:
         with suppress(OSError):

@@ -141,7 +141,12 @@ def open_images(
         cache_dir = _ram()
     assert len(split.digests) == len(split), "caching needs the digests of all images"
     key = cache_key(__name__, least, value_range, pixel_limit(), list(split.digests))
-    return MappedImages(cached_folder(cache_dir, "images", key, lambda folder: _decode_all(files, len(split), folder)))
+    remedy = "set data.cache=disk" if cache == "ram" else "set data.cache_dir=FOLDER"
+
+    def build(folder: Path) -> None:
+        _decode_all(files, len(split), folder)
+
+    return MappedImages(cached_folder(cache_dir, "images", key, build, remedy))
 
 
 def _ram() -> Path:

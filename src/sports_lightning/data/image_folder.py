@@ -159,7 +159,7 @@ def _list_leaves(folder: Path, ignored: Counter[str] | None) -> dict[str, list[s
         leaves.setdefault(os.path.dirname(path), []).append(path)
     found: dict[str, list[str]] = {}
     first: dict[str, str] = {}
-    for leaf in sorted(leaves, key=lambda leaf: (os.path.basename(leaf), leaf)):
+    for leaf in sorted(leaves, key=lambda leaf: (normalize(os.path.basename(leaf)), leaf)):
         if not leaf:
             raise UserError(f"{folder} directly contains images such as {leaves[leaf][0]}: put them into class folders")
         name = normalize(os.path.basename(leaf))
@@ -167,20 +167,19 @@ def _list_leaves(folder: Path, ignored: Counter[str] | None) -> dict[str, list[s
             raise UserError(f"{folder} has two folders of the class {name!r}, {other}/ and {leaf}/: rename one of them")
         if (parent := os.path.dirname(leaf)) in leaves:
             raise UserError(f"{folder / parent} contains images and also {leaf}/ with images: move the images apart")
-        found[os.path.basename(leaf)] = leaves[leaf]
+        found[name] = leaves[leaf]
     return found
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
     """{class: its folders} of a split's folder, in alphabetical order.
 
-    Names that differ only in their Unicode normalization (NFC, NFD) are one class, under the first of the names.
+    Classes have their names in the form NFC, as in manifests, so that their order does not depend on the file system.
     """
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_leftover(entry.name))
+    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_leftover(entry.name)]
     found: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
-    for name in names:
-        found.setdefault(first.setdefault(normalize(name), name), []).append(name)
+    for name in sorted(names, key=lambda name: (normalize(name), name)):
+        found.setdefault(normalize(name), []).append(name)
     return found
 
 

@@ -17,9 +17,8 @@ from sports_lightning.data.arrow_images import has_row
 from sports_lightning.data.class_names import first_five, normalize
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
-from sports_lightning.data.formats import is_image_name
+from sports_lightning.data.image_folder import list_images
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
-from sports_lightning.data.leftovers import is_leftover
 from sports_lightning.errors import UserError, import_extra
 from sports_lightning.storage.files import unquoted
 from sports_lightning.storage.packed_strings import PackedStrings
@@ -126,20 +125,22 @@ def read_csv_rows(file: Path) -> Iterator[Row]:
     Raises:
         UserError: not such a file.
     """
+    number = 0  # of rows that were read
     with _open(file) as lines:
-        header = lines.readline()
-        lines.seek(0)
-        reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count))
-        names = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        if double := [name for name in names if name and names.count(name) > 1]:
-            raise UserError(f"{file} has two columns {double[0]!r}: rename one of them")
         try:
+            header = lines.readline()
+            lines.seek(0)
+            reader = csv.DictReader(lines, delimiter=max(",;\t", key=header.count))
+            names = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            if double := [name for name in names if name and names.count(name) > 1]:
+                raise UserError(f"{file} has two columns {double[0]!r}: rename one of them")
             for row in reader:
+                number = reader.line_num
                 if None in row or None in row.values():
-                    raise UserError(f"{file}, row {reader.line_num}: not as many values as columns")
-                yield reader.line_num, row
+                    raise UserError(f"{file}, row {number}: not as many values as columns")
+                yield number, row
         except (csv.Error, UnicodeError) as error:
-            raise UserError(f"{file}, row {reader.line_num + 1}: not a CSV file ({error})") from error
+            raise UserError(f"{file}, row {number + 1}: not a CSV file ({error})") from error
 
 
 def _open(file: Path) -> TextIO:
@@ -151,17 +152,18 @@ def _open(file: Path) -> TextIO:
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
+    number = 0
     with _open(file) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
+        try:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
                 row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{file}, row {number}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise UserError(f'{file}, row {number}: not a JSON object, such as {{"image": "a.jpg", …}}')
-            yield number, row
+                if not isinstance(row, dict):
+                    raise UserError(f'{file}, row {number}: not a JSON object, such as {{"image": "a.jpg", …}}')
+                yield number, row
+        except ValueError as error:  # a UnicodeError is one, too
+            raise UserError(f"{file}, row {number}: not JSON ({error})") from error
 
 
 def _read_parquet(file: Path) -> Iterator[Row]:
@@ -222,7 +224,7 @@ def class_name(where: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or _is_odd(text):
         shown = printable(text[:_SHOWN])
         raise UserError(f"{where}: the label {shown} is no name of a class: use a text or a whole number")
-    return normalize(text)
+    return normalize(_unescaped(text))
 
 
 def split_code(where: str, text: str) -> int:
@@ -291,11 +293,7 @@ class _ImageFinder:
         """The image files of this name in another Unicode form, or, if it has no extension, with one."""
         if self.listed is None:
             self.listed = {}
-            for directory, _, names in os.walk(self.root):
-                relative = os.path.relpath(directory, self.root)
-                for name in filter(is_image_name, names):
-                    if not is_leftover(name):
-                        path = os.path.normpath(os.path.join(relative, name))
-                        for known in (path, os.path.splitext(path)[0]):
-                            self.listed.setdefault(normalize(known), []).append(path)
+            for path in list_images(Path(self.root)):
+                for known in (path, os.path.splitext(path)[0]):
+                    self.listed.setdefault(normalize(known), []).append(path)
         return sorted(self.listed.get(normalize(os.path.normpath(text)), []))

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
 
+from sports_lightning.errors import UserError
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -23,13 +25,20 @@ def halve_batch_on_out_of_memory(
 
     Returns:
         The result, and the settings with which it was computed.
+
+    Raises:
+        UserError: not even one image fits into memory.
     """
     while True:
         try:
             return compute(inference), inference
         except RuntimeError as error:
-            if not is_oom_error(error) or inference.batch_size == 1:
+            if not is_oom_error(error):
                 raise
+            if inference.batch_size == 1:
+                raise UserError(
+                    "out of memory with one image at a time: free memory, or use a smaller model"
+                ) from error
         garbage_collection_cuda()
         smaller = inference.batch_size // 2
         log.warning("out of memory with inference.batch_size=%d: continuing with %d", inference.batch_size, smaller)

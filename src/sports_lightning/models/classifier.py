@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sports_lightning.models  # noqa: F401  (registers our own backbones with timm)
+from sports_lightning.data.class_names import normalize
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import ValueRange
 from sports_lightning.errors import UserError
@@ -220,11 +221,14 @@ def _load_own_weights(
     if split_model_name_tag(spec.architecture)[0] != split_model_name_tag(architecture)[0]:
         raise UserError(f"model.weights={path} is a {spec.architecture}, and model.name={architecture}")
     state = {name.removeprefix("net."): value for name, value in _classifier_state(checkpoint).items()}
-    head = set() if spec.classes == classes else head_names(net)
-    if sorted(spec.classes) == sorted(classes):  # in another order
-        order = [spec.classes.index(name) for name in classes]
+    before, now = ([normalize(name) for name in names] for names in (spec.classes, classes))
+    head = set() if before == now else head_names(net)
+    if sorted(before) == sorted(now):  # in another order
+        order = [before.index(name) for name in now]
         state |= {name: state[name][order] for name in head if len(state[name]) == len(order)}
         head = set()
+    if head:
+        log.info("model.weights=%s is for other classes: training starts with a new head", path)
     load_state(net, architecture, state, head, path)
     return Preprocessing.from_dict(spec.preprocessing)
 

@@ -12,7 +12,9 @@ from sports_lightning.errors import UserError
 from sports_lightning.split.crops import find_crops
 from sports_lightning.split.duplicates import DuplicatePair, find_duplicates
 from sports_lightning.split.thumbnails import Thumbnails, read_images
-from sports_lightning.storage.disk_cache import cache_key, cached_folder
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, installed_versions
+
+_LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "opencv-python")  # which compute the features
 
 
 def compare_images(
@@ -27,7 +29,8 @@ def compare_images(
         value_range: of 16- and 32-bit pixels.
         cache_dir: `data.cache_dir`.
     """
-    key = cache_key(__name__, digests, value_range, pixel_limit())  # file names do not matter
+    # File names do not matter.
+    key = cache_key(__name__, installed_versions(_LIBRARIES), digests, value_range, pixel_limit())
 
     def build(folder: Path) -> None:
         thumbnails, blobs = read_images(root, paths, value_range)

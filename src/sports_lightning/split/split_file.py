@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> None:
-    """Write `split.csv` with the columns image, label, split and group, and `split.json` with its fingerprint.
+    """Write `split.json` with a fingerprint, and `split.csv` with the columns image, label, split and group.
 
     For a dataset that has all splits itself, nothing is written. Files of another run are replaced or removed.
 
@@ -34,12 +34,18 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
         index: of an opened dataset.
         data: `conf/data/*.yaml`.
         folder: the run folder.
+
+    Raises:
+        UserError: the folder holds a `split.csv` of the user.
     """
     table = index.table
+    is_of_run = (folder / SPLIT_INFO).exists()
     if table is None or not index.is_recorded:
-        for name in (SPLIT_FILE, SPLIT_INFO):
+        for name in (SPLIT_FILE, SPLIT_INFO) if is_of_run else ():
             (folder / name).unlink(missing_ok=True)
         return
+    if (folder / SPLIT_FILE).exists() and not is_of_run:
+        raise UserError(f"{folder} holds a {SPLIT_FILE} that no run has written: move it, or set another hydra.run.dir")
     groups = range(len(table)) if table.groups is None else table.groups.tolist()
     rows = [
         [path, label_cell(table.names[label]), SPLITS[split], group]
@@ -47,32 +53,24 @@ def write_split_file(index: DatasetIndex, data: DictConfig, folder: Path) -> Non
             table.paths, table.labels.tolist(), table.splits.tolist(), groups, strict=True
         )
     ]
-    write_csv(folder / SPLIT_FILE, COLUMNS, rows)
     content = {
         "root": str(index.root.absolute()),
         "fingerprint": fingerprint(rows),
         "images": {split: int((table.splits == code).sum()) for code, split in enumerate(SPLITS)},
-        "settings": _settings(data),
+        "settings": {**data.split, "folds": data.folds, "fold": data.fold},
         "origin": table.origin,
     }
     write_json(folder / SPLIT_INFO, content)
+    write_csv(folder / SPLIT_FILE, COLUMNS, rows)
 
 
-def holds_split(folder: Path, data: DictConfig) -> bool:
-    """Whether a run folder holds the split of this run, not that of another run that was killed at its start."""
-    if not (folder / SPLIT_FILE).exists():
-        return False
-    if has_checkpoint(folder):
-        return True
-    try:
-        content = json.loads((folder / SPLIT_INFO).read_text(encoding="utf-8"))
-        return bool(content.get("settings", _settings(data)) == _settings(data))
-    except DAMAGED:
-        return True
+def holds_split(folder: Path) -> bool:
+    """Whether a run folder holds the split of this run.
 
-
-def _settings(data: DictConfig) -> dict[str, Any]:
-    return {**data.split, "folds": data.folds, "fold": data.fold}
+    Without a checkpoint it may be that of another run, of other images, that was killed at its start. Every process
+    then cuts the same split itself.
+    """
+    return (folder / SPLIT_FILE).exists() and has_checkpoint(folder)
 
 
 def data_of_checkpoint(data: DictConfig, ckpt_path: str | Path, data_root: str) -> DictConfig:

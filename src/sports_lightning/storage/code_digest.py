@@ -55,7 +55,11 @@ def foreign_code(modules: Iterable[str]) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         library = name.partition(".")[0]
-        if name in found or library in known or not (file := _file_of(name)):
+        if name in found or library in known:
+            continue
+        if not (file := _file_of(name)):
+            if "." in name:  # a class in a module, of which a method is named
+                waiting.append(name.rpartition(".")[0])
             continue
         if _LIBRARY_FOLDERS & set(file.parts):
             known.add(library)

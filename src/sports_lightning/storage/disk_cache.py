@@ -57,7 +57,9 @@ def cache_key(module: str, *values: Any) -> str:
     return fingerprint([code_digest(module), library_versions(), *values])
 
 
-def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], None]) -> Path:
+def cached_folder(
+    cache_dir: Path, kind: str, key: str, build: Callable[[Path], None], remedy: str = "set data.cache_dir=FOLDER"
+) -> Path:
     """The folder `cache_dir/kind/key`, filled by `build(folder)` unless it exists and is intact.
 
     The folder appears in one step, so a killed process leaves nothing incomplete. A lock makes processes that need
@@ -78,7 +80,7 @@ def cached_folder(cache_dir: Path, kind: str, key: str, build: Callable[[Path], 
     except OSError as error:
         if error.filename and not _is_below(os.fsdecode(error.filename), cache_dir):
             raise  # `build` could not read one of its inputs
-        raise UserError(f"can't write {folder}: {error.strerror}; set data.cache_dir=FOLDER") from error
+        raise UserError(f"can't write {folder}: {error.strerror or error}; {remedy}") from error
     return folder
 
 

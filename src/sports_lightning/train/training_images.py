@@ -23,7 +23,7 @@ def open_training_images(cfg: DictConfig, folder: Path) -> DatasetIndex:
     Raises:
         UserError: see `open_dataset`.
     """
-    has_split = holds_split(folder, cfg.data)
+    has_split = holds_split(folder)
     data = with_split_of(folder, cfg.data) if has_split else cfg.data
     index = open_dataset(data, training_splits(cfg), may_cut=True)
     if is_rank_zero() and not has_split:

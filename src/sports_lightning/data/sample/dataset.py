@@ -29,19 +29,20 @@ def draw_sample(root: Path) -> None:
         for sport_number, sport in enumerate(SPORTS)
         for i in range(count)
     ]
-    for split_number, split, sport_number, sport, i in tqdm(
-        jobs, "drawing the sample", unit="img", delay=2, leave=False, disable=None
-    ):
-        folder = partial / split / sport
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_scene(sport, np.random.default_rng([split_number, sport_number, i])).save(
-            folder / f"{i + 1:03d}.jpg", quality=90
-        )
-    partial.chmod(0o755)
-    sync_to_disk(partial)
     try:
+        for split_number, split, sport_number, sport, i in tqdm(
+            jobs, "drawing the sample", unit="img", delay=2, leave=False, disable=None
+        ):
+            folder = partial / split / sport
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_scene(sport, np.random.default_rng([split_number, sport_number, i])).save(
+                folder / f"{i + 1:03d}.jpg", quality=90
+            )
+        partial.chmod(0o755)
+        sync_to_disk(partial)
         os.rename(partial, root)
-    except OSError:  # another process was first; its images are the same
-        shutil.rmtree(partial)
-        if not root.is_dir():
+    except OSError:
+        if not root.is_dir():  # else another process was first; its images are the same
             raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
