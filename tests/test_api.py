@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from PIL import Image
 
 import sports_lightning as sl
 from commands import run_command
+from sports_lightning.api.dataset_folder import write_splits
+from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.errors import UserError
 from sports_lightning.models.classifier import CHECKPOINT_KEY, build_classifier
 
@@ -157,6 +161,55 @@ class InMemory:
         return np.full((40, 50, 3), 60 * index, dtype=np.uint8)
 
 
+def test_predictions_leave_random_draws_as_they_are_and_run_in_threads(data: Path, checkpoint: Path) -> None:
+    model = sl.load(checkpoint)
+    images = [np.full((40, 40, 3), value, np.uint8) for value in (0, 90, 200)]
+    state = torch.get_rng_state()
+    expected = model.predict_proba(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    with ThreadPoolExecutor(4) as threads, torch.no_grad():
+        found = [threads.submit(model.predict_proba, images) for _ in range(4)]
+        other_found = [threads.submit(other, torch.zeros(1, 3, 8, 8)) for _ in range(200)]
+        assert all(future.result() is not None for future in other_found)
+        assert all((future.result() == expected).all() for future in found)
+
+
+def test_one_opened_image_or_file_may_be_given_several_times(data: Path, checkpoint: Path) -> None:
+    path = data / "test/judo/0.png"
+    model = sl.load(checkpoint)
+    (expected,) = model.predict_proba([path])
+    assert (model.predict_proba([Image.open(path)] * 8) == expected).all()
+    content = io.BytesIO(path.read_bytes())
+    with path.open("rb", buffering=0) as raw:
+        for image in (content, content, bytearray(path.read_bytes()), raw):
+            assert (model.predict_proba([image]) == expected).all()
+
+
+@pytest.mark.parametrize("labels", [[-1, 0], [0, 3], [0]])
+def test_labels_that_are_none_are_refused(checkpoint: Path, tmp_path: Path, labels: list[int]) -> None:
+    source = SimpleNamespace(classes=CLASSES, labels=labels, image=lambda _: np.zeros((8, 8, 3), np.uint8))
+    source_of_two = type(
+        "Source", (), {**vars(source), "__len__": lambda _: 2, "image": lambda _, __: source.image(0)}
+    )()
+    with pytest.raises(UserError, match="label"):
+        sl.load(checkpoint).evaluate(source_of_two)
+    with pytest.raises(UserError, match="label"):
+        write_splits({"train": source_of_two}, tmp_path / "written")
+
+
+def test_an_interruption_is_that_of_the_keyboard() -> None:
+    def interrupted() -> None:
+        with quiet_lightning():
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                sys.exit(1)  # as Lightning does
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
 def test_a_dataset_may_know_fewer_classes_in_another_order(checkpoint: Path) -> None:
     classifier = sl.load(checkpoint, device="cpu")
     evaluation = classifier.evaluate(InMemory())
@@ -230,14 +283,18 @@ def test_tables_without_pandas_are_lists(finished: Path, monkeypatch: pytest.Mon
     assert sl.open_run(finished).epochs[0] == {"epoch": 0, "val/acc": 0.25, "train/acc": None}
 
 
-def test_runs_are_compared(finished: Path, tmp_path: Path) -> None:
+def test_runs_are_compared(finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(finished, second := tmp_path / "runs/second")
     (second / ".hydra/config.yaml").write_text("seed: 1\n")
     comparison = sl.compare([sl.open_run(finished), second])
     assert [run.name for run in comparison.runs] == ["first", "second"]
     assert comparison.differing == ["seed"]
     assert comparison.pairings[0].result.p_value == 1
+    (tmp_path / "runs/linked").symlink_to(finished)
+    assert len(sl.compare([finished, tmp_path / "runs/linked", second]).runs) == 2, "a run under two names"
     (second / "metrics.json").unlink()
+    assert len(sl.compare([finished, tmp_path / "runs"]).runs) == 1
+    assert "second is left out: not finished" in caplog.text
     with pytest.raises(UserError, match="second cannot be compared: not finished"):
         sl.compare([finished, second])
     with pytest.raises(TypeError, match="sequence"):

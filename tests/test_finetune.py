@@ -3,10 +3,13 @@
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from PIL import Image
 
 import sports_lightning as sl
 from image_lists import list_index
+from sports_lightning import CONF_DIR
 from sports_lightning.api.dataset_folder import check_splits, write_splits
 from sports_lightning.api.global_state import global_state_restored
 from sports_lightning.errors import UserError
@@ -221,6 +225,31 @@ def test_settings_are_checked_before_images_are_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="max_epochs"):
         sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=["trainer.max_epochs=x"], run_dir="run")
     assert not (tmp_path / "run").exists()
+
+
+def test_finetune_works_within_a_program_of_hydra_and_refuses_in_its_own_words(fitted: list[Any]) -> None:
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        attempt(Noise(4), Noise(4))
+        assert hydra.compose("train").seed == 0, "the program's own"
+        for override, said in (("trainr.max_epochs=3", "Did you mean"), ("optimizer=zzz", "optimizer/zzz")):
+            with pytest.raises(UserError, match=said):
+                sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=[override])
+
+
+def test_a_run_folder_among_the_given_images_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "1.png")
+    with pytest.raises(UserError, match="whose folders are the classes"):
+        sl.finetune("scratch_cnn", tmp_path / "train", tmp_path / "valid", run_dir=tmp_path / "train/a/run")
+    assert not (tmp_path / "train/a/run").exists()
+
+
+def test_an_open_run_of_the_caller_is_not_used(fitted: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=object()))
+    with pytest.raises(UserError, match=r"wandb\.finish"):
+        sl.finetune("scratch_cnn", Noise(4), Noise(4), overrides=["logger=wandb"])
 
 
 def test_the_time_of_a_run_starts_with_its_call(fitted: list[Any]) -> None:

@@ -15,7 +15,7 @@ from conftest import assert_error_line
 from sports_lightning.compare.run_reader import read_runs
 from sports_lightning.evaluate.intervals import format_metric
 from sports_lightning.models.classifier import Classifier, ClassifierSpec
-from sports_lightning.reports import plots
+from sports_lightning.reports import html, plots
 from sports_lightning.reports.gradcam import draw_heatmaps
 from sports_lightning.reports.html import chart, write_page
 from sports_lightning.train import decorations
@@ -109,6 +109,10 @@ def test_a_run_without_audit_on_a_part_of_the_images_is_compared_and_drawn_elsew
     OmegaConf.save(config, tmp_path / "run/.hydra/config.yaml")
     results = read_results(tmp_path / "run")
     assert results.evaluation.is_correct.tolist() == run.is_correct, "on another machine"
+
+
+def test_names_have_no_meaning_in_markdown() -> None:
+    assert html._markdown("<b>x | `y`\n# z") == r"\<b\>x \| \`y\`\\n\# z"
 
 
 def test_the_command_report_leaves_no_folder_of_its_own_and_prints_the_run(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import FAST, assert_error_line
 from processes import Process, Result, run_process
 from sports_lightning.errors import UserError
 from sports_lightning.reproduce.reproduction import run_again
+from sports_lightning.runs import provenance as provenance_module
 
 
 @pytest.fixture
@@ -59,6 +61,21 @@ def test_a_run_of_two_processes_is_reproduced(few: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_odd_files_that_are_not_in_git_hide_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/here.py").write_text("x = 1")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "src/größe.py").write_text("y = 2")
+    (tmp_path / "src/broken.py").symlink_to("nowhere")
+    subprocess.run(["git", "init", "-q", str(tmp_path / "src/nested")], check=True)
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "src/here.py"))
+    state = provenance_module._git_state()
+    assert len(state["commit"]) == 40
+    assert "größe.py\ny = 2" in state["diff"]
+    assert "broken.py\n(No such file" in state["diff"]
+
+
 def test_run_json_contains_the_provenance(run: Path) -> None:
     provenance = json.loads((run / "run.json").read_text())
     assert provenance["seed"] == 0

@@ -23,8 +23,14 @@ from sports_lightning.evaluate.calibration import calibration_metrics, fit_tempe
 from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.evaluation import Evaluation
 from sports_lightning.evaluate.intervals import bootstrap_mean, wilson
-from sports_lightning.evaluate.metrics import confusion_matrix, macro_intervals
-from sports_lightning.evaluate.tables import print_metrics, write_tables
+from sports_lightning.evaluate.metrics import (
+    best_classes,
+    compute_metrics,
+    confusion_matrix,
+    is_among_best,
+    macro_intervals,
+)
+from sports_lightning.evaluate.tables import print_metrics, top5_columns, write_tables
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.storage.files import read_csv
 from sports_lightning.train.refit_head import fit_linear
@@ -113,6 +119,42 @@ def test_the_interval_of_a_difference_has_its_nominal_coverage() -> None:
         result = paired_difference(list((cell == 0) | (cell == 2)), list((cell == 1) | (cell == 2)))
         covered += result.low <= 0.25 <= result.high
     assert 365 <= covered <= 393  # 380 expected
+
+
+@pytest.mark.parametrize("number", [4, 10])
+def test_the_interval_of_a_difference_covers_it_with_few_groups_too(number: int) -> None:
+    random = np.random.default_rng(number)
+    groups = np.repeat(np.arange(number), 20)
+    covered = 0
+    for _ in range(400):  # each group is of one kind: both or neither right, or one of the two alone
+        kinds = random.choice(4, size=number, p=[0.2, 0.2, 0.4, 0.2])[groups]
+        result = paired_difference((kinds == 0) | (kinds == 2), (kinds == 1) | (kinds == 2), groups)
+        covered += result.low <= 0 <= result.high
+    assert covered >= 374  # 380 expected
+
+
+def test_a_group_counts_once_where_all_differences_are_alike() -> None:
+    groups = np.repeat(np.arange(4), 25)
+    always = paired_difference(np.ones(100, bool), np.zeros(100, bool), groups)
+    assert always.p_value == 0.125
+    assert always.low < 0
+    equal = paired_difference(np.ones(100, bool), np.ones(100, bool), groups)
+    assert equal.high > paired_difference(np.ones(100, bool), np.ones(100, bool)).high
+    one = paired_difference(np.ones(9, bool), np.zeros(9, bool), np.zeros(9, int))
+    assert (one.low, one.high) == (-1, 1)
+
+
+def test_equal_scores_have_one_rank_everywhere() -> None:
+    logits = torch.randint(0, 3, (500, 12), generator=torch.Generator().manual_seed(0)).float()
+    labels = torch.arange(500) % 12
+    best = best_classes(logits, 5)
+    assert torch.equal(best[:, 0], logits.argmax(dim=1))
+    assert torch.equal(is_among_best(logits, labels, 5), (best == labels[:, None]).any(dim=1))
+    found = compute_metrics(logits, labels)
+    evaluation = Evaluation(Path(), Split([str(i) for i in range(500)], labels.tolist()), list("abcdefghijkl"), logits)
+    assert found["acc"] == float(evaluation.is_correct.double().mean())
+    _, rows = top5_columns(evaluation.probabilities, evaluation.classes)
+    assert [row[0] for row in rows] == [evaluation.classes[label] for label in evaluation.predicted]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

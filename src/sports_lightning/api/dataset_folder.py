@@ -13,7 +13,7 @@ from torch import Tensor
 from sports_lightning.data.folder_layout import SPLIT_FOLDERS, UNSPLIT, recognize
 from sports_lightning.data.formats import is_image_name
 from sports_lightning.data.image_folder import list_classes
-from sports_lightning.data.image_source import ImageSource
+from sports_lightning.data.image_source import ImageSource, check_labels
 from sports_lightning.data.modes import high_depth_kind, is_min_white, to_rgb, upright
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
@@ -147,8 +147,7 @@ def _check_source(source: ImageSource) -> None:
             raise UserError(f"class name {name!r} cannot be the name of a folder")
     if len(set(source.classes)) != len(source.classes):
         raise UserError("a source has two classes with the same name")
-    if len(source.labels) != len(source):
-        raise UserError(f"a source of {len(source)} images has {len(source.labels)} labels")
+    check_labels(source)
 
 
 def _write_image(image: str | Path | Image.Image | np.ndarray | Tensor, stem: Path) -> None:

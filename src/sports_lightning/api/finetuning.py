@@ -1,13 +1,19 @@
 """Train a classifier from Python, with the config, the results and the run folder of the command `train`."""
 
 import logging
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from sports_lightning import CONF_DIR
 from sports_lightning.api.dataset_folder import (
@@ -22,6 +28,7 @@ from sports_lightning.api.global_state import global_state_restored
 from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.api.run import Run
 from sports_lightning.audit.scan import scan_opened
+from sports_lightning.cli.error_messages import one_line
 from sports_lightning.config.checks import check_train
 from sports_lightning.config.overrides import format_command, quote_value, rename_keys
 from sports_lightning.config.path_values import quote_paths
@@ -85,7 +92,10 @@ def finetune(
     names, folder = _all_overrides(model, train, val, test, overrides, run_dir)
     cfg, hydra_cfg = _compose(names, folder)
     check_train(cfg)
-    check_outside_classes(folder, Path(str(cfg.data.root)), "run_dir")
+    for images in (cfg.data.root, train, val, test):
+        if isinstance(images, str | Path):
+            check_outside_classes(folder, Path(images).expanduser(), "run_dir")
+    _check_no_open_run(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     lock_run_folder(folder)
     try:
@@ -94,12 +104,33 @@ def finetune(
             _write_hydra_files(cfg, hydra_cfg, names, folder)
         with global_state_restored(), quiet_lightning():
             _train(cfg, folder, names, started)
-    except Interrupted as interrupted:
+    except (Interrupted, KeyboardInterrupt) as interrupted:
+        _finish_open_run()
         resume = f"; call finetune again with run_dir={str(folder)!r} to resume" if has_checkpoint(folder) else ""
-        raise KeyboardInterrupt(f"{interrupted}{resume}") from None
+        raise KeyboardInterrupt(f"{str(interrupted) or 'interrupted'}{resume}") from None
+    except BaseException:
+        _finish_open_run()
+        raise
     finally:
         release_run_folder(folder)
     return Run(folder)
+
+
+def _check_no_open_run(cfg: DictConfig) -> None:
+    """Raise UserError if a W&B logger would write into a run that the caller has opened."""
+    targets = [str(logger.get("_target_")) for logger in (cfg.logger or {}).values()]
+    if _open_run() and any("wandb" in target for target in targets):
+        raise UserError("a run of W&B is open in this process: end it with wandb.finish() before finetune")
+
+
+def _finish_open_run() -> None:
+    """End the run of W&B of a training that has failed, into which a later one would write."""
+    if run := _open_run():
+        run.finish(exit_code=1)
+
+
+def _open_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def _all_overrides(
@@ -155,15 +186,30 @@ def _model_overrides(model: str) -> list[str]:
 def _compose(overrides: list[str], folder: Path | None = None) -> tuple[DictConfig, DictConfig]:
     """`conf/train.yaml` and Hydra's own config, in which `runtime.output_dir` is the run folder."""
     more = [] if folder is None else [f"hydra.run.dir={quote_value(str(folder))}"]
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = hydra.compose("train", [*overrides, *more], return_hydra_config=True)
-        run_dir = Path(cfg.hydra.run.dir).absolute()
+    with _own_hydra():
+        try:
+            with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                cfg = hydra.compose("train", [*overrides, *more], return_hydra_config=True)
+                run_dir = Path(cfg.hydra.run.dir).absolute()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(one_line(error, "train") or str(error)) from error
     with open_dict(cfg):
         hydra_cfg = cfg.pop("hydra")
     with open_dict(hydra_cfg):
         hydra_cfg.job.name = "train"
         hydra_cfg.runtime.output_dir, hydra_cfg.runtime.cwd = str(run_dir), str(Path.cwd())
     return cfg, hydra_cfg
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Compose also within a program of the caller that uses Hydra."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def _write_hydra_files(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str], folder: Path) -> None:

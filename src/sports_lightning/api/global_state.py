@@ -13,7 +13,8 @@ from sports_lightning.data.formats import limit_pixels
 from sports_lightning.runs.process import RANK_VARIABLES, remove_stray_ranks
 from sports_lightning.train.loggers import CLIENT_VARIABLES
 
-_SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")  # set by Lightning's seed_everything
+# Set by Lightning: by seed_everything, and for deterministic algorithms.
+_SEED_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @contextmanager

@@ -19,13 +19,15 @@ from sports_lightning.api.image_inputs import ImageLike, ImageTransform, Inputs,
 from sports_lightning.api.table import table
 from sports_lightning.data.class_names import normalize
 from sports_lightning.data.dataset_index import Split
-from sports_lightning.data.image_source import ClassFolder, ImageSource
+from sports_lightning.data.image_source import ClassFolder, ImageSource, check_labels
 from sports_lightning.errors import UserError
 from sports_lightning.evaluate.decisions import NONE_OF_THESE, DecisionSettings, decide
 from sports_lightning.evaluate.evaluation import Evaluation
+from sports_lightning.evaluate.metrics import best_classes
 from sports_lightning.inference.exported import AnyClassifier, ExportedModel, open_classifier
 from sports_lightning.inference.predictor import Forward, run_batches
 from sports_lightning.models.classifier import Classifier
+from sports_lightning.models.conv_bn_fusion import fusible_pairs
 
 
 class Prediction(NamedTuple):
@@ -102,6 +104,8 @@ class ImageClassifier:
         self.classifier, self.device = classifier, device
         of_decoded = classifier.transform if isinstance(classifier, ExportedModel) else None
         self.transform = ImageTransform(classifier.preprocessing, of_decoded)
+        if isinstance(classifier, Classifier):
+            fusible_pairs(classifier.net)  # now, since predictions may come from several threads
 
     @property
     def classes(self) -> list[str]:
@@ -140,9 +144,10 @@ class ImageClassifier:
         settings.check(self.classifier)
         logits = self._logits(images, batch_size).double()
         decisions = decide(self.classifier, logits, settings)
-        top = logits.softmax(dim=1).topk(min(top_k, len(self.classes)), dim=1)
+        probabilities = logits.softmax(dim=1)
+        best = best_classes(probabilities, top_k)
         predictions = []
-        for i, (values, labels) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True)):
+        for i, (values, labels) in enumerate(zip(probabilities.gather(1, best).tolist(), best.tolist(), strict=True)):
             pairs = [(self.classes[label], value) for value, label in zip(values, labels, strict=True)]
             is_rejected = decisions.rejected is not None and bool(decisions.rejected[i])
             score = None if decisions.scores is None else float(decisions.scores[i])
@@ -177,7 +182,7 @@ class ImageClassifier:
             batch_size: images per forward pass.
 
         Raises:
-            UserError: a class that the classifier does not know, or no images.
+            UserError: a class that the classifier does not know, labels that do not fit the source, or no images.
         """
         source = ClassFolder(data) if isinstance(data, str | Path) else data
         position = {normalize(name): label for label, name in enumerate(self.classes)}
@@ -185,6 +190,7 @@ class ImageClassifier:
             raise UserError(f"the classifier does not know class {min(unknown)!r}; its classes are `.classes`")
         if not len(source):
             raise UserError("there are no images to evaluate")
+        check_labels(source)
         labels = [position[normalize(source.classes[label])] for label in source.labels]
         root, names = (source.folder, source.paths) if isinstance(source, ClassFolder) else (Path(), None)
         split = Split(names or map(str, range(len(source))), labels)
@@ -242,7 +248,10 @@ def inference_config(device: str, batch_size: int) -> DictConfig:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning says which devices it found each time it is used, and warns of settings that are chosen on purpose."""
+    """Lightning says which devices it found each time it is used, and warns of settings that are chosen on purpose.
+
+    It also turns an interruption by the keyboard into the end of the process, which is undone here.
+    """
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -251,6 +260,10 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*LeafSpec")
         try:
             yield
+        except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
         finally:
             log.setLevel(level)
 

@@ -3,6 +3,8 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import value_range_for_checkpoint
 from sports_lightning.storage.parallel import map_ahead
 
-ImageLike = str | Path | bytes | io.BufferedIOBase | Image.Image | np.ndarray | Tensor
+ImageLike = str | Path | bytes | bytearray | io.BufferedIOBase | io.RawIOBase | Image.Image | np.ndarray | Tensor
 
 
 class ImageTransform:
@@ -58,6 +60,7 @@ class Inputs(Dataset[tuple[Tensor]]):
 
     def __init__(self, images: Sequence[ImageLike], transform: ImageTransform) -> None:
         self.images, self.transform = images, transform
+        self._locks: dict[int, Lock] = {}  # of PIL images, which several threads must not load at once
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,7 +73,11 @@ class Inputs(Dataset[tuple[Tensor]]):
         return map_ahead(self._input, range(len(self)), torch.get_num_threads())
 
     def _input(self, index: int) -> Tensor:
-        return self.transform(self.images[index])
+        image = self.images[index]
+        if isinstance(image, Image.Image):
+            with self._locks.setdefault(id(image), Lock()):
+                image.load()
+        return self.transform(image)
 
 
 def as_sequence(images: Iterable[ImageLike]) -> Sequence[ImageLike]:
@@ -126,12 +133,21 @@ def _to_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
     return pixels
 
 
+def _read_again(file: Any) -> bytes:
+    """The rest of a binary file, which can be read once more afterwards."""
+    position = file.tell() if file.seekable() else None
+    content: bytes = file.read()
+    if position is not None:
+        file.seek(position)
+    return content
+
+
 def _any_pixels(image: ImageLike, preprocessing: Preprocessing) -> Tensor:
     """uint8 (3, h, w); height or width may be 0."""
     if isinstance(image, str | Path):
         return decode(Path(image).expanduser(), preprocessing.least_side, preprocessing.value_range)
-    if isinstance(image, bytes | io.BufferedIOBase):
-        content = image if isinstance(image, bytes) else image.read()
+    if isinstance(image, bytes | bytearray | io.BufferedIOBase | io.RawIOBase):
+        content = _read_again(image) if isinstance(image, io.IOBase) else bytes(image)
         return decode(content, preprocessing.least_side, preprocessing.value_range)
     if isinstance(image, Image.Image):
         image = np.array(to_rgb(image, preprocessing.value_range))

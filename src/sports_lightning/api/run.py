@@ -79,7 +79,7 @@ class Run:
             UserError: a run of `evaluate`.
         """
         self._check_trained()
-        epoch = self.provenance["best_epoch"]
+        epoch = self._read(lambda: self.provenance["best_epoch"])
         rows = map(parse_numbers, self._read(lambda: read_csv(self.folder / "metrics.csv")))
         return self._read(lambda: next(row for row in rows if row["epoch"] == epoch))
 

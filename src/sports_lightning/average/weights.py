@@ -30,7 +30,7 @@ def load_alike(paths: Sequence[Path]) -> list[Classifier]:
     Raises:
         UserError: no checkpoint, one given twice, or two that differ in more than their weights.
     """
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("ckpt_path names a checkpoint twice: pass different ones")
     classifiers = [load_classifier(path) for path in paths]
     first = classifiers[0].spec

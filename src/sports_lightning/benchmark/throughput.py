@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,17 @@ def measure(cfg: DictConfig, index: DatasetIndex) -> list[Row]:
     return [_row(module, precision, loader, cfg.steps, pipeline) for precision in selected]
 
 
-def _pipeline_rate(loader: Any, steps: int) -> float:
+def _steady_batches(loader: Any, steps: int) -> Iterator[Any]:
+    """The batches of an epoch after those that the workers had prepared before anything was timed."""
     batches = iter(loader)
-    next(batches)  # starts the workers
+    prepared = loader.num_workers * (loader.prefetch_factor or 0)
+    for _ in range(max(1, min(prepared, len(loader) - steps))):
+        next(batches)
+    return batches
+
+
+def _pipeline_rate(loader: Any, steps: int) -> float:
+    batches = _steady_batches(loader, steps)
     started = time.perf_counter()
     count = sum(len(next(batches)[0]) for _ in range(steps))
     return count / (time.perf_counter() - started)
@@ -109,10 +118,10 @@ def _row(module: ClassifierModule, precision: str, loader: Any, steps: int, pipe
         torch.cuda.reset_peak_memory_stats()
     settings = OmegaConf.merge(module.optimizer_config, {"lr": 0.0})  # the weights do not change
     optimizer = build_optimizer(module.classifier.net, settings)  # type: ignore[arg-type]
-    batches = iter(loader)
-    images, targets = (tensor.to(device) for tensor in next(batches))
+    images, targets = (tensor.to(device) for tensor in next(iter(loader)))
     model = step_rate(module, precision, images, targets, steps, optimizer)
 
+    batches = _steady_batches(loader, steps)
     count, waiting = 0, 0.0
     started = time.perf_counter()
     for _ in range(steps):

@@ -1,5 +1,6 @@
 """Compare finished runs. The package itself is callable: `sports_lightning.compare(runs)` of the Python API."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> "Comparison":
         standard error of runs that differ in their seed only), `not_paired`.
 
     Raises:
-        UserError: a folder that does not exist, or a run that is not finished or cannot be read.
+        UserError: a folder that does not exist, or a run that is not finished or cannot be read. Such a run below one
+            of the folders is left out, with a warning.
         TypeError: not a sequence.
     """
     from sports_lightning.compare.comparison import compare_runs
@@ -36,6 +38,8 @@ def compare(runs: Sequence[str | os.PathLike[str]]) -> "Comparison":
     for folder in folders:
         if folder in skipped:
             raise UserError(f"{folder} cannot be compared: {skipped[folder]}")
+    for folder, reason in skipped.items():
+        logging.getLogger(__name__).warning("%s is left out: %s", folder, reason)
     return compare_runs(found)
 
 

@@ -124,7 +124,7 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
                 skipped[run] = "not finished"
         if others == len(configs):
             skipped[folder] = "no run of train or evaluate in it"
-    return list(finished), skipped
+    return list({run.resolve(): run for run in reversed(finished)}.values())[::-1], skipped  # once, by whatever name
 
 
 def _read_run(folder: Path, name: str) -> Run:

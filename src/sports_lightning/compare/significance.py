@@ -17,7 +17,8 @@ class PairedDifference:
     Attributes:
         difference: the difference in accuracy.
         low, high: its 95 % confidence interval: Wald's interval after adding one image to each discordant count
-            (Bonett and Price 2012). For images in groups, it is wider by the root of the design effect (Kish 1965).
+            (Bonett and Price 2012). For images in groups, that of the effective number of images, n divided by the
+            design effect (Kish 1965), with the quantile of Student's t, as `clustered_wilson`.
         only_first, only_second: how many images only the first, or only the second, classifies correctly.
         p_value: two-sided p-value of McNemar's exact test (McNemar 1947). For images in groups, of the exact
             permutation test that exchanges the classifiers in whole groups; it is McNemar's if each image is a group.
@@ -45,20 +46,27 @@ def paired_difference(
     count = len(a)
     sums, effect = _sums_of_groups(a, b, groups)
     p_value = _permutation_p_value(sums)
-    shares = (only_first + 1) / (count + 2), (only_second + 1) / (count + 2)
+    effective = count / effect
+    shares = [(discordant / effect + 1) / (effective + 2) for discordant in (only_first, only_second)]
     center = shares[0] - shares[1]
-    margin = float(stats.norm.ppf(TAILS[1])) * (effect * (sum(shares) - center**2) / (count + 2)) ** 0.5
-    low, high = max(-1.0, center - margin), min(1.0, center + margin)
+    quantile = stats.norm.ppf(TAILS[1]) if len(sums) == count else stats.t.ppf(TAILS[1], len(sums) - 1)
+    margin = float(quantile) * ((sum(shares) - center**2) / (effective + 2)) ** 0.5
+    low, high = (-1.0, 1.0) if len(sums) == 1 < count else (max(-1.0, center - margin), min(1.0, center + margin))
     return PairedDifference((only_first - only_second) / count, low, high, only_first, only_second, p_value)
 
 
 def _sums_of_groups(a: np.ndarray, b: np.ndarray, groups: Sequence[int] | None) -> tuple[np.ndarray, float]:
-    """The sum of differences (1, 0 or -1 per image) in each group, and the design effect, at least 1."""
+    """The sum of differences (1, 0 or -1 per image) in each group, and the design effect, at least 1.
+
+    Of differences that are all alike, whose variance says nothing, each group counts as one image.
+    """
     differences = a.astype(np.int64) - b
     if groups is None:
         return differences, 1.0
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.bincount(codes, differences).round().astype(np.int64)
+    if len(sums) == 1 or (differences == differences[0]).all():
+        return sums, len(differences) / len(sums)
     return sums, design_effect(differences, codes)
 
 

@@ -32,6 +32,18 @@ class ImageSource(Protocol):
         ...
 
 
+def check_labels(source: ImageSource) -> None:
+    """Raise UserError unless a source has a label for each image, which is a position in its classes."""
+    if len(source.labels) != len(source):
+        raise UserError(f"a source of {len(source)} images has {len(source.labels)} labels")
+    for index, label in enumerate(source.labels):
+        if not 0 <= label < len(source.classes):
+            raise UserError(
+                f"image {index} of the source has the label {label}, and there are {len(source.classes)} classes: "
+                f"leave out images without a label"
+            )
+
+
 class ClassFolder:
     """The images of a folder with one sub-folder per class, an `ImageSource`.
 

@@ -18,7 +18,13 @@ from sports_lightning.evaluate.calibration import brier_scores, calibration_metr
 from sports_lightning.evaluate.caveats import find_caveats
 from sports_lightning.evaluate.clustered_intervals import clustered_bootstrap, clustered_wilson
 from sports_lightning.evaluate.intervals import Interval, bootstrap_mean, wilson, wilson_f1
-from sports_lightning.evaluate.metrics import class_scores, compute_metrics, confusion_matrix, macro_intervals
+from sports_lightning.evaluate.metrics import (
+    class_scores,
+    compute_metrics,
+    confusion_matrix,
+    is_among_best,
+    macro_intervals,
+)
 from sports_lightning.inference.exported import AnyClassifier
 from sports_lightning.inference.feature_cache import logits_from_features
 from sports_lightning.inference.frozen_part import FrozenPart
@@ -112,8 +118,7 @@ class Evaluation:
     @property
     def is_in_top5(self) -> Tensor:
         """(n,) bool."""
-        top = self.logits.topk(min(5, len(self.classes)), dim=1).indices
-        return (top == self.labels[:, None]).any(dim=1)
+        return is_among_best(self.logits, self.labels, 5)
 
     @property
     def losses(self) -> Tensor:

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from sports_lightning.evaluate.intervals import RESAMPLES, TAILS, Interval
 
+_ROWS = 4096  # that are sorted at once
 # Apple's GPUs do not support 64-bit floats.
 _SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
@@ -39,9 +40,8 @@ class ClassificationMetrics(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch: logits (n, classes) float and labels (n,) int64."""
-        top = preds.topk(min(5, preds.shape[1]), dim=1).indices
-        self.confusion += confusion_matrix(top[:, 0], target, preds.shape[1])
-        self.top5 += (top == target[:, None]).sum()
+        self.confusion += confusion_matrix(preds.argmax(dim=1), target, preds.shape[1])
+        self.top5 += is_among_best(preds, target, 5).sum()
         self.loss += F.cross_entropy(preds.float(), target, reduction="none").sum(dtype=_SUM_DTYPE)
 
     def compute(self) -> dict[str, Tensor]:
@@ -57,6 +57,22 @@ class ClassificationMetrics(Metric):
             "precision_macro": precision,
             "recall_macro": recall,
         }
+
+
+def is_among_best(scores: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Whether each label (n,) is among the `count` best classes by scores (n, classes), see `best_classes`."""
+    own = scores.gather(1, labels[:, None])
+    is_before = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    return ((scores > own) | ((scores == own) & is_before)).sum(dim=1) < count
+
+
+def best_classes(scores: Tensor, count: int) -> Tensor:
+    """The classes (n, count) int64 with the highest scores (n, classes), best first.
+
+    Of equal scores, the first class is the better one, as for `argmax`; `topk` takes any.
+    """
+    parts = [part.argsort(dim=1, descending=True, stable=True)[:, :count] for part in scores.split(_ROWS)]
+    return torch.cat(parts) if parts else torch.empty(0, min(count, scores.shape[1]), dtype=torch.int64)
 
 
 def compute_metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:

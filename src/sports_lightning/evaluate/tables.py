@@ -14,6 +14,7 @@ from sports_lightning.evaluate.caveats import describe_caveats
 from sports_lightning.evaluate.clustered_intervals import describe_methods
 from sports_lightning.evaluate.evaluation import ClassMetrics, Evaluation
 from sports_lightning.evaluate.intervals import format_metric, metrics_without
+from sports_lightning.evaluate.metrics import best_classes
 from sports_lightning.storage.files import write_csv
 
 
@@ -54,12 +55,12 @@ def top5_columns(probabilities: Tensor, classes: list[str]) -> tuple[list[str], 
     Returns:
         The header, and one list of cells per image.
     """
-    top = probabilities.topk(min(5, len(classes)), dim=1)
+    best = best_classes(probabilities, 5)
     header = ["prediction", "probability"]
-    for rank in range(1, top.values.shape[1] + 1):
+    for rank in range(1, best.shape[1] + 1):
         header += [f"top{rank}", f"top{rank}_probability"]
     rows: list[list[str | float]] = []
-    for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+    for values, indices in zip(probabilities.gather(1, best).tolist(), best.tolist(), strict=True):
         ranked = [cell for p, i in zip(values, indices, strict=True) for cell in (classes[i], p)]
         rows.append([*ranked[:2], *ranked])
     return header, rows

@@ -190,6 +190,7 @@ def _run_loader(
     device = device_type(inference.accelerator)
     num_workers = count_workers(inference.num_workers, device)
     loader = build_loader(dataset, inference.batch_size, num_workers, device)
+    loader.generator = torch.Generator()  # otherwise the loader would take a seed for its workers from the user's draws
     trainer.predict(_BatchRunner(function, classifier, inference), loader, return_predictions=False)
 
 

@@ -4,7 +4,9 @@ The outputs are the same up to rounding. Fusion saves a pass over every map, whi
 """
 
 import copy
+import threading
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
@@ -12,20 +14,36 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sports_lightning.models.classifier import Classifier
 
+_TRACING = threading.Lock()
+_PAIRS: WeakKeyDictionary[nn.Module, list[tuple[str, str]]] = WeakKeyDictionary()
+
 
 def fuse_conv_bn(classifier: Classifier) -> Classifier:
     """Return a copy in eval mode with Conv-BN fused, wherever only the BatchNorm uses the convolution's output.
 
     Nothing is fused in a model that torch.fx cannot trace.
     """
+    pairs = fusible_pairs(classifier.net)
     classifier = copy.deepcopy(classifier).eval()
     net = classifier.net
-    for conv_name, norm_name in _pairs(net):
+    for conv_name, norm_name in pairs:
         norm: Any = net.get_submodule(norm_name)
         net.set_submodule(conv_name, fuse_conv_bn_eval(net.get_submodule(conv_name), norm))  # type: ignore[type-var]
         rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
         net.set_submodule(norm_name, rest)
     return classifier
+
+
+def fusible_pairs(net: nn.Module) -> list[tuple[str, str]]:
+    """Names of the convolutions and the BatchNorms directly after them, found once per network.
+
+    While torch.fx traces, the calls of all modules in all threads are its own, so that other threads should not run
+    models then: a program with threads calls this at its start.
+    """
+    with _TRACING:
+        if net not in _PAIRS:
+            _PAIRS[net] = _pairs(copy.deepcopy(net).eval())
+        return _PAIRS[net]
 
 
 class _Tracer(fx.Tracer):

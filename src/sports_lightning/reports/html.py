@@ -6,6 +6,7 @@ The pages are Jinja templates in `templates/`; in HTML templates all values are 
 import base64
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from sports_lightning.data.file_hashes import read_file
+from sports_lightning.data.file_hashes import printable, read_file
 from sports_lightning.data.formats import open_image
 from sports_lightning.data.modes import read_rgb
 from sports_lightning.data.value_range import ValueRange
@@ -31,6 +32,14 @@ _environment = Environment(
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Render `templates/<template>` into one file."""
     write_text(path, render_page(template, **values))
+
+
+def _markdown(text: str) -> str:
+    """A text of the user on one line of Markdown, without a meaning of its characters."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", printable(text))
+
+
+_environment.filters["markdown"] = _markdown
 
 
 def render_page(template: str, **values: Any) -> str:

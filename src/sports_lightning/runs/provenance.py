@@ -146,11 +146,19 @@ def _git_state() -> dict[str, str]:
         git("ls-files", "--error-unmatch", here.name)  # an installed package may lie inside another repository
         top = git("rev-parse", "--show-toplevel")
         diff = git("-C", top, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD", "--", "src", "conf")
-        for name in git("-C", top, "ls-files", "--others", "--exclude-standard", "--", "src", "conf").splitlines():
-            diff += f"\nnot in git: {name}\n{(Path(top) / name).read_text(encoding='utf-8', errors='replace')}"
+        others = git("-C", top, "ls-files", "--others", "--exclude-standard", "-z", "--", "src", "conf")
+        for name in filter(None, others.split("\0")):
+            diff += f"\nnot in git: {name}\n{_content(Path(top, name))}"
         return {"commit": git("rev-parse", "HEAD"), "diff": diff}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "", "diff": ""}
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:  # such as a broken link, or a repository of its own
+        return f"({error.strerror})"
 
 
 def _write_digests(images: Iterable[tuple[str, str, str, str]], path: Path) -> None:
