@@ -23,7 +23,7 @@ from commands import run_command
 from sports_lightning.api.dataset_folder import write_splits
 from sports_lightning.api.image_classifier import quiet_lightning
 from sports_lightning.errors import UserError
-from sports_lightning.models.classifier import CHECKPOINT_KEY, build_classifier
+from sports_lightning.models.classifier import CHECKPOINT_KEY, Classifier, build_classifier
 
 CLASSES = ["bowling", "judo", "tennis"]
 
@@ -184,6 +184,15 @@ def test_one_opened_image_or_file_may_be_given_several_times(data: Path, checkpo
     with path.open("rb", buffering=0) as raw:
         for image in (content, content, bytearray(path.read_bytes()), raw):
             assert (model.predict_proba([image]) == expected).all()
+
+
+def test_outputs_that_are_no_numbers_are_refused(checkpoint: Path) -> None:
+    model = sl.load(checkpoint)
+    assert isinstance(model.classifier, Classifier)
+    with torch.no_grad():
+        next(model.classifier.net.parameters())[0] = float("nan")
+    with pytest.raises(UserError, match="outputs are not numbers"):
+        model.predict([np.zeros((40, 40, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("labels", [[-1, 0], [0, 3], [0]])

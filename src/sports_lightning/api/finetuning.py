@@ -105,13 +105,10 @@ def finetune(
         with global_state_restored(), quiet_lightning():
             _train(cfg, folder, names, started)
     except (Interrupted, KeyboardInterrupt) as interrupted:
-        _finish_open_run()
         resume = f"; call finetune again with run_dir={str(folder)!r} to resume" if has_checkpoint(folder) else ""
         raise KeyboardInterrupt(f"{str(interrupted) or 'interrupted'}{resume}") from None
-    except BaseException:
-        _finish_open_run()
-        raise
     finally:
+        _finish_open_run()
         release_run_folder(folder)
     return Run(folder)
 
@@ -124,8 +121,8 @@ def _check_no_open_run(cfg: DictConfig) -> None:
 
 
 def _finish_open_run() -> None:
-    """End the run of W&B of a training that has failed, into which a later one would write."""
-    if run := _open_run():
+    """End the run of W&B that a failed training has left, into which a later one would write."""
+    if sys.exc_info()[0] and (run := _open_run()):
         run.finish(exit_code=1)
 
 

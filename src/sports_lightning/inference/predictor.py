@@ -25,6 +25,7 @@ from sports_lightning.data.datamodule import build_loader, count_workers
 from sports_lightning.data.dataset import EvaluationImages
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
+from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import (
     device_type,
     inference_devices,
@@ -61,6 +62,11 @@ class _BatchRunner(pl.LightningModule):
         outputs = self.function(self.classifier, inputs)
         if self.flip_tta:
             outputs = (outputs + self.function(self.classifier, inputs.flip(-1))) / 2
+        if outputs.isnan().any():
+            raise UserError(
+                "the network's outputs are not numbers: its weights are damaged, or the precision is too low for it: "
+                "set inference.precision=32-true"
+            )
         return outputs[: len(batch[0])].float().cpu()
 
 
