@@ -263,7 +263,15 @@ def test_files_of_any_name_are_used(tmp_path: Path) -> None:
     assert len(list_index(tmp_path / "data", ["train"]).splits["train"]) == 4
 
 
-@pytest.mark.parametrize("classes", [("a", "desktop.ini"), ("a", "a"), ("a", "../b"), ("a", ".b")])
+@pytest.mark.parametrize("image", [b"bytes", torch.zeros(8, 8, dtype=torch.uint8), torch.tensor(1), np.zeros((8, 8))])
+def test_images_of_a_source_that_are_none_are_refused(tmp_path: Path, image: Any) -> None:
+    source = Noise(4)
+    source.image = lambda _: image  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="an image of a source must be"):
+        write_splits({"train": source}, tmp_path / "data")
+
+
+@pytest.mark.parametrize("classes", [("a", "desktop.ini"), ("a", "a"), ("a", "../b"), ("a", ".b"), (0, 1)])
 def test_class_names_that_would_lose_images_are_refused(tmp_path: Path, classes: tuple[str, str]) -> None:
     source = Noise(4)
     source.classes = classes

@@ -143,6 +143,8 @@ def _write_images(source: ImageSource, target: Path) -> None:
 
 def _check_source(source: ImageSource) -> None:
     for name in source.classes:
+        if not isinstance(name, str):
+            raise UserError(f"class name {name!r} is no text")
         if name in ("", ".", "..") or name.startswith(".") or set(name) & set("/\\\0"):
             raise UserError(f"class name {name!r} cannot be the name of a folder")
     if len(set(source.classes)) != len(source.classes):
@@ -170,7 +172,10 @@ def _to_pil(image: Image.Image | np.ndarray | Tensor) -> Image.Image:
         # The range of 16- and 32-bit pixels is that of the whole dataset, chosen once it is written.
         return upright(image) if high_depth_kind(image) else to_rgb(image)
     if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).cpu().numpy()
+        image = image.movedim(0, -1).cpu().numpy() if image.ndim else image.cpu().numpy()
+    if not isinstance(image, np.ndarray):
+        kinds = "a path, a PIL image, an array or a tensor"
+        raise UserError(f"an image of a source must be {kinds}, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"an image of a source must be uint8 RGB, not {image.dtype} of shape {image.shape}")
     return Image.fromarray(np.ascontiguousarray(image))
