@@ -22,7 +22,7 @@ EXTENSIONS = (
 )
 # FFmpeg's names of the containers of these extensions, of raw streams and of a series of images in one file. A playlist
 # is none of them: it could name any file of this machine.
-_CONTAINERS = "mov,matroska,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,h264,hevc,m4v,mjpeg,apng,webp"
+_CONTAINERS = "mov,matroska,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,dv,mxf,ivf,rm,h264,hevc,m4v,mjpeg,apng,webp"
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
 
