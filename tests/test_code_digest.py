@@ -51,8 +51,8 @@ def test_the_digest_depends_on_all_that_a_module_imports(package: Path, changed:
 
 def test_the_keys_of_caches_depend_on_the_modules_that_compute_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    imported = code._imported
-    monkeypatch.setattr(code, "_imported", lambda file: read.append(file.stem) or imported(file))
+    imports = code._imports
+    monkeypatch.setattr(code, "_imports", lambda file, module: read.append(file.stem) or imports(file, module))
     code_digest.__wrapped__("sports_lightning.inference.feature_cache")
     assert {
         "decode",

@@ -39,7 +39,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier, load_classifier
-from sports_lightning.runs.provenance import read_digests, read_labels, read_provenance
+from sports_lightning.runs.provenance import read_digests, read_images, read_provenance
 from sports_lightning.serve.app import build_app
 from sports_lightning.serve.neighbours import NoNeighbours, find_training_images
 from sports_lightning.serve.network import Network, NetworkStopped
@@ -496,7 +496,8 @@ def test_similar_training_images_where_their_features_are_cached(
     with open_service(classifier, serve_config(own)) as opened:
         (found,) = ask(opened, ("POST", "/neighbours", form(("a.jpg", (root / names[7]).read_bytes()))))
     first, *others = found.json()["neighbours"]
-    assert (first["path"], first["label"]) == (names[7], read_labels(tmp_path / "run", "train")[names[7]])
+    labels = {row["path"]: row["label"] for row in read_images(tmp_path / "run")}
+    assert (first["path"], first["label"]) == (names[7], labels[names[7]])
     assert first["label"] == Path(names[7]).parent.name
     assert first["similarity"] == pytest.approx(1, abs=1e-5)
     assert first["thumbnail"].startswith("data:image/jpeg;base64,")

@@ -92,7 +92,7 @@ def finetune(
     names, folder = _all_overrides(model, train, val, test, overrides, run_dir)
     cfg, hydra_cfg = _compose(names, folder)
     check_train(cfg)
-    for images in (cfg.data.root, train, val, test):
+    for images in (train, val, test):
         if isinstance(images, str | Path):
             check_outside_classes(folder, Path(images).expanduser(), "run_dir")
     _check_no_open_run(cfg)

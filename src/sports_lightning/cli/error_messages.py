@@ -59,9 +59,14 @@ class ErrorReporter:
         line = None if self._shows_traceback or not isinstance(error, Exception) else one_line(error, self.command)
         if line is None:
             raise error
-        print(f"error: {line}{''.join(getattr(error, '__notes__', ()))}", file=sys.stderr)
+        print(f"error: {line}{notes(error)}", file=sys.stderr)
         self.exit_status = 1
         return True
+
+
+def notes(error: BaseException) -> str:
+    """What was added to an error by `add_note`."""
+    return "".join(getattr(error, "__notes__", ()))
 
 
 def one_line(error: Exception, command: str) -> str | None:

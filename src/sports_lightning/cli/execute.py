@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from sports_lightning.cli.command import Command
 from sports_lightning.cli.command_line import repeated_keys
 from sports_lightning.cli.distributed import broadcast_job, load_job
+from sports_lightning.cli.error_messages import notes
 from sports_lightning.cli.process_setup import environment
 from sports_lightning.cli.run_start import RunStart
 from sports_lightning.config.checks import check_sweep, normalize_composed
@@ -55,7 +56,6 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
         Exception: what the task raises; a run folder without results is removed first.
     """
     of_user = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    own_files = tuple(name for name in command.first_files if name not in of_user)
     os.environ[RUN_FOLDER] = str(folder)  # for the other processes of a distributed run
     try:
         if is_rank_zero():
@@ -64,20 +64,19 @@ def execute(command: Command, cfg: DictConfig, folder: Path) -> int:
                 broadcast_job(cfg, folder)
         written = command.task(cfg, folder)
         if written:
-            _remove_without_results(folder, own_files, of_user)
+            _remove_without_results(folder, command.first_files, of_user)
     except Pruned as pruned:
         if is_rank_zero():
             print(pruned, folder, sep="\n", flush=True)
     except Interrupted as interrupted:
         if not is_rank_zero():
             return 0
-        _remove_without_results(folder, own_files, of_user)
-        notes = "".join(getattr(interrupted, "__notes__", ()))
-        print(f"{interrupted}{notes}{_resume_hint(folder)}", file=sys.stderr)
+        _remove_without_results(folder, command.first_files, of_user)
+        print(f"{interrupted}{notes(interrupted)}{_resume_hint(folder)}", file=sys.stderr)
         return interrupted.exit_status
     except Exception as error:
         if is_rank_zero() and not isinstance(error, RunFolderLocked):
-            _remove_without_results(folder, own_files, of_user)
+            _remove_without_results(folder, command.first_files, of_user)
         if isinstance(error, WriteFailed) and (hint := _resume_hint(folder)):
             error.add_note(hint)
         raise
@@ -192,19 +191,20 @@ def _remove_without_results(
 
     Args:
         folder: the run folder.
-        first_files: names of files that the run has written.
-        of_user: names of what was in the folder before; empty folders among them are kept, and so is the run folder.
+        first_files: names of files that the run may have written.
+        of_user: names of what was in the folder before, which is kept, and so is the run folder then.
     """
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     entries = list(folder.iterdir()) if folder.is_dir() else []
     empty = [path for path in entries if path.name not in of_user and path.is_dir() and not any(path.iterdir())]
-    removable = {".hydra", LOCK, log_file.name, *first_files}
+    own_files = [name for name in first_files if name not in of_user]
+    removable = {".hydra", LOCK, log_file.name, *own_files}
     if folder.is_dir() and {path.name for path in entries if path not in empty} <= removable:
         with suppress(OSError):
             for path in empty:
                 path.rmdir()
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         with suppress(OSError):  # Windows keeps an open file, and a network drive keeps it under another name
-            for name in (*first_files, log_file.name, LOCK):
+            for name in (*own_files, log_file.name, LOCK):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()

@@ -88,7 +88,7 @@ def read_runs(folders: Sequence[str | Path]) -> tuple[list[Run], dict[Path, str]
 
 def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, str]]:
     """The absolute paths of the finished runs, and {folder: reason} of the others."""
-    finished: dict[Path, None] = {}
+    finished: dict[Path, Path] = {}  # by their real paths, since a run may have several names
     skipped: dict[Path, str] = {}
     in_folds: set[Path] = set()  # runs whose predictions are pooled
     for name in folders:
@@ -102,7 +102,7 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
                     in_folds |= {(pooled / row["job"]).resolve() for row in read_csv(table)}
                 except DAMAGED:  # another table of this name
                     continue
-                finished[pooled] = None
+                finished.setdefault(pooled.resolve(), pooled)
         configs = sorted(folder.glob("**/.hydra/config.yaml"))
         others = 0  # of other commands
         for config in configs:
@@ -119,12 +119,12 @@ def _find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], dict[Path, st
             elif command not in ("train", "evaluate"):
                 others += 1
             elif is_finished(run):
-                finished[run] = None
+                finished.setdefault(run.resolve(), run)
             else:
                 skipped[run] = "not finished"
         if others == len(configs):
             skipped[folder] = "no run of train or evaluate in it"
-    return list({run.resolve(): run for run in reversed(finished)}.values())[::-1], skipped  # once, by whatever name
+    return list(finished.values()), skipped
 
 
 def _read_run(folder: Path, name: str) -> Run:

@@ -20,7 +20,7 @@ from sports_lightning.data.folder_layout import SPLITS, UNSPLIT, split_named
 from sports_lightning.data.image_folder import list_images
 from sports_lightning.data.image_table import UNASSIGNED, ImageTable
 from sports_lightning.errors import UserError, import_extra
-from sports_lightning.storage.files import unquoted
+from sports_lightning.storage.files import is_utf8, unquoted
 from sports_lightning.storage.packed_strings import PackedStrings
 
 log = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def class_name(where: str, value: Any) -> str:
         if value[:1] == "'" and _is_odd(value[1:]):  # see `label_cell`
             return normalize(value[1:])
     text = "" if value is None else str(value).strip()
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_utf8(text):
         raise UserError(f"{where}: the label {printable(text[:_SHOWN])} is not UTF-8: save the table as CSV UTF-8")
     if not text:
         raise UserError(f"{where}: the label is empty: fill it in, or remove the row")

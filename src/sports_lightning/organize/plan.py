@@ -11,7 +11,7 @@ from sports_lightning.data.manifest import read_csv_rows
 from sports_lightning.errors import UserError
 from sports_lightning.organize.sidecars import companion_target
 from sports_lightning.organize.targets import FreeNames, Pattern
-from sports_lightning.storage.files import DAMAGED, unquoted, write_csv, write_json
+from sports_lightning.storage.files import DAMAGED, is_utf8, unquoted, write_csv, write_json
 
 TABLE, FILE = "plan.csv", "plan.json"
 SURE, UNSURE, NONE, PERSON = "sure", "unsure", "none", "person"  # decisions
@@ -136,7 +136,7 @@ class Plan:
                 raise UserError(f"{where}: {row['image']!r} is {what}")
             image = planned[key]
             target = unquoted(row.get("target") or "", "target")
-            if any("\ud800" <= letter <= "\udfff" for letter in label + target):
+            if not is_utf8(label + target):
                 raise UserError(f"{where}: the label or target is not UTF-8: save the table as CSV UTF-8")
             has_new_target = target not in ("", image_cell(image.target))
             if label != image.label:

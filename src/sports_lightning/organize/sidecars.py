@@ -87,9 +87,11 @@ def _by_lower_case(entries: Iterable[os.DirEntry[str]]) -> dict[str, list[str]]:
 def _candidates(name: str) -> list[str]:
     stem = PurePath(name).stem.lower()
     names = [*(stem + suffix for suffix in _OF_STEM), *(name.lower() + suffix for suffix in _OF_NAME)]
-    found = _NUMBERED.fullmatch(name.lower())
-    number = found[2] if found else ""
-    for original, mark in ((name.lower(), ""), *([(found[1] + (found[3] or ""), number)] if found else [])):
+    originals = [(name.lower(), "")]
+    if found := _NUMBERED.fullmatch(name.lower()):
+        stem_of_first, number, suffix = found.groups(default="")
+        originals.append((stem_of_first + suffix, number))
+    for original, number in originals:
         for more in _TAKEOUT:
-            names += [f"{original}{more}{mark}.json", f"{(original + more)[:_TAKEOUT_LENGTH]}{mark}.json"]
+            names += [f"{original}{more}{number}.json", f"{(original + more)[:_TAKEOUT_LENGTH]}{number}.json"]
     return list(dict.fromkeys(names))  # both are the same for an image without extension

@@ -10,8 +10,7 @@ from sports_lightning.cli.command import Command
 from sports_lightning.cli.process_setup import quick_imports
 from sports_lightning.config.checks import check_report
 from sports_lightning.config.trusted_targets import check_targets, distrust_working_folder
-from sports_lightning.errors import UserError
-from sports_lightning.runs.layout import is_finished
+from sports_lightning.runs.layout import check_finished
 from sports_lightning.runs.resume import load_config
 
 
@@ -24,8 +23,7 @@ def report(cfg: DictConfig, folder: Path) -> Path:
     """
     check_report(cfg)
     run = Path(str(cfg.run)).expanduser().absolute()
-    if not is_finished(run):
-        raise UserError(f"run={run} holds no finished run of train: pass one such as outputs/train/RUN")
+    check_finished(run)
     if not cfg.trust:
         check_targets(load_config(run), f"run={run}")
         distrust_working_folder()

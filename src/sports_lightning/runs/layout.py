@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sports_lightning.config.monitors import METRICS as METRICS  # in metrics.json, per split
+from sports_lightning.errors import UserError
 
 PARTS = "parts"  # folder of the finished parts of a prediction, until its tables are written
 PRUNED = "pruned.json"  # written if a search stopped the run early
@@ -17,6 +18,12 @@ COSTS = ("parameters", "flops", "latency_ms", "images_per_second", "seconds")  #
 def is_finished(folder: Path) -> bool:
     """Whether the folder holds a finished run of train or evaluate."""
     return (folder / "metrics.json").exists()
+
+
+def check_finished(folder: Path) -> None:
+    """Raise UserError unless the folder holds a finished run."""
+    if not is_finished(folder):
+        raise UserError(f"run={folder} holds no finished run of train: pass one such as outputs/train/RUN")
 
 
 def has_ended(folder: Path) -> bool:

@@ -71,15 +71,11 @@ def without_diff(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def read_digests(folder: Path, split: str | None = None) -> dict[str, str]:
     """{path: digest} of the images that a run used, or those of one split, in order, from its `images.csv.gz`."""
-    return {row["path"]: row["digest"] for row in _read_images(folder) if split in (None, row["split"])}
+    return {row["path"]: row["digest"] for row in read_images(folder) if split in (None, row["split"])}
 
 
-def read_labels(folder: Path, split: str) -> dict[str, str]:
-    """{path: class} of the images of a split that a run used, in order; "" for a run of a version before 0.2."""
-    return {row["path"]: row.get("label", "") for row in _read_images(folder) if row["split"] == split}
-
-
-def _read_images(folder: Path) -> Iterator[dict[str, str]]:
+def read_images(folder: Path) -> Iterator[dict[str, str]]:
+    """The rows of a run's `images.csv.gz`: split, path, digest and label, which versions before 0.2 did not write."""
     name = IMAGES if (folder / IMAGES).exists() else "pictures.csv.gz"  # its name in version 0.1
     with gzip.open(folder / name, "rt", newline="", encoding="utf-8", errors="surrogateescape") as file:
         yield from csv.DictReader(file)

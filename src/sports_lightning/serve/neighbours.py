@@ -14,7 +14,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.html import thumbnail_uri
-from sports_lightning.runs.provenance import read_digests, read_labels, read_provenance
+from sports_lightning.runs.provenance import read_images, read_provenance
 from sports_lightning.runs.resume import load_config
 from sports_lightning.runs.run_of_checkpoint import find_run_folder
 from sports_lightning.serve.answers import Neighbour, Neighbours
@@ -86,14 +86,16 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
         cfg: Any = OmegaConf.create(load_config(folder))
         if cfg.finetune.mode != "head":
             return NoNeighbours("features of training images are cached by runs with finetune=head only")
-        digests, labels = read_digests(folder, "train"), read_labels(folder, "train")
+        images = {row["path"]: row for row in read_images(folder) if row["split"] == "train"}
         provenance = read_provenance(folder)
-        features = _cached_features(classifier, cfg, provenance["precision"]["precision"], list(digests.values()))
+        digests = [row["digest"] for row in images.values()]
+        features = _cached_features(classifier, cfg, provenance["precision"]["precision"], digests)
         root = Path(provenance["data"]["root"])
     except (UserError, *DAMAGED) as error:
         return NoNeighbours(f"the run folder can't be read: {' '.join(str(error).split())}")
     if features is None:
         return NoNeighbours("the features of the training images are not in the cache of this machine")
+    labels = {path: row.get("label", "") for path, row in images.items()}
     return TrainingNeighbours(classifier, root, labels, features)
 
 

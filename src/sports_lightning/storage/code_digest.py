@@ -34,7 +34,7 @@ def code_digest(module: str) -> str:
         name = waiting.pop()
         if name not in found and (file := _source_file(name)):
             found[name] = file
-            waiting += _imported(file)
+            waiting += _own(_imports(file, name))
     content = hashlib.blake2b(digest_size=16)
     for name, file in sorted(found.items()):
         content.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
@@ -67,7 +67,7 @@ def foreign_code(modules: Iterable[str]) -> dict[str, str]:
             continue
         found[name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
         if file.suffix == ".py":
-            waiting += _absolute_imports(file, name)
+            waiting += _imports(file, name)
     return dict(sorted(found.items()))
 
 
@@ -75,7 +75,7 @@ def _version(library: str) -> str:
     return ", ".join(sorted(f"{name} {version(name)}" for name in packages_distributions().get(library, [])))
 
 
-def _absolute_imports(file: Path, module: str) -> set[str]:
+def _imports(file: Path, module: str) -> set[str]:
     """The full names that a source file imports anywhere: modules, and perhaps names within them."""
     try:
         tree = ast.parse(file.read_bytes())
@@ -93,14 +93,8 @@ def _absolute_imports(file: Path, module: str) -> set[str]:
     return names - {""}
 
 
-def _imported(file: Path) -> set[str]:
-    """The modules of this package that a source file imports anywhere, with the packages that they are in."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+def _own(names: set[str]) -> set[str]:
+    """The modules of this package among imported names, with the packages that they are in."""
     own = [name.split(".") for name in names if name.startswith(f"{_PACKAGE}.")]
     own = [parts for parts in own if parts[1] not in _NO_VALUES]
     return {".".join(parts[:length]) for parts in own for length in range(2, len(parts) + 1)}

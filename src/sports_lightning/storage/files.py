@@ -52,6 +52,11 @@ def checkpoint_digest(ckpt_path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def is_utf8(text: str) -> bool:
+    """Whether no byte of a text that was read with "surrogateescape" was other than UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def best_checkpoint(path: Path) -> Path:
     """The checkpoint of the best epoch if `path` is a run folder, or its folder of checkpoints; else `path` itself."""
     checkpoints = (path / "checkpoints" / "best.ckpt", path / "best.ckpt")

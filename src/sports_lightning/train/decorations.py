@@ -16,7 +16,7 @@ from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memor
 from sports_lightning.models.classifier import load_classifier
 from sports_lightning.reports import plots
 from sports_lightning.reports.decorations import draw_missing
-from sports_lightning.runs.layout import is_finished, missing_decorations
+from sports_lightning.runs.layout import check_finished, missing_decorations
 from sports_lightning.runs.provenance import read_provenance
 from sports_lightning.runs.resume import acquire_lock, load_config
 from sports_lightning.split.dataset import open_dataset
@@ -65,8 +65,7 @@ def read_results(folder: Path) -> RunResults:
     Raises:
         UserError: no finished run of train, or one whose images have changed.
     """
-    if not is_finished(folder):
-        raise UserError(f"{folder} holds no finished run of train: pass one such as outputs/train/RUN")
+    check_finished(folder)
     try:
         provenance = read_provenance(folder)
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
 from sports_lightning.storage.files import write_text
-from sports_lightning.videos.pyav import require_av
+from sports_lightning.videos.pyav import open_video, require_av
 from sports_lightning.videos.segments import Timeline
 
 _WITH_CHAPTERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
@@ -66,7 +66,7 @@ def write_copy(timeline: Timeline, folder: Path) -> None:
     target = folder / source.name
     partial = target.with_name(f".{target.stem[:100]}.partial{target.suffix}")
     try:
-        with av.open(os.path.abspath(source), metadata_errors="ignore") as read, av.open(str(partial), "w") as written:
+        with open_video(str(source)) as read, av.open(str(partial), "w") as written:
             streams = {
                 stream.index: written.add_stream_from_template(stream)
                 for stream in read.streams

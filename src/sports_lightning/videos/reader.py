@@ -1,10 +1,9 @@
 """The frames of a video at given times, decoded by FFmpeg (PyAV), without decoding what is not needed."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,21 +12,15 @@ from torch import Tensor
 from sports_lightning.data.file_hashes import printable
 from sports_lightning.errors import UserError
 from sports_lightning.videos.packets import decoded_frames
-from sports_lightning.videos.pyav import av_errors, require_av
+from sports_lightning.videos.pyav import Source, av_errors, open_video
 from sports_lightning.videos.sampling import Sampling
 
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".3gp", ".wmv", ".flv", ".ogv"),
 )
-# FFmpeg's names of the containers of these extensions, of raw streams and of a series of images in one file. A playlist
-# is none of them: it could name any file of this machine.
-_CONTAINERS = "mov,matroska,avi,gif,mpeg,mpegvideo,mpegts,asf,flv,ogg,dv,mxf,ivf,rm,h264,hevc,m4v,mjpeg,apng,webp"
 _HD = 720  # rows from which colors without a label are those of BT.709, as players assume
 _UNSPECIFIED = 2  # the color space of a frame without a label
-
-
-Source: TypeAlias = str | BinaryIO
 
 
 class Frame(NamedTuple):
@@ -143,14 +136,8 @@ def _scale(frame: Any, least: int) -> int:
 
 @contextmanager
 def _opened(path: Source) -> Iterator[tuple[Any, Any]]:
-    av = require_av()
-    if isinstance(path, str):
-        source: Any = os.path.abspath(path)  # of 12:30.mp4, FFmpeg would take the first part for a protocol
-    else:
-        source = path
-        source.seek(0)
     try:
-        container = av.open(source, options={"format_whitelist": _CONTAINERS}, metadata_errors="ignore")
+        container = open_video(path)
     except av_errors() as error:
         raise UserError(f"{_name(path)} cannot be read as a video: {_reason(error)}") from error
     with container:
