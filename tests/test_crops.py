@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sports_lightning.split.blob_matches import match_blobs
 from sports_lightning.split.blobs import find_blobs
 from sports_lightning.split.duplicates import DuplicatePair
-from sports_lightning.split.geometry import align
+from sports_lightning.split.geometry import align, describe
 from sports_lightning.split.near_copies import compare_images
 
 
@@ -66,7 +66,7 @@ def test_copies_are_near_copies_and_nothing_else(kind: str, tmp_path: Path) -> N
 
 def test_two_moments_before_one_background_are_not_one_photograph() -> None:
     first, second = (np.asarray(scene(0, players=players).convert("L")) for players in (1, 2))
-    alignment = align(first, second)
+    alignment = align(describe(first), describe(second))
     assert alignment.inliers >= 10, "the background matches"
     assert not alignment.is_same_photograph
 
@@ -76,12 +76,12 @@ def test_a_common_logo_is_not_enough() -> None:
     images = [scene(i) for i in (0, 1)]
     for image in images:
         image.paste(logo, (150, 10))
-    assert not align(*(np.asarray(image.convert("L")) for image in images)).is_same_photograph
+    assert not align(*(describe(np.asarray(image.convert("L"))) for image in images)).is_same_photograph
 
 
 def test_images_without_features_are_no_candidates() -> None:
     flat = np.full((224, 224), 128, np.uint8)
-    assert not align(flat, flat).is_same_photograph
+    assert not align(describe(flat), describe(flat)).is_same_photograph
     assert not len(find_blobs(Image.fromarray(flat)).place)
 
 
@@ -95,4 +95,4 @@ def test_many_copies_are_compared_in_part() -> None:
 def test_alignments_do_not_depend_on_the_state_of_random_numbers() -> None:
     first, second = (np.asarray(image.convert("L")) for image in (scene(0), COPIES["cropped"](scene(0))))
     cv2.setRNGSeed(5)
-    assert align(first, second) == align(first, second)
+    assert align(describe(first), describe(second)) == align(describe(first), describe(second))

@@ -16,7 +16,7 @@ from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.predictor import evaluation_images
 from sports_lightning.models.classifier import Classifier
-from sports_lightning.split.crops import verify
+from sports_lightning.split.crops import describer, verify
 from sports_lightning.split.duplicates import DuplicatePair, first_of_each
 from sports_lightning.split.hash_neighbours import find_neighbours, unit
 
@@ -86,6 +86,9 @@ def find_feature_neighbours(scan: DatasetScan, found_features: ScanFeatures) -> 
 def verify_neighbours(scan: DatasetScan, neighbours: list[DuplicatePair]) -> tuple[DatasetScan, list[DuplicatePair]]:
     """The scan with the neighbours that show one photograph by their geometry among its pairs, and the other ones."""
     candidates = [(pair.first, pair.second, mirrored) for pair in neighbours for mirrored in (False, True)]
-    verified = {(pair.first, pair.second): pair for pair in verify(scan.root, scan.paths, scan.value_range, candidates)}
+    verified = {
+        (pair.first, pair.second): pair
+        for pair in verify(candidates, describer(scan.root, scan.paths, scan.value_range))
+    }
     others = [pair for pair in neighbours if (pair.first, pair.second) not in verified]
     return replace(scan, pairs=sorted([*scan.pairs, *verified.values()])), others

@@ -121,6 +121,7 @@ class Finetune:
     stages: CountOrZero
     epochs_per_stage: Count
     cache_limit_gb: PositiveOrZero
+    engine: Literal["auto", "torch", "openvino"]
 
 
 @dataclass

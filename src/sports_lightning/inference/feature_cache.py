@@ -23,11 +23,18 @@ from torch.utils.data import Dataset
 from sports_lightning.data.dataset_index import DatasetIndex, Split
 from sports_lightning.data.formats import pixel_limit
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.inference.out_of_memory import halve_batch_on_out_of_memory
-from sports_lightning.inference.predictor import compute_logits, evaluation_images, output_settings, run_batches
+from sports_lightning.inference.predictor import (
+    Forward,
+    compute_logits,
+    evaluation_images,
+    output_settings,
+    run_batches,
+)
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.code_digest import foreign_code
-from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_cached_folder
+from sports_lightning.storage.disk_cache import cache_key, cached_folder, find_cached_folder, installed_versions
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +89,19 @@ class FeatureCache:
         classifier: the classifier that `part` belongs to.
         inference: `conf/inference/*.yaml`.
         cache_dir: `data.cache_dir`.
+        engine: "torch" or "openvino", which runs the part.
     """
 
-    def __init__(self, part: FrozenPart, classifier: Classifier, inference: DictConfig, cache_dir: Path) -> None:
+    def __init__(
+        self, part: FrozenPart, classifier: Classifier, inference: DictConfig, cache_dir: Path, engine: str = "torch"
+    ) -> None:
         if isinstance(
             part, FrozenStages
         ):  # torch.compile does not support the exception that ends their forward pass early
             inference = OmegaConf.merge(inference, {"compile": False})  # type: ignore[assignment]
         self.part, self.classifier, self.inference, self.cache_dir = part, classifier, inference, cache_dir
+        self.engine = engine
+        self._functions: dict[int, Forward] = {}  # by batch size
         weights = hashlib.blake2b(digest_size=16)
         for name, tensor in part.weights(classifier).items():
             weights.update(name.encode())
@@ -144,9 +156,16 @@ class FeatureCache:
                         np.lib.format.write_array_header_1_0(file, layout)
                     file.write(outputs.contiguous().numpy().data)
 
-                run_batches(self.part.run, self.classifier, dataset, inference, write)
+                run_batches(self._function(inference.batch_size), self.classifier, dataset, inference, write)
 
         return _load(cached_folder(self.cache_dir, _KIND, key, build))
+
+    def _function(self, batch_size: int) -> Forward:
+        """What runs the part, started once for all splits."""
+        if batch_size not in self._functions:
+            how = FrozenPass(self.engine, self.inference.precision)
+            self._functions[batch_size] = how.function(self.part)
+        return self._functions[batch_size]
 
     def find(self, digests: Sequence[str]) -> Tensor | None:
         """The stored outputs (n, …) float32 for images without augmentation, memory-mapped; None if there are none.
@@ -158,7 +177,8 @@ class FeatureCache:
         return _load(folder) if folder else None
 
     def _key(self, digests: Sequence[str], augmentation_key: Any, inference: DictConfig) -> str:
-        settings = [*output_settings(inference), pixel_limit()]
+        engine = [] if self.engine == "torch" else [self.engine, installed_versions([self.engine])]
+        settings = [*output_settings(inference), *engine, pixel_limit()]
         return cache_key(__name__, *self.key_parts, *settings, augmentation_key, list(digests))
 
 

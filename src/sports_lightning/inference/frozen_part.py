@@ -32,6 +32,8 @@ class FrozenBackbone:
         """uint8 (n, 3, height, width) to (n, features)."""
         return classifier.features(images)
 
+    traceable = run  # for torch.export
+
     def rest(self, classifier: Classifier, features: Tensor) -> Tensor:
         """(n, features) to logits (n, classes)."""
         return classifier.head(features)
@@ -68,6 +70,18 @@ class FrozenStages:
         finally:
             hook.remove()
         raise AssertionError(f"{self.modules[-1]} was not run")
+
+    def traceable(self, classifier: Classifier, images: Tensor) -> Tensor:
+        """As `run`, for torch.export, which does not support the exception; it removes the rest from the graph."""
+        outputs: list[Tensor] = []
+        hook = classifier.net.get_submodule(self.modules[-1]).register_forward_hook(
+            lambda module, inputs, output: outputs.append(output)
+        )
+        try:
+            classifier(images)
+        finally:
+            hook.remove()
+        return outputs[0]
 
     def rest(self, classifier: Classifier, maps: Tensor) -> Tensor:
         """From the output of `run` to logits (n, classes)."""

@@ -51,13 +51,18 @@ class PrecisionTrial:
 
 
 def clearly_fastest(rates: dict[str, float]) -> str:
-    """The precision to be used, by the images per second in "32-true" and "bf16-mixed"."""
-    return "bf16-mixed" if rates["bf16-mixed"] > _CLEARLY_FASTER * rates["32-true"] else "32-true"
+    """The name to be used, by the images per second of each: the first, unless a later one is clearly faster."""
+    chosen, *others = rates
+    for name in others:
+        if rates[name] > _CLEARLY_FASTER * rates[chosen]:
+            chosen = name
+    return chosen
 
 
 def compare_rates(rates: dict[str, float]) -> str:
-    """The images per second in both precisions, in words."""
-    return f"bf16-mixed {rates['bf16-mixed']:.1f} img/s against {rates['32-true']:.1f} in 32-true"
+    """The images per second of each name, in words, the fastest first."""
+    fastest, *others = sorted(rates, key=lambda name: -rates[name])
+    return f"{fastest} {rates[fastest]:.1f} img/s against " + ", ".join(f"{rates[x]:.1f} in {x}" for x in others)
 
 
 def choose_inference_precision(

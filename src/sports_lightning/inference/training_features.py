@@ -19,6 +19,7 @@ from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.sampler import SampleKey
 from sports_lightning.inference.feature_cache import FeatureCache, SplitFeatures
 from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages, find_frozen_part
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.storage.code_digest import code_digest, foreign_code
 from sports_lightning.storage.disk_cache import resolve_cache_dir
@@ -57,7 +58,7 @@ def cached_part(classifier: Classifier, index: DatasetIndex, cfg: DictConfig) ->
 
 
 def use_cached_features(
-    part: FrozenPart, classifier: Classifier, data: SportsDataModule, cfg: DictConfig, precision: str
+    part: FrozenPart, classifier: Classifier, data: SportsDataModule, cfg: DictConfig, how: FrozenPass
 ) -> None:
     """Replace the images of `data` by the outputs of a frozen part. The logits are those of the whole model.
 
@@ -66,12 +67,11 @@ def use_cached_features(
         classifier: with `requires_grad` set as in training.
         data: its `train_set` and `val_set` are replaced.
         cfg: `conf/train.yaml`.
-        precision: of the pass through the part.
+        how: engine and precision of the pass through the part.
     """
     train, val, pool = data.index.splits["train"], data.index.splits["val"], data.index.pool
     count = count_fixed_augmentations(cfg.augment) or 1
-    inference: Any = OmegaConf.merge(cfg.inference, {"precision": precision, "flip_tta": False})
-    store = FeatureCache(part, classifier, inference, resolve_cache_dir(cfg.data))
+    store = FeatureCache(part, classifier, how.settings(cfg.inference), resolve_cache_dir(cfg.data), how.engine)
     resolved: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     plain = {key: value for key, value in resolved.items() if key not in ("fixed_augmentations", "preprocessing")}
     features = []

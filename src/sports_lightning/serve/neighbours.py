@@ -12,6 +12,7 @@ from torch import Tensor
 from sports_lightning.errors import UserError
 from sports_lightning.inference.feature_cache import FeatureCache
 from sports_lightning.inference.frozen_part import FrozenBackbone
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.reports.html import thumbnail_uri
 from sports_lightning.runs.provenance import read_images, read_provenance
@@ -89,7 +90,7 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
         images = {row["path"]: row for row in read_images(folder) if row["split"] == "train"}
         provenance = read_provenance(folder)
         digests = [row["digest"] for row in images.values()]
-        features = _cached_features(classifier, cfg, provenance["precision"]["precision"], digests)
+        features = _cached_features(classifier, cfg, _frozen_pass(provenance), digests)
         root = Path(provenance["data"]["root"])
     except (UserError, *DAMAGED) as error:
         return NoNeighbours(f"the run folder can't be read: {' '.join(str(error).split())}")
@@ -99,7 +100,15 @@ def find_training_images(classifier: Classifier, ckpt_path: str) -> TrainingNeig
     return TrainingNeighbours(classifier, root, labels, features)
 
 
-def _cached_features(classifier: Classifier, cfg: DictConfig, precision: str, digests: Sequence[str]) -> Tensor | None:
+def _frozen_pass(provenance: dict[str, Any]) -> FrozenPass:
+    """How a run has computed its features; earlier versions had no engine, and the precision in another place."""
+    if found := provenance.get("frozen_pass"):
+        return FrozenPass(found["engine"], found["precision"])
+    precision = provenance["precision"]
+    return FrozenPass(precision=precision.get("frozen_precision") or precision["precision"])
+
+
+def _cached_features(classifier: Classifier, cfg: DictConfig, how: FrozenPass, digests: Sequence[str]) -> Tensor | None:
     """The features that `use_cached_features` has stored, of images without augmentation."""
-    inference: Any = OmegaConf.merge(cfg.inference, {"precision": precision, "flip_tta": False})
-    return FeatureCache(FrozenBackbone(), classifier, inference, resolve_cache_dir(cfg.data)).find(digests)
+    inference, cache_dir = how.settings(cfg.inference), resolve_cache_dir(cfg.data)
+    return FeatureCache(FrozenBackbone(), classifier, inference, cache_dir, how.engine).find(digests)

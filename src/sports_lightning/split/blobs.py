@@ -52,12 +52,12 @@ def find_blobs(image: Image.Image) -> Blobs:
     scale = SIDE / (image.width * image.height) ** 0.5
     size = [max(8, round(side * scale)) for side in image.size]
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-    layers = [cv2.GaussianBlur(pixels, (0, 0), _SCALES[0])]
-    for finer, coarser in pairwise(_SCALES):
-        layers.append(cv2.GaussianBlur(layers[-1], (0, 0), (coarser**2 - finer**2) ** 0.5))
-    blurred = np.stack(layers)
+    blurred = np.empty((len(_SCALES), *pixels.shape), np.float32)
+    cv2.GaussianBlur(pixels, (0, 0), _SCALES[0], dst=blurred[0])
+    for i, (finer, coarser) in enumerate(pairwise(_SCALES)):
+        cv2.GaussianBlur(blurred[i], (0, 0), (coarser**2 - finer**2) ** 0.5, dst=blurred[i + 1])
     where, place = _extrema(blurred[1:] - blurred[:-1])
-    windows = _windows(blurred[where], place)
+    windows = _windows(blurred, where, place)
     spectra = (_TRANSFORM @ windows @ _TRANSFORM.T * _WEIGHTS).reshape(len(windows), _FREQUENCIES**2)[:, 1:]
     signature = np.stack([_signs(spectra @ _PLANES), _signs((spectra * _MIRROR) @ _PLANES)], axis=1)
     return Blobs(place / np.float32(SIDE), signature)
@@ -66,12 +66,15 @@ def find_blobs(image: Image.Image) -> Blobs:
 def _extrema(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Layers (m,) and places (m, 3) in pixels of the strongest extrema, refined by parabolas."""
     inner = differences[1:-1]
-    stack = differences.transpose(1, 2, 0).copy()  # OpenCV takes layers as channels
-    highest, lowest = (function(stack, _NEIGHBOURHOOD).transpose(2, 0, 1) for function in (cv2.dilate, cv2.erode))
-    is_high = inner >= np.maximum(np.maximum(highest[:-2], highest[1:-1]), highest[2:])
-    is_low = inner <= np.minimum(np.minimum(lowest[:-2], lowest[1:-1]), lowest[2:])
-    layer, y, x = np.nonzero((is_high | is_low) & (np.abs(inner) >= _LEAST))
-    layer += 1
+    highest, lowest = (
+        np.stack([function(layer, _NEIGHBOURHOOD) for layer in differences]) for function in (cv2.dilate, cv2.erode)
+    )
+    is_high = (inner >= highest[:-2]) & (inner >= highest[1:-1]) & (inner >= highest[2:])
+    is_low = (inner <= lowest[:-2]) & (inner <= lowest[1:-1]) & (inner <= lowest[2:])
+    extrema = np.flatnonzero(is_high | is_low)
+    extrema = extrema[np.abs(inner.ravel()[extrema]) >= _LEAST]
+    layer, y, x = np.unravel_index(extrema, inner.shape)
+    layer = layer + 1
     scale = np.array(_SCALES)[layer]
     height, width = inner.shape[1:]
     margin = (1 - _BEYOND) * _REACH * scale
@@ -93,12 +96,12 @@ def _vertex(values: np.ndarray, at: tuple[np.ndarray, ...], axis: int) -> np.nda
     return np.where(curvature == 0, 0, 0.5 * (low - high) / np.where(curvature == 0, 1, curvature)).clip(-0.5, 0.5)
 
 
-def _windows(layers: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(m, 16, 16) pixels of each blob's layer around it."""
+def _windows(layers: np.ndarray, where: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """(m, 16, 16) pixels around each blob, of the layer in which it is."""
     height, width = layers.shape[1:]
     columns = np.rint(place[:, :1] + place[:, 2:] * _GRID).astype(np.int32).clip(0, width - 1)
     rows = np.rint(place[:, 1:2] + place[:, 2:] * _GRID).astype(np.int32).clip(0, height - 1)
-    return layers[np.arange(len(place))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return layers[where[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _signs(projections: np.ndarray) -> np.ndarray:

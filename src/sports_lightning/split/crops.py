@@ -4,6 +4,8 @@ Images that share blobs are candidates. Those whose thumbnails fit are read agai
 alignment decides.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,19 @@ from sports_lightning.data.value_range import ValueRange
 from sports_lightning.split.blob_matches import match_blobs
 from sports_lightning.split.blobs import Blobs
 from sports_lightning.split.duplicates import DuplicatePair, first_of_each
-from sports_lightning.split.geometry import SIDE, align, correlation_of_thumbnails
+from sports_lightning.split.geometry import SIDE, Described, align, correlation_of_thumbnails, describe
 from sports_lightning.split.thumbnails import Thumbnails
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 _ALIKE = 0.4  # least correlation of the overlapping parts of two thumbnails
 _AT_ONCE = 50  # pairs
+_REMEMBERED = 1000  # images with their features, 0.2 MB each
 # After so many failures in a row, the remaining candidates, whose thumbnails fit less, are given up. In 100 Sports, 105
 # of 107 pairs come before. Drawings of one kind, as in the sample dataset, share blobs in nearly all images.
 _ENOUGH = 150
+
+Candidate = tuple[int, int, bool]  # positions of two images, and whether one is a mirror image of the other
+Describe = Callable[[int, bool], Described]  # by the position of an image, and whether to mirror it
 
 
 def find_crops(
@@ -60,18 +66,17 @@ def find_crops(
         fit = correlation_of_thumbnails(thumbnails.small[a], thumbnails.small[b], transform, mirrored)
         if fit >= _ALIKE and (a, b) not in seen:
             candidates.append((-fit, a, b, mirrored))
-    return _verify_best([(a, b, mirrored) for _, a, b, mirrored in sorted(candidates)], root, paths, value_range)
+    described = describer(root, paths, value_range)
+    return _verify_best([(a, b, mirrored) for _, a, b, mirrored in sorted(candidates)], described)
 
 
-def _verify_best(
-    candidates: list[tuple[int, int, bool]], root: Path, paths: list[str], value_range: ValueRange | None
-) -> list[DuplicatePair]:
+def _verify_best(candidates: list[Candidate], described: Describe) -> list[DuplicatePair]:
     """Verify the candidates in this order, until `_ENOUGH` in a row fail."""
     pairs: list[DuplicatePair] = []
     failed = 0
     for start in range(0, len(candidates), _AT_ONCE):
         part = candidates[start : start + _AT_ONCE]
-        verified = verify(root, paths, value_range, part)
+        verified = verify(part, described)
         pairs += verified
         failed = 0 if verified else failed + len(part)
         if failed >= _ENOUGH:
@@ -79,15 +84,28 @@ def _verify_best(
     return sorted({(pair.first, pair.second): pair for pair in pairs}.values())
 
 
-def verify(
-    root: Path, paths: list[str], value_range: ValueRange | None, candidates: list[tuple[int, int, bool]]
-) -> list[DuplicatePair]:
-    """Those of the candidates, (first, second, mirrored), that show one photograph by their geometry."""
+def describer(root: Path, paths: list[str], value_range: ValueRange | None) -> Describe:
+    """A function that reads one of these images and finds its features; it remembers the last ones."""
 
-    def check(candidate: tuple[int, int, bool]) -> DuplicatePair | None:
+    @lru_cache(_REMEMBERED)
+    def described(image: int, mirrored: bool) -> Described:
+        pixels = _read_gray(root / paths[image], value_range)
+        return describe(np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels)
+
+    return described
+
+
+def verify(candidates: list[Candidate], described: Describe) -> list[DuplicatePair]:
+    """Those of the candidates that show one photograph by their geometry.
+
+    Args:
+        candidates: the pairs.
+        described: see `describer`.
+    """
+
+    def check(candidate: Candidate) -> DuplicatePair | None:
         first, second, mirrored = candidate
-        one, other = (_read_gray(root / paths[i], value_range) for i in (first, second))
-        alignment = align(np.ascontiguousarray(one[:, ::-1]) if mirrored else one, other)
+        alignment = align(described(first, mirrored), described(second, False))
         pair = DuplicatePair(first, second, round(alignment.correlation, 4), mirrored, verified=True)
         return pair if alignment.is_same_photograph else None
 

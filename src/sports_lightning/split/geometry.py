@@ -54,20 +54,39 @@ class Alignment(NamedTuple):
 NO_ALIGNMENT = Alignment(0, 0.0, 0.0, 0.0, 0.0)
 
 
-def align(first: np.ndarray, second: np.ndarray) -> Alignment:
-    """Align two gray images (height, width) uint8 whose longer sides have `SIDE` pixels."""
-    sift = cv2.SIFT.create(_FEATURES)
-    (points, features), (other_points, other_features) = (
-        sift.detectAndCompute(image, None) for image in (first, second)
-    )
-    if min(len(points), len(other_points)) < _INLIERS:
+class Described(NamedTuple):
+    """A gray image with its local features.
+
+    Attributes:
+        image: (height, width) uint8 whose longer side has `SIDE` pixels.
+        points: (m, 2) float32, x and y of each feature in pixels.
+        features: (m, 128) float32, their descriptions.
+    """
+
+    image: np.ndarray
+    points: np.ndarray
+    features: np.ndarray
+
+
+def describe(image: np.ndarray) -> Described:
+    """Find the features of a gray image (height, width) uint8 whose longer side has `SIDE` pixels."""
+    points, features = cv2.SIFT.create(_FEATURES).detectAndCompute(image, None)
+    if features is None:
+        features = np.zeros((0, 128), np.float32)
+    return Described(image, np.array([point.pt for point in points], np.float32).reshape(-1, 2), features)
+
+
+def align(one: Described, other: Described) -> Alignment:
+    """Align two images."""
+    if min(len(one.points), len(other.points)) < _INLIERS:
         return NO_ALIGNMENT
-    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(features, other_features, k=2)
+    matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(one.features, other.features, k=2)
     good = [match for match, following in matches if match.distance < _RATIO * following.distance]
     if len(good) < _INLIERS:
         return NO_ALIGNMENT
-    source = np.array([points[match.queryIdx].pt for match in good], np.float32)
-    target = np.array([other_points[match.trainIdx].pt for match in good], np.float32)
+    first, second = one.image, other.image
+    source = one.points[[match.queryIdx for match in good]]
+    target = other.points[[match.trainIdx for match in good]]
     cv2.setRNGSeed(0)
     matrix, inlying = cv2.estimateAffine2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=_ERROR)
     if matrix is None or not _is_upright(matrix):

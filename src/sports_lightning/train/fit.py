@@ -1,7 +1,7 @@
 """Fit a classifier: data → model → Lightning trainer → best checkpoint."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sports_lightning.data.dataset_index import DatasetIndex
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import select_device
 from sports_lightning.inference.frozen_part import FrozenPart
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.inference.predictor import build_inference_trainer
 from sports_lightning.inference.training_features import cached_part, use_cached_features
 from sports_lightning.models.freezing import count_parameters
@@ -26,13 +27,14 @@ from sports_lightning.runs.provenance import without_diff
 from sports_lightning.runs.resume import load_original_config, run_settings
 from sports_lightning.runs.signals import deferred
 from sports_lightning.sweeps.pruning import ReportToSearch
-from sports_lightning.train.auto_values import run_batch_size, run_precision, with_batch_size
+from sports_lightning.train.auto_values import run_batch_size, run_pass, run_precision, with_batch_size
 from sports_lightning.train.batch_size import BATCH_SIZE, check_disk_space, explain_batch_errors
 from sports_lightning.train.build import build_data, build_module, resolve_with_preprocessing
 from sports_lightning.train.last_checkpoint import ResumePoint, check_not_over, check_unchanged, read_resume_point
 from sports_lightning.train.loggers import build_loggers, log_settings, open_loggers
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import FROZEN_PRECISION, PRECISION, PrecisionChoice
+from sports_lightning.train.pass_choice import FROZEN_PASS, PassChoice
+from sports_lightning.train.precision import PRECISION, PrecisionChoice
 from sports_lightning.train.refit_head import check_head
 from sports_lightning.train.trainer import (
     RunCallbacks,
@@ -59,6 +61,7 @@ class FittedRun:
         best_checkpoint: path of the checkpoint with the best monitored metric.
         frozen: the frozen part whose outputs training read from the cache; None: the whole model ran in every step.
         precision: the choice and its reason.
+        frozen_pass: how the outputs of the frozen part were computed, and the reason; None if it has none.
         parameters: the number of all parameters, under "parameters", and of those that were trained, under "trainable".
         loggers: Lightning's, not closed yet.
         interruptions: how often the run was interrupted and resumed.
@@ -71,6 +74,7 @@ class FittedRun:
     best_checkpoint: Path
     frozen: FrozenPart | None
     precision: PrecisionChoice
+    frozen_pass: PassChoice | None
     parameters: dict[str, int]
     loggers: list[Logger]
     interruptions: int
@@ -110,12 +114,13 @@ def fit(
     module = build_module(cfg, index)
     module.frozen = cached_part(module.classifier, index, with_batch_size(cfg, point))
     precision = run_precision(cfg, module, point)
+    frozen_pass = run_pass(cfg, module, precision, len(index.splits["train"]), point)
     batch_size = run_batch_size(cfg, module, precision.precision, processes, point)
     run_cfg = resolve_with_preprocessing(
         cfg, module, folder, {"trainer.precision": precision.precision, "data.batch_size": batch_size}
     )
     data = build_data(run_cfg, index)
-    recorded = _recorded(run_cfg, precision, provenance, run_settings(folder, cfg), processes)
+    recorded = _recorded(run_cfg, frozen_pass, provenance, run_settings(folder, cfg), processes)
     callbacks = _callbacks(run_cfg, recorded, started)
     trainer = _trainer(run_cfg, callbacks, provenance, processes, pruning)
     check_before_training(run_cfg, module, trainer, callbacks, point)
@@ -123,17 +128,17 @@ def fit(
         store_changes(folder, load_original_config(folder), cfg)
 
     parameters = count_parameters(module.classifier)
-    _log_start(run_cfg, index, folder, parameters, precision)
+    _log_start(run_cfg, index, folder, parameters, [precision, *([frozen_pass] if frozen_pass else [])])
     module.continues = point is not None and point.continues
-    if module.frozen:
-        use_cached_features(module.frozen, module.classifier, data, run_cfg, precision.of_frozen_part)
+    if module.frozen and frozen_pass:
+        use_cached_features(module.frozen, module.classifier, data, run_cfg, frozen_pass.how)
     _seed(cfg.seed)  # the number of draws so far depends on the state of the caches
-    _run(trainer, module, data, run_cfg, precision, resume_from)
+    _run(trainer, module, data, run_cfg, precision, frozen_pass, resume_from)
     if pruning:
         pruning.raise_if_pruned(trainer)
     if cfg.finetune.mode == "gradual":  # stages became trainable during the run
         parameters = count_parameters(module.classifier)
-    return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, parameters)
+    return _fitted_run(run_cfg, index, trainer, module, callbacks, precision, frozen_pass, parameters)
 
 
 def _count_processes(cfg: DictConfig, index: DatasetIndex) -> int:
@@ -150,14 +155,16 @@ def _callbacks(cfg: DictConfig, recorded: dict[str, Any], started: float) -> Run
 
 
 def _recorded(
-    cfg: DictConfig, precision: PrecisionChoice, provenance: dict[str, Any], settings: str, processes: int
+    cfg: DictConfig, frozen_pass: PassChoice | None, provenance: dict[str, Any], settings: str, processes: int
 ) -> dict[str, Any]:
     """The part of a run's provenance that its last checkpoint holds, which a resumed run must share."""
+    how = frozen_pass.how if frozen_pass else FrozenPass(precision=cfg.trainer.precision or "32-true")
     return {
         **without_diff(provenance),
         "settings": settings,
         "precision": cfg.trainer.precision,
-        "frozen_precision": precision.of_frozen_part,
+        "frozen_precision": how.precision,
+        "frozen_engine": how.engine,
         "batch_size": cfg.data.batch_size,
         "processes": processes,
     }
@@ -185,6 +192,7 @@ def _fitted_run(
     module: ClassifierModule,
     callbacks: RunCallbacks,
     precision: PrecisionChoice,
+    frozen_pass: PassChoice | None,
     parameters: tuple[int, int],
 ) -> FittedRun:
     if not callbacks.best.best_model_path:
@@ -195,6 +203,7 @@ def _fitted_run(
         best_checkpoint=Path(callbacks.best.best_model_path),
         frozen=module.frozen,
         precision=precision,
+        frozen_pass=frozen_pass,
         parameters=dict(zip(("parameters", "trainable"), parameters, strict=True)),
         loggers=trainer.loggers,
         interruptions=callbacks.last.interruptions,
@@ -236,7 +245,7 @@ def _seed(seed: int) -> None:
 
 
 def _log_start(
-    cfg: DictConfig, index: DatasetIndex, folder: Path, parameters: tuple[int, int], precision: PrecisionChoice
+    cfg: DictConfig, index: DatasetIndex, folder: Path, parameters: tuple[int, int], choices: list[Any]
 ) -> None:
     total, trainable = parameters
     images = " + ".join(f"{len(split):,} {name}" for name, split in index.splits.items())
@@ -244,7 +253,8 @@ def _log_start(
         "%s: %s parameters, %s trainable; %d classes, %s images",
         cfg.model.name, f"{total:,}", f"{trainable:,}", len(index.classes), images,
     )  # fmt: skip
-    log.info("%s", precision)
+    for choice in choices:
+        log.info("%s", choice)
     log.info("%s: one row per epoch", folder / "metrics.csv")
 
 
@@ -254,18 +264,16 @@ def _run(
     data: SportsDataModule,
     cfg: DictConfig,
     precision: PrecisionChoice,
+    frozen_pass: PassChoice | None,
     resume_from: Path | None,
 ) -> None:
     batch_size = cfg.data.batch_size
+    # The processes that Lightning starts take over what "auto" stands for.
+    chosen = {BATCH_SIZE: str(batch_size), PRECISION: str(precision.precision)}
+    if frozen_pass:
+        chosen[FROZEN_PASS] = " ".join(astuple(frozen_pass.how))
     with (
-        # The processes that Lightning starts take over what "auto" stands for.
-        environment(
-            **{
-                BATCH_SIZE: str(batch_size),
-                PRECISION: str(precision.precision),
-                FROZEN_PRECISION: precision.of_frozen_part,
-            }
-        ),
+        environment(**chosen),
         stop_together(trainer),
         deferred(),
         explain_batch_errors(batch_size),

@@ -33,7 +33,9 @@ from sports_lightning.train.run_report import describe_predictions
 
 log = logging.getLogger(__name__)
 
-_SHARED = ("git", "packages", "machine", "seed", "parameters", "trainable", "flops", "precision", "batch_size")
+_SHARED = (
+    "git", "packages", "machine", "seed", "parameters", "trainable", "flops", "precision", "frozen_pass", "batch_size",
+)  # fmt: skip
 
 
 def pool_folds(sweep_folder: Path, jobs: Mapping[Path, Sequence[str]]) -> bool:

@@ -22,6 +22,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from sports_lightning.config.overrides import path_setting
 from sports_lightning.config.rules import limit_of
 from sports_lightning.errors import UserError
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.runs.checkpoint_files import load_checkpoint
 from sports_lightning.runs.process import PROCESS_START
 from sports_lightning.runs.provenance import differences, flatten
@@ -142,7 +143,7 @@ class ResumePoint:
         path: the checkpoint.
         provenance: of the run, by dotted keys.
         precision, batch_size: the resolved values of `trainer.precision` and `data.batch_size`.
-        frozen_precision: of the pass through a frozen part whose outputs are cached.
+        frozen_pass: how the outputs of a frozen part were computed, if they are cached.
         epochs: that have ended.
         steps: of the optimizer that have been taken.
         continues: whether the checkpoint is of another run, which the new run continues.
@@ -151,7 +152,7 @@ class ResumePoint:
     path: Path
     provenance: dict[str, Any]
     precision: str | None
-    frozen_precision: str
+    frozen_pass: FrozenPass
     batch_size: int
     epochs: int
     steps: int
@@ -182,8 +183,10 @@ def read_resume_point(path: Path, folder: Path) -> ResumePoint:
         precision = provenance["precision"] = standard_name(provenance["precision"])
         # in earlier versions the same
         frozen = standard_name(provenance.get("frozen_precision")) or precision or "32-true"
+        engine = provenance.setdefault("frozen_engine", "torch")
         provenance["frozen_precision"] = frozen
-        return ResumePoint(path, provenance, precision, frozen, provenance["batch_size"], *progress, continues)
+        how, batch_size = FrozenPass(engine, frozen), provenance["batch_size"]
+        return ResumePoint(path, provenance, precision, how, batch_size, *progress, continues)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path} was not written by this version, and training cannot resume from it") from error
 

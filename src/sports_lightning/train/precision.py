@@ -1,7 +1,7 @@
 """Training precision: the fastest on this machine among those that change results by rounding only.
 
 Rules decide where they can, otherwise a short trial, whose outcome is cached. Where the outputs of a frozen part are
-cached, the pass through that part and the training steps on its outputs are tried and chosen separately. Images are
+cached, the training steps on its outputs are tried; `pass_choice` chooses for the pass through that part. Images are
 always channels_last, the fastest layout for most convolutions (docs/RESULTS.md). Where a GPU trains in bfloat16, its
 remaining float32 products run in TF32. float16 is never chosen, because its range requires loss scaling, and neither is
 torch.compile (model.compile=true), which takes a minute or more.
@@ -22,19 +22,16 @@ from torch import Tensor
 
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type, has_bfloat16, synchronize
-from sports_lightning.inference.frozen_part import FrozenPart, FrozenStages
+from sports_lightning.inference.frozen_part import FrozenBackbone
 from sports_lightning.inference.precision import clearly_fastest, compare_rates
-from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.runs.process import Process
 from sports_lightning.runs.provenance import processor
 from sports_lightning.storage.disk_cache import cached_folder, fingerprint
 from sports_lightning.train.module import ClassifierModule
 
-# In the environment of the other processes of a distributed run.
-PRECISION, FROZEN_PRECISION = "SPORTS_LIGHTNING_PRECISION", "SPORTS_LIGHTNING_FROZEN_PRECISION"
+PRECISION = "SPORTS_LIGHTNING_PRECISION"  # in the environment of the other processes of a distributed run
 _TRIAL_BATCH = 8  # images of a step of the whole model
-_FROZEN_BATCH = 32  # images of a pass through a frozen part
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,11 @@ class PrecisionChoice:
         precision: Lightning's name; None: Lightning's default, or what one of `trainer.plugins` determines.
         why: the reason, in one line.
         images_per_second: {precision: rate} of the trial, where there was one.
-        frozen_precision: of the pass through a frozen part, where its outputs are cached and the pass was tried alone;
-            None: the same.
     """
 
     precision: str | None
     why: str
     images_per_second: dict[str, float]
-    frozen_precision: str | None = None
-
-    @property
-    def of_frozen_part(self) -> str:
-        """The precision in which the outputs of a frozen part are computed."""
-        return self.frozen_precision or self.precision or "32-true"
 
     def __str__(self) -> str:
         return f"{self.precision}, channels_last: {self.why}"
@@ -70,11 +59,7 @@ def standard_name(precision: str | int | None) -> str | None:
 
 
 def choose_precision(
-    precision: str | int | None,
-    accelerator: str,
-    module: ClassifierModule,
-    cache_dir: Path,
-    batch_size: int = _FROZEN_BATCH,
+    precision: str | int | None, accelerator: str, module: ClassifierModule, cache_dir: Path, batch_size: int
 ) -> PrecisionChoice:
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
@@ -102,8 +87,7 @@ def _choose(
             )
         return PrecisionChoice(precision, "requested", {})
     if PRECISION in os.environ:
-        frozen = os.environ.get(FROZEN_PRECISION)
-        return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {}, frozen)
+        return PrecisionChoice(os.environ[PRECISION], "the choice of the first process", {})
     if device == "cuda":
         if has_bfloat16(torch.device(device)):
             return PrecisionChoice("bf16-mixed", "this GPU has bfloat16 tensor cores", {})
@@ -116,34 +100,25 @@ def _choose(
         return PrecisionChoice(
             "32-true", "with torchrun or srun there is no trial, whose outcome may differ by rank", {}
         )
-    if module.frozen:
-        return _by_trial_of_phases(module, module.frozen, cache_dir, batch_size)
-    rates = _cached_rates(module, cache_dir, [], lambda: _trial(module))
-    return PrecisionChoice(clearly_fastest(rates), f"{compare_rates(rates)}, in a short trial", rates)
+    if isinstance(module.frozen, FrozenBackbone):
+        return PrecisionChoice("32-true", "training a linear head takes negligible time", {})
+    key = [asdict(module.frozen), batch_size] if module.frozen else []
+    rates = cached_rates(module, cache_dir, key, lambda: _trial(module, batch_size))
+    where = " on cached outputs" if module.frozen else ""
+    return PrecisionChoice(clearly_fastest(rates), f"{compare_rates(rates)}{where}, in a short trial", rates)
 
 
-def _by_trial_of_phases(
-    module: ClassifierModule, part: FrozenPart, cache_dir: Path, batch_size: int
-) -> PrecisionChoice:
-    """Choose for the pass through the frozen part, and, unless only a linear head is trained, for the steps."""
-    with_step = isinstance(part, FrozenStages)
-    step_size = batch_size if with_step else 0
-    key = [asdict(part), step_size]
-    rates = _cached_rates(module, cache_dir, key, lambda: _trial_of_phases(module, part, step_size))
-    frozen = {name: rates[f"frozen {name}"] for name in precisions("cpu")}
-    of_pass = clearly_fastest(frozen)
-    why = f"frozen part in {of_pass}: {compare_rates(frozen)}, in a short trial"
-    if not with_step:
-        return PrecisionChoice("32-true", f"training a linear head takes negligible time; {why}", rates, of_pass)
-    step = {name: rates[name] for name in precisions("cpu")}
-    why = f"{compare_rates(step)} on cached outputs; {why}"
-    return PrecisionChoice(clearly_fastest(step), why, rates, of_pass)
-
-
-def _cached_rates(
+def cached_rates(
     module: ClassifierModule, cache_dir: Path, more_key: list[Any], trial: Callable[[], dict[str, float]]
 ) -> dict[str, float]:
-    """The outcome of a trial, from the cache if this machine has tried the same before."""
+    """The outcome of a trial, from the cache if this machine has tried the same before.
+
+    Args:
+        module: the model that is tried.
+        cache_dir: `data.cache_dir`.
+        more_key: what else the outcome depends on, as JSON values.
+        trial: returns images per second, by the names of what is compared.
+    """
     spec = module.classifier.spec
     trainable = [name for name, p in module.classifier.net.named_parameters() if p.requires_grad]
     # Not the code: an edit would repeat the trial, whose outcome may differ from that of the last run.
@@ -161,56 +136,23 @@ def _cached_rates(
     return rates
 
 
-def _trial(module: ClassifierModule) -> dict[str, float]:
-    """Images per second of training a copy of `module` in each precision: the median of three interleaved rounds."""
+def _trial(module: ClassifierModule, batch_size: int) -> dict[str, float]:
+    """Images per second of training a copy of `module` in each precision: the median of three interleaved rounds.
+
+    Where outputs of a frozen part are cached, the steps are on `batch_size` of them.
+    """
     module = copy.deepcopy(module).train()
     device = next(module.parameters()).device
     size = module.classifier.spec.preprocessing["size"]
     with torch.random.fork_rng(devices=[]):
-        images = torch.randint(0, 256, (_TRIAL_BATCH, 3, *size), dtype=torch.uint8, device=device)
-        labels = torch.arange(_TRIAL_BATCH, device=device) % len(module.classifier.spec.classes)
-        rounds = [{name: step_rate(module, name, images, labels, 1) for name in precisions("cpu")} for _ in range(3)]
+        inputs = torch.randint(0, 256, (_TRIAL_BATCH, 3, *size), dtype=torch.uint8, device=device)
+        if module.frozen:
+            with torch.no_grad():
+                outputs = module.frozen.run(fuse_conv_bn(module.classifier), inputs)
+            inputs = outputs[torch.arange(batch_size) % _TRIAL_BATCH]
+        labels = torch.arange(len(inputs), device=device) % len(module.classifier.spec.classes)
+        rounds = [{name: step_rate(module, name, inputs, labels, 1) for name in precisions("cpu")} for _ in range(3)]
     return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}
-
-
-def _trial_of_phases(module: ClassifierModule, part: FrozenPart, batch_size: int) -> dict[str, float]:
-    """As `_trial`, of steps on the outputs of a frozen part, and of the pass through it, under "frozen PRECISION".
-
-    With a `batch_size` of 0, only the pass is tried.
-    """
-    module = copy.deepcopy(module).train()
-    module.frozen = part
-    classifier = fuse_conv_bn(module.classifier)  # as the pass runs it
-    size, classes = module.classifier.spec.preprocessing["size"], len(module.classifier.spec.classes)
-    rounds: list[dict[str, float]] = []
-    with torch.random.fork_rng(devices=[]):
-        images = torch.randint(0, 256, (_FROZEN_BATCH, 3, *size), dtype=torch.uint8)
-        with torch.no_grad():
-            outputs = part.run(classifier, images)[torch.arange(batch_size) % _FROZEN_BATCH]
-        labels = torch.arange(batch_size) % classes
-        for _ in range(3):
-            rates = {f"frozen {name}": pass_rate(part, classifier, name, images) for name in precisions("cpu")}
-            if batch_size:
-                rates |= {name: step_rate(module, name, outputs, labels, 1) for name in precisions("cpu")}
-            rounds.append(rates)
-    return {name: statistics.median(rates[name] for rates in rounds) for name in rounds[0]}
-
-
-def pass_rate(part: FrozenPart, classifier: Classifier, precision: str, images: Tensor) -> float:
-    """Images per second of a pass through a frozen part, after an untimed one.
-
-    Args:
-        part: the part.
-        classifier: to which it belongs, in eval mode.
-        precision: "32-true" or "bf16-mixed".
-        images: uint8 (n, 3, height, width), on the classifier's device.
-    """
-    with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision != "32-true"):
-        part.run(classifier, images)
-        started = time.perf_counter()
-        part.run(classifier, images)
-        synchronize(images.device)
-        return len(images) / (time.perf_counter() - started)
 
 
 def precisions(device: str) -> list[str]:

@@ -114,6 +114,7 @@ def compute_results(run: FittedRun, scan: DatasetScan | None, provenance: dict[s
         "predictions": split,
         "cached_features": run.frozen is not None,
         "precision": asdict(run.precision),
+        **({"frozen_pass": run.frozen_pass.to_dict()} if run.frozen_pass else {}),
         "batch_size": run.cfg.data.batch_size,
         "images_per_second": statistics.median(float(row["images_per_second"]) for row in timings),
         "seconds": round(run.seconds_before + time.monotonic() - run.started, 1),

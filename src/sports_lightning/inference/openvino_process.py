@@ -1,0 +1,28 @@
+"""The process in which OpenVINO runs a model: batches arrive on stdin and outputs leave on stdout, as plain bytes.
+
+python -m sports_lightning.inference.openvino_process MODEL.xml PRECISION THREADS
+"""
+
+import math
+import signal
+import sys
+
+
+def main() -> None:
+    """Answer every batch of uint8 values with the model's first output in float32, until stdin is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the parent process too, which decides
+    import numpy as np
+    import openvino
+
+    model, precision, threads = sys.argv[1:]
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": int(threads)}
+    compiled = openvino.compile_model(model, "CPU", settings)
+    shape = tuple(compiled.input(0).shape)
+    while batch := sys.stdin.buffer.read(math.prod(shape)):
+        outputs = compiled(np.frombuffer(batch, np.uint8).reshape(shape))[0]
+        sys.stdout.buffer.write(np.ascontiguousarray(outputs, np.float32).data)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
