@@ -32,6 +32,7 @@ from sports_lightning.evaluate.intervals import wilson
 from sports_lightning.evaluate.out_of_fold import write_fold
 from sports_lightning.inference import feature_cache
 from sports_lightning.inference.feature_cache import logits_from_features
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.inference.training_features import cached_part, use_cached_features
 from sports_lightning.models.classifier import Classifier, build_classifier
@@ -196,7 +197,7 @@ def test_folds_share_features_that_equal_those_of_their_images(
             plain, validation = data.train_set, data.val_set
             part = cached_part(classifier, data.index, cfg)
             assert part
-            use_cached_features(part, classifier, data, cfg, cfg.trainer.precision)
+            use_cached_features(part, classifier, data, cfg, FrozenPass(precision=cfg.trainer.precision))
             rest = partial(part.rest, classifier.eval())
             with torch.inference_mode():
                 for key in ((0, 0, 0), (1, 5, 0), (4, 3, 1)):

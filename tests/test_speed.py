@@ -12,19 +12,19 @@ from omegaconf import OmegaConf, open_dict
 
 from commands import run_command, try_command
 from conftest import FAST, assert_error_line, composed
+from frozen_modules import frozen_module
 from image_lists import list_index
 from sports_lightning.data.dataset_index import Split
 from sports_lightning.errors import UserError
 from sports_lightning.inference import devices
 from sports_lightning.inference.devices import require_compiler
 from sports_lightning.inference.predictor import compute_logits
-from sports_lightning.inference.training_features import cached_part
 from sports_lightning.models.classifier import build_classifier
 from sports_lightning.split.dataset import open_dataset
 from sports_lightning.train import precision as precision_module
 from sports_lightning.train.build import build
 from sports_lightning.train.module import ClassifierModule
-from sports_lightning.train.precision import PrecisionChoice, choose_precision, pass_rate, step_rate, training_step
+from sports_lightning.train.precision import choose_precision, step_rate, training_step
 
 
 @pytest.fixture
@@ -110,83 +110,30 @@ def test_a_trial_decides_for_bfloat16_only_where_it_is_clearly_faster(
 
 
 @pytest.mark.parametrize(
-    ("finetune", "half_pass", "half_step", "expected"),
-    [
-        ("last_stages", 3.0, 1.0, ("32-true", "bf16-mixed")),
-        ("last_stages", 1.0, 3.0, ("bf16-mixed", "32-true")),
-        ("head", 3.0, 3.0, ("32-true", "bf16-mixed")),
-        ("head", 1.1, 3.0, ("32-true", "32-true")),
-    ],
+    ("finetune", "half", "expected"),
+    [("last_stages", 3.0, "bf16-mixed"), ("last_stages", 1.0, "32-true"), ("head", 3.0, "32-true")],
 )
-def test_the_pass_through_a_frozen_part_and_the_steps_on_its_outputs_are_tried_alone(
-    few: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    finetune: str,
-    half_pass: float,
-    half_step: float,
-    expected: tuple[str, str],
+def test_the_steps_on_cached_outputs_are_tried(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finetune: str, half: float, expected: str
 ) -> None:
-    overrides = ["model=timm", "model.name=test_efficientnet", "model.pretrained=false", "augment=none"]
-    cfg = composed(tmp_path, *FAST, f"data.root={few}", *overrides, f"finetune={finetune}", "data.batch_size=24")
-    index = open_dataset(cfg.data, ["train", "val"])
-    module = build(cfg, index)[0]
-    module.frozen = cached_part(module.classifier, index, cfg)
-    assert module.frozen
+    module = frozen_module(few, tmp_path, finetune)
     monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: True)
-    tried: list[tuple[str, str, int]] = []
+    tried: list[tuple[str, int]] = []
 
     def step(trial: ClassifierModule, precision: str, inputs: torch.Tensor, *rest: Any) -> float:
         assert step_rate(trial, precision, inputs, *rest) > 0
         assert inputs.dtype == torch.float32, "outputs of the frozen stages"
-        tried.append(("step", precision, len(inputs)))
-        return half_step if precision == "bf16-mixed" else 1.0
-
-    def passing(part: Any, classifier: Any, precision: str, images: torch.Tensor) -> float:
-        assert pass_rate(part, classifier, precision, images) > 0
-        tried.append(("pass", precision, len(images)))
-        return half_pass if precision == "bf16-mixed" else 1.0
+        tried.append((precision, len(inputs)))
+        return half if precision == "bf16-mixed" else 1.0
 
     monkeypatch.setattr(precision_module, "step_rate", step)
-    monkeypatch.setattr(precision_module, "pass_rate", passing)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     chosen = choose_precision("auto", "cpu", module, tmp_path / "cache", 24)
-    assert (chosen.precision, chosen.of_frozen_part) == expected
-    steps = {("step", "32-true", 24), ("step", "bf16-mixed", 24)} if finetune == "last_stages" else set()
-    assert set(tried) == {("pass", "32-true", 32), ("pass", "bf16-mixed", 32)} | steps
+    assert chosen.precision == expected
+    assert set(tried) == ({("32-true", 24), ("bf16-mixed", 24)} if finetune == "last_stages" else set())
     assert choose_precision("auto", "cpu", module, tmp_path / "cache", 24) == chosen
     assert len(tried) == 3 * len(set(tried)), "once per machine and model"
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-
-
-@pytest.mark.slow
-def test_a_resumed_run_has_the_frozen_part_s_precision(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without the cache, another trial would have another outcome."""
-    from sports_lightning.train import auto_values
-    from sports_lightning.train import fit as fitting
-
-    asked: list[str] = []
-    real = fitting.use_cached_features
-
-    def use(part: Any, classifier: Any, data: Any, cfg: Any, precision: str) -> None:
-        asked.append(precision)
-        real(part, classifier, data, cfg, precision)
-
-    monkeypatch.setattr(fitting, "use_cached_features", use)
-    choices = iter([PrecisionChoice("32-true", "tried", {}, "bf16-mixed"), PrecisionChoice("32-true", "requested", {})])
-    monkeypatch.setattr(auto_values, "choose_precision", lambda *_: next(choices))
-    monkeypatch.setenv("SPORTS_LIGHTNING_CACHE", str(tmp_path / "cache"))
-    settings = [
-        *FAST, f"data.root={few}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false", "logger=csv",
-        "finetune=head", "augment=none", "trainer.max_epochs=2", "trainer.precision=auto", "test=false",
-    ]  # fmt: skip
-    run_command("train", *settings, f"hydra.run.dir={tmp_path / 'run'}")
-    assert json.loads((tmp_path / "run/run.json").read_text())["precision"]["frozen_precision"] == "bf16-mixed"
-    (tmp_path / "run/metrics.json").unlink()  # as if killed before the end
-    run_command("train", f"resume={tmp_path / 'run'}")
-    assert asked == ["bf16-mixed", "bf16-mixed"]
 
 
 def test_bfloat16_changes_a_step_by_rounding_only(module: ClassifierModule) -> None:

@@ -34,6 +34,7 @@ from sports_lightning.inference.frozen_part import (
     find_frozen_part,
     first_modules,
 )
+from sports_lightning.inference.frozen_pass import FrozenPass
 from sports_lightning.inference.predictor import compute_logits
 from sports_lightning.inference.training_features import cached_part, use_cached_features
 from sports_lightning.models.classifier import Classifier, ClassifierSpec, build_classifier
@@ -235,7 +236,7 @@ def use_features(classifier: Classifier, data: SportsDataModule, cfg: DictConfig
     """Replace the images by cached outputs, as training does."""
     part = cached_part(classifier, data.index, cfg)
     if part:
-        use_cached_features(part, classifier, data, cfg, cfg.trainer.precision)
+        use_cached_features(part, classifier, data, cfg, FrozenPass(precision=cfg.trainer.precision))
     return part
 
 

@@ -59,7 +59,7 @@ def standard_name(precision: str | int | None) -> str | None:
 
 
 def choose_precision(
-    precision: str | int | None, accelerator: str, module: ClassifierModule, cache_dir: Path, batch_size: int
+    precision: str | int | None, accelerator: str, module: ClassifierModule, cache_dir: Path, batch_size: int = 32
 ) -> PrecisionChoice:
     """The precision for training `module`, which is `precision` itself unless that is "auto".
 
