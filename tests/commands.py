@@ -108,6 +108,8 @@ def _restored_process() -> Iterator[None]:
         stack.enter_context(isolate_rng())
         stack.enter_context(patch("gc.freeze"))  # cycles of finished runs have to be collected
         stack.enter_context(patch.object(logging, "raiseExceptions", logging.raiseExceptions))
+        # Hydra closes all handlers; that of absl, which OpenVINO imports, would close pytest's stderr.
+        stack.enter_context(patch.object(logging, "_handlerList", []))
         os.environ.setdefault("HYDRA_FULL_ERROR", "0")
         GlobalHydra.instance().clear()
         try:

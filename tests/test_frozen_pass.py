@@ -49,6 +49,7 @@ def test_openvino_computes_what_pytorch_does_and_ends_with_the_pass(few: Path, t
     process = function._process.process
     del function
     assert process.poll() is not None
+    assert sys.modules["openvino_telemetry"] is None, "nothing is sent to its makers"
 
 
 class Doubled(FrozenBackbone):

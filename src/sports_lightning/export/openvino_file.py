@@ -6,6 +6,7 @@ from typing import Any
 
 from sports_lightning.inference.export_info import KEY, ExportInfo
 from sports_lightning.storage.files import write_bytes
+from sports_lightning.storage.openvino import import_openvino
 
 
 def write_openvino(model: Any, info: ExportInfo, path: Path) -> None:
@@ -16,8 +17,7 @@ def write_openvino(model: Any, info: ExportInfo, path: Path) -> None:
         info: its metadata.
         path: of the .xml file; the weights are in a .bin file next to it.
     """
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "model.onnx"), Path(folder, "model.xml")
         source.write_bytes(model.SerializeToString())

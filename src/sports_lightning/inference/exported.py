@@ -22,6 +22,7 @@ from sports_lightning.inference.export_info import FULL, KEY, ExportInfo
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.models.classifier import Classifier, load_classifier
 from sports_lightning.storage.files import checkpoint_file
+from sports_lightning.storage.openvino import import_openvino
 from sports_lightning.storage.parallel import usable_cores
 
 Outputs = tuple[np.ndarray, np.ndarray | None]  # probabilities (n, classes) and scores (n,), float32
@@ -201,7 +202,7 @@ def _open_onnx(path: Path) -> ExportedModel:
 
 def _open_openvino(path: Path) -> ExportedModel:
     try:
-        import openvino
+        openvino = import_openvino()
     except ModuleNotFoundError as error:
         raise UserError(f"{path} needs openvino: {_INSTALL.replace('export', 'openvino')}") from error
     try:

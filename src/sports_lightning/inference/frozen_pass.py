@@ -23,6 +23,7 @@ from sports_lightning.inference.devices import cpu_has_bfloat16
 from sports_lightning.inference.frozen_part import FrozenPart
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.pretrained import short_message
+from sports_lightning.storage.openvino import import_openvino
 
 _SETTING, _OTHERWISE = "finetune.engine=openvino", "or set finetune.engine=torch"
 _NAMES = {"32-true": "f32", "bf16-mixed": "bf16"}  # of precisions in OpenVINO
@@ -167,7 +168,7 @@ _converted: weakref.WeakKeyDictionary[Classifier, dict[Any, Any]] = weakref.Weak
 
 def _start(part: FrozenPart, classifier: Classifier, images: Tensor, precision: str) -> _Process:
     """A process for the pass of batches of this shape."""
-    openvino = import_openvino()
+    openvino = require_openvino()
     models = _converted.setdefault(classifier, {})
     key = part, images.shape
     try:
@@ -182,14 +183,13 @@ def _start(part: FrozenPart, classifier: Classifier, images: Tensor, precision: 
         raise UserError(f"{_SETTING} cannot run this network: {short_message(error)}; {_OTHERWISE}") from error
 
 
-def import_openvino() -> Any:
+def require_openvino() -> Any:
     """The module `openvino`.
 
     Raises:
         UserError: it is not installed.
     """
     try:
-        import openvino
+        return import_openvino()
     except ModuleNotFoundError as error:
         raise UserError(f"{_SETTING} needs openvino: pip install -e '.[openvino]', {_OTHERWISE}") from error
-    return openvino

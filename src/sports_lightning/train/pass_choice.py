@@ -19,7 +19,7 @@ from torch import Tensor
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart
-from sports_lightning.inference.frozen_pass import FrozenPass, import_openvino
+from sports_lightning.inference.frozen_pass import FrozenPass, require_openvino
 from sports_lightning.inference.precision import clearly_fastest, compare_rates
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
@@ -101,7 +101,7 @@ def _engines(engine: str, device: str, may_try: bool) -> list[str]:
             raise UserError(
                 "finetune.engine=openvino runs on a CPU: set trainer.accelerator=cpu or finetune.engine=auto"
             )
-        import_openvino()
+        require_openvino()
         return ["openvino"]
     if engine == "auto" and may_try and find_spec("openvino"):
         return ["torch", "openvino"]
