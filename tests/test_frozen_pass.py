@@ -141,10 +141,17 @@ def test_a_candidate_that_fails_is_left_out(
 def test_rules_come_before_a_trial(module: ClassifierModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pass_choice, "_trial", lambda *_: pytest.fail("a trial"))
     monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("sports_lightning.inference.frozen_pass.cpu_has_bfloat16", lambda: False)
+    with monkeypatch.context() as without:
+        without.setattr(pass_choice, "find_spec", lambda _: None)
+        assert "OpenVINO is not installed" in choose(module, tmp_path).why
     few = choose(module, tmp_path, images=1999)
     assert few.how == FrozenPass("torch", "32-true"), "a trial takes longer than such a pass"
     assert choose(module, tmp_path, engine="torch").how == FrozenPass("torch", "32-true")
     assert choose(module, tmp_path, engine="openvino", images=9).how == FrozenPass("openvino", "32-true")
+    for name in ("64-true", "bf16-true", "bf16-mixed"):  # in which OpenVINO does not compute here
+        of_steps = PrecisionChoice(name, "requested", {})
+        assert choose(module, tmp_path, precision=name, of_steps=of_steps).how == FrozenPass("torch", name)
     half = PrecisionChoice("bf16-mixed", "requested", {})
     assert choose(module, tmp_path, "torch", precision="bf16-mixed", of_steps=half).how.precision == "bf16-mixed"
     with pytest.raises(UserError, match=r"finetune\.engine=openvino runs on a CPU"):

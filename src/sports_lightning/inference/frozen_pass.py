@@ -64,6 +64,11 @@ class FrozenPass:
         return OpenVINOPass(part, self.precision) if self.engine == "openvino" else part.run
 
 
+def openvino_computes(precision: str) -> bool:
+    """Whether OpenVINO computes in this precision on this CPU."""
+    return precision in _NAMES and (precision != "bf16-mixed" or cpu_has_bfloat16())
+
+
 class OpenVINOPass:
     """The pass through a frozen part by OpenVINO: a function of a classifier and a batch, like `part.run`.
 
@@ -83,7 +88,7 @@ class OpenVINOPass:
     """
 
     def __init__(self, part: FrozenPart, precision: str) -> None:
-        if precision not in _NAMES or (precision == "bf16-mixed" and not cpu_has_bfloat16()):
+        if not openvino_computes(precision):
             raise UserError(
                 f"{_SETTING} cannot compute in {precision} here: set trainer.precision=32-true, {_OTHERWISE}"
             )

@@ -4,13 +4,14 @@ python -m sports_lightning.inference.openvino_process MODEL.xml PRECISION THREAD
 """
 
 import math
-import signal
 import sys
+
+from sports_lightning.runs.signals import ignore_signals
 
 
 def main() -> None:
     """Answer every batch of uint8 values with the model's first output in float32, until stdin is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the parent process too, which decides
+    ignore_signals(0)  # they are for the parent process, which closes stdin at its end
     import numpy as np
     import openvino
 

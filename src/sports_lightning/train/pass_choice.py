@@ -19,7 +19,7 @@ from torch import Tensor
 from sports_lightning.errors import UserError
 from sports_lightning.inference.devices import device_type
 from sports_lightning.inference.frozen_part import FrozenPart
-from sports_lightning.inference.frozen_pass import FrozenPass, require_openvino
+from sports_lightning.inference.frozen_pass import FrozenPass, openvino_computes, require_openvino
 from sports_lightning.inference.precision import clearly_fastest, compare_rates
 from sports_lightning.models.classifier import Classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
@@ -82,12 +82,13 @@ def choose_pass(
     is_alone = Process.from_environment().world_size == 1
     may_try = device == "cpu" and is_alone
     of_pass = precisions(device) if precision == "auto" and may_try else [of_steps.precision or "32-true"]
-    engines = _engines(engine, device, may_try and images >= _WORTH_A_TRIAL)
+    fastest = of_pass[-1]  # if bfloat16 is fast here, it is with OpenVINO
+    is_worth_it = may_try and images >= _WORTH_A_TRIAL and openvino_computes(fastest)
+    engines = _engines(engine, device, is_worth_it)
     candidates = [FrozenPass("torch", each) for each in of_pass if "torch" in engines]
-    if "openvino" in engines:
-        candidates.append(FrozenPass("openvino", of_pass[-1]))  # if bfloat16 is fast here, it is with OpenVINO
+    candidates += [FrozenPass("openvino", fastest)] if "openvino" in engines else []
     if len(candidates) == 1:
-        return PassChoice(candidates[0], "no other engine or precision to choose from", {})
+        return PassChoice(candidates[0], _why_alone(engine, engines, is_worth_it), {})
     assert module.frozen
     part, tried = module.frozen, {str(each): each for each in candidates}
     key = [asdict(part), list(tried), installed_versions(["openvino"])]
@@ -106,6 +107,13 @@ def _engines(engine: str, device: str, may_try: bool) -> list[str]:
     if engine == "auto" and may_try and find_spec("openvino"):
         return ["torch", "openvino"]
     return ["torch"]
+
+
+def _why_alone(engine: str, engines: list[str], is_worth_it: bool) -> str:
+    """Why there is one candidate only."""
+    if engine == "auto" and is_worth_it and engines == ["torch"]:
+        return "OpenVINO is not installed (pip install -e '.[openvino]'); it may be faster"
+    return "no other engine or precision to choose from"
 
 
 def _trial(module: ClassifierModule, part: FrozenPart, candidates: list[FrozenPass]) -> dict[str, float]:
