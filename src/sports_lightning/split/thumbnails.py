@@ -1,32 +1,22 @@
 """Thumbnails for finding duplicates: a small gray version, the size and the mode of every image."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sports_lightning.data.file_hashes import read_file
 from sports_lightning.data.formats import open_image
 from sports_lightning.data.modes import read_rgb
 from sports_lightning.data.value_range import ValueRange
-from sports_lightning.runs.signals import ignore_signals
 from sports_lightning.split.blobs import SIDE as BLOB_SIDE
 from sports_lightning.split.blobs import Blobs, find_blobs, no_blobs
 from sports_lightning.storage.parallel import map_ahead, usable_cores
 
 SIDE = 32  # height and width of a thumbnail in pixels
-_WORTH_PROCESSES = 1000  # images
-_CHUNK = 64  # images that a process reads at a time
-
-_Read = tuple[np.ndarray, tuple[int, int], bool, Blobs]  # thumbnail, size, whether it is gray, blobs
 
 
 @dataclass(frozen=True)
@@ -72,9 +62,8 @@ def read_images(root: Path, paths: list[str], value_range: ValueRange | None = N
     thumbnails = Thumbnails(
         np.zeros((len(paths), SIDE, SIDE), np.uint8), np.zeros((len(paths), 2), np.int32), np.zeros(len(paths), bool)
     )
-    files = _Files(root, paths, value_range)
     found = tqdm(
-        _in_processes(files) if len(files) >= _WORTH_PROCESSES else map_ahead(files.read, paths, usable_cores()),
+        map_ahead(lambda path: _read_thumbnail(root / path, value_range), paths, usable_cores()),
         "looking for duplicates", len(paths), unit="img", delay=2, leave=False, disable=None,
     )  # fmt: skip
     blobs = [no_blobs()] * len(paths)
@@ -84,48 +73,9 @@ def read_images(root: Path, paths: list[str], value_range: ValueRange | None = N
     return thumbnails, blobs
 
 
-@dataclass(frozen=True)
-class _Files(Dataset[_Read | None]):
-    """Image files, as a dataset of what is read from them."""
-
-    root: Path
-    paths: list[str]
-    value_range: ValueRange | None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> _Read | None:
-        return self.read(self.paths[index])
-
-    def read(self, path: str) -> _Read | None:
-        return _read_thumbnail(self.root / path, self.value_range)
-
-
-def _in_processes(files: _Files) -> Iterator[_Read | None]:
-    """Read files in a process per core, in order; in threads, where processes cannot be forked safely.
-
-    Most of the time goes to many short operations, during which a thread holds Python's lock: two threads are no faster
-    than one.
-    """
-    if sys.platform != "linux":
-        yield from map_ahead(files.read, files.paths, usable_cores())
-        return
-    loader = DataLoader(
-        files, _CHUNK, num_workers=usable_cores(), collate_fn=list, worker_init_fn=_start_reader,
-        multiprocessing_context="fork",
-    )  # fmt: skip
-    loader.generator = torch.Generator()
-    for chunk in loader:
-        yield from chunk
-
-
-def _start_reader(worker: int) -> None:
-    cv2.setNumThreads(1)  # the cores are busy
-    ignore_signals(worker)
-
-
-def _read_thumbnail(path: Path, value_range: ValueRange | None) -> _Read | None:
+def _read_thumbnail(
+    path: Path, value_range: ValueRange | None
+) -> tuple[np.ndarray, tuple[int, int], bool, Blobs] | None:
     try:
         with open_image(read_file(path)) as image:
             size = image.size
