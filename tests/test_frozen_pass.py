@@ -20,7 +20,8 @@ from sports_lightning.inference.frozen_pass import FrozenPass, OpenVINOPass
 from sports_lightning.models.classifier import Classifier, load_classifier
 from sports_lightning.models.conv_bn_fusion import fuse_conv_bn
 from sports_lightning.serve.neighbours import TrainingNeighbours, find_training_images
-from sports_lightning.train import pass_choice
+from sports_lightning.train import auto_values, pass_choice
+from sports_lightning.train import fit as fitting
 from sports_lightning.train.module import ClassifierModule
 from sports_lightning.train.pass_choice import PassChoice, choose_pass, pass_rate
 from sports_lightning.train.precision import PrecisionChoice
@@ -118,12 +119,14 @@ def test_the_clearly_fastest_is_chosen_once_per_machine(
     monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: has_bfloat16)
     monkeypatch.setattr("sports_lightning.inference.frozen_pass.cpu_has_bfloat16", lambda: has_bfloat16)
     monkeypatch.setattr(pass_choice, "pass_rate", rate)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     draws = torch.get_rng_state()
     chosen = choose(module, tmp_path / "cache")
     assert (chosen.how, chosen.images_per_second) == (expected, rates)
     assert choose(module, tmp_path / "cache") == chosen
     assert tried == list(rates) * 4, "one round to warm up and three that count"
     assert torch.equal(torch.get_rng_state(), draws), "later draws do not depend on a trial"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 def test_a_candidate_that_fails_is_left_out(
@@ -190,3 +193,31 @@ def test_a_run_and_its_resume_by_openvino(few: Path, tmp_path: Path, monkeypatch
     run_command("train", f"resume={tmp_path / 'openvino'}")
     assert json.loads((tmp_path / "openvino/run.json").read_text())["frozen_pass"]["engine"] == "openvino"
     assert set((tmp_path / "cache/features").iterdir()) == cached
+
+
+@pytest.mark.slow
+def test_a_resumed_run_has_the_frozen_part_s_precision(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the cache, another trial would have another outcome."""
+    asked: list[FrozenPass] = []
+    real = fitting.use_cached_features
+
+    def use(part: Any, classifier: Any, data: Any, cfg: Any, how: FrozenPass) -> None:
+        asked.append(how)
+        real(part, classifier, data, cfg, how)
+
+    half = FrozenPass(precision="bf16-mixed")
+    monkeypatch.setattr(fitting, "use_cached_features", use)
+    choices = iter([PassChoice(half, "tried", {})])
+    monkeypatch.setattr(auto_values, "choose_pass", lambda *_: next(choices))
+    monkeypatch.setenv("SPORTS_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    settings = [
+        *FAST, f"data.root={few}", "model=timm", "model.name=test_efficientnet", "model.pretrained=false", "logger=csv",
+        "finetune=head", "augment=none", "trainer.max_epochs=2", "trainer.precision=auto", "test=false",
+    ]  # fmt: skip
+    run_command("train", *settings, f"hydra.run.dir={tmp_path / 'run'}")
+    assert json.loads((tmp_path / "run/run.json").read_text())["frozen_pass"]["precision"] == "bf16-mixed"
+    (tmp_path / "run/metrics.json").unlink()  # as if killed before the end
+    run_command("train", f"resume={tmp_path / 'run'}")
+    assert asked == [half, half]

@@ -17,7 +17,7 @@ def write_openvino(model: Any, info: ExportInfo, path: Path) -> None:
         info: its metadata.
         path: of the .xml file; the weights are in a .bin file next to it.
     """
-    openvino = import_openvino()
+    openvino = import_openvino("format=openvino needs openvino")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "model.onnx"), Path(folder, "model.xml")
         source.write_bytes(model.SerializeToString())

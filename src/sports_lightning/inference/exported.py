@@ -17,7 +17,7 @@ from sports_lightning.data.dataset_index import Split
 from sports_lightning.data.decoded_cache import open_images
 from sports_lightning.data.preprocessing import Preprocessing
 from sports_lightning.data.value_range import ValueRange
-from sports_lightning.errors import UserError
+from sports_lightning.errors import UserError, import_extra
 from sports_lightning.inference.export_info import FULL, KEY, ExportInfo
 from sports_lightning.inference.input_files import InputFiles
 from sports_lightning.models.classifier import Classifier, load_classifier
@@ -30,7 +30,6 @@ Run = Callable[[np.ndarray], Outputs]  # of a batch, uint8
 Item = tuple[Tensor, bool]  # an image, and whether its file could be read
 
 SUFFIXES = (".onnx", ".xml")
-_INSTALL = "pip install -e '.[export]'"
 _VALUES = 3 * 2**22  # pixel values of a batch: a file that resizes images itself takes about 12 bytes for each
 _UNCHANGED = {"precision": ("32-true", 32, "32"), "compile": (False,), "flip_tta": (False,)}
 
@@ -176,10 +175,7 @@ def open_exported(ckpt_path: str | Path) -> ExportedModel:
 
 
 def _open_onnx(path: Path) -> ExportedModel:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path} needs onnxruntime: {_INSTALL}") from error
+    onnxruntime = import_extra("onnxruntime", f"{path} needs onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3
@@ -201,10 +197,7 @@ def _open_onnx(path: Path) -> ExportedModel:
 
 
 def _open_openvino(path: Path) -> ExportedModel:
-    try:
-        openvino = import_openvino()
-    except ModuleNotFoundError as error:
-        raise UserError(f"{path} needs openvino: {_INSTALL.replace('export', 'openvino')}") from error
+    openvino = import_openvino(f"{path} needs openvino")
     try:
         model = openvino.Core().read_model(path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None

@@ -127,7 +127,7 @@ class _Process:
         self.shape = tuple(model.output(0).shape)
         folder = tempfile.TemporaryDirectory()
         file, self.errors = Path(folder.name, "model.xml"), Path(folder.name, "errors")
-        import_openvino().save_model(model, file, compress_to_fp16=False)
+        require_openvino().save_model(model, file, compress_to_fp16=False)
         arguments = [str(file), precision, str(torch.get_num_threads())]
         command = [sys.executable, "-m", f"{__package__}.openvino_process", *arguments]
         with self.errors.open("wb") as errors:
@@ -194,7 +194,4 @@ def require_openvino() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        return import_openvino()
-    except ModuleNotFoundError as error:
-        raise UserError(f"{_SETTING} needs openvino: pip install -e '.[openvino]', {_OTHERWISE}") from error
+    return import_openvino(f"{_SETTING} needs openvino")
